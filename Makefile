@@ -1,0 +1,36 @@
+# One verb per habit; CI runs `make test`. `make help` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help deps build demo test fmt lint bench soak fuzz doc
+
+PROFILE_BINS := ringmesh ringmesh-proxy ringmesh-control bookinfo ringmesh-bench
+
+help: ## Show this list
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+deps: ## Install what the system lacks (Debian; needs root only if something is missing)
+	@scripts/deps
+
+build: deps ## Build the release binaries into target/release
+	cargo build --locked --release --workspace --bins
+
+demo: build ## Run the whole mesh on this machine, rule by rule, and check every row
+	target/release/ringmesh demo --bin-dir target/release
+
+test: deps ## What CI runs: format, lints, every test; ends with run and skipped counts
+	@scripts/test
+
+fmt: ## Format the code
+	cargo fmt --all
+
+lint: ## Format check and clippy, warnings denied
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+bench: build ## CPU per request of examples/standalone beside HAProxy, interleaved
+	target/release/ringmesh-bench compare
+
+fuzz: ## Fuzz every decoder for FUZZ_SECONDS (60) each; needs cargo-fuzz
+	@scripts/fuzz
+
+doc: ## Build the API documentation
+	cargo doc --locked --workspace --no-deps

@@ -1,0 +1,283 @@
+//! `ringmesh-control`: the control service.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use ringmesh_control::lease::QuotaAuthority;
+use ringmesh_control::publish::close;
+use ringmesh_control::registry::Guards;
+use ringmesh_control::service::{Control, Settings, plan};
+use ringmesh_control::svid::Lives;
+use ringmesh_control::time::parse_life;
+use ringmesh_control::{admin, publish};
+use serde::Deserialize;
+use tokio::signal::unix::{SignalKind, signal};
+
+const ABOUT: &str = "\
+The control service of a mesh: registry, rules, certificate authority, telemetry sink.
+
+It serves sidecars over QUIC, operators over a unix socket (the tool `ringmesh`), and monitoring
+over HTTP. Everything it must remember is in --data-dir; the first start creates it, with a new
+certificate authority. Nothing on a request's way ever waits for it: sidecars go on without it.
+
+When it serves, it prints one line to stdout:
+  ready mesh=ADDRESS metrics=ADDRESS api=PATH
+TERM stops it (sidecars keep their endpoints for 15 s after the next start), a second TERM at once.";
+
+const EXAMPLES: &str = "\
+Examples:
+  ringmesh-control --data-dir /var/lib/ringmesh-control
+  ringmesh-control --data-dir /tmp/c --listen-mesh 127.0.0.1:0 --listen-metrics 127.0.0.1:0
+  ringmesh --control /var/lib/ringmesh-control/api.sock token create --node reviews-v3-1 \\
+      --service reviews --service-account reviews --label version=v3";
+
+#[derive(Parser, Debug)]
+#[command(version, about = "The control service of a mesh", long_about = ABOUT, after_help = EXAMPLES)]
+struct Args {
+    /// Where everything is kept: store, certificate authority, logs, API socket.
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Settings from a file; flags win over it. Keys: trust_domain, svid_life, node_life,
+    /// listen: {mesh, api, metrics}.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address for sidecars, QUIC over UDP [default: 0.0.0.0:15012].
+    #[arg(long, value_name = "ADDR")]
+    listen_mesh: Option<SocketAddr>,
+    /// Path of the API's unix socket [default: DATA_DIR/api.sock].
+    #[arg(long, value_name = "PATH")]
+    listen_api: Option<PathBuf>,
+    /// Address for /metrics and /healthz [default: 127.0.0.1:15014].
+    #[arg(long, value_name = "ADDR")]
+    listen_metrics: Option<SocketAddr>,
+    /// Trust domain of every identity; fixed by the first start [default: mesh.local].
+    #[arg(long, value_name = "NAME")]
+    trust_domain: Option<String>,
+    /// Life of workload certificates, e.g. 24h or 5s [default: 24h].
+    #[arg(long, value_name = "LIFE", value_parser = parse_life)]
+    svid_life: Option<Duration>,
+    /// Life of node credentials [default: 90d].
+    #[arg(long, value_name = "LIFE", value_parser = parse_life)]
+    node_life: Option<Duration>,
+    /// What to log, to stderr: error, warn, info, debug, trace, or per module.
+    #[arg(
+        long,
+        value_name = "FILTER",
+        default_value = "info",
+        env = "RINGMESH_LOG"
+    )]
+    log: String,
+}
+
+/// `control.yaml`
+#[derive(Deserialize, Debug, Default)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    trust_domain: Option<String>,
+    svid_life: Option<String>,
+    node_life: Option<String>,
+    listen: Listen,
+}
+
+#[derive(Deserialize, Debug, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Listen {
+    mesh: Option<SocketAddr>,
+    api: Option<PathBuf>,
+    metrics: Option<SocketAddr>,
+}
+
+struct Plan {
+    settings: Settings,
+    mesh: SocketAddr,
+    api: PathBuf,
+    metrics: SocketAddr,
+}
+
+fn read_file(path: &Path) -> Result<File, String> {
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    if text.trim().is_empty() {
+        return Ok(File::default());
+    }
+    serde_saphyr::from_str(&text).map_err(|error| {
+        let at = error
+            .location()
+            .map_or_else(String::new, |l| format!("{}:{}:", l.line(), l.column()));
+        format!("{}:{at} {}", path.display(), error.without_snippet())
+    })
+}
+
+fn plan_of(args: &Args) -> Result<Plan, String> {
+    let file = args
+        .config
+        .as_deref()
+        .map(read_file)
+        .transpose()?
+        .unwrap_or_default();
+    let from_file = |name: &str, life: Option<&String>| {
+        let named = |e| {
+            format!(
+                "{}: {name}: {e}",
+                args.config
+                    .as_ref()
+                    .map_or("".into(), |p| p.display().to_string())
+            )
+        };
+        life.map(|text| parse_life(text).map_err(named)).transpose()
+    };
+    let lives = Lives::default();
+    let workload = args
+        .svid_life
+        .or(from_file("svid_life", file.svid_life.as_ref())?);
+    let node = args
+        .node_life
+        .or(from_file("node_life", file.node_life.as_ref())?);
+    let lives = Lives {
+        workload: workload.unwrap_or(lives.workload),
+        node: node.unwrap_or(lives.node),
+    };
+    if lives.workload < Duration::from_secs(2) {
+        return Err("--svid-life: certificates count in seconds; at least 2s is needed".into());
+    }
+    let domain = args.trust_domain.clone().or(file.trust_domain);
+    let default_mesh = SocketAddr::from(([0, 0, 0, 0], 15_012));
+    let default_metrics = SocketAddr::from(([127, 0, 0, 1], 15_014));
+    Ok(Plan {
+        settings: Settings {
+            data_dir: args.data_dir.clone(),
+            trust_domain: domain.unwrap_or_else(|| "mesh.local".to_owned()),
+            lives,
+            guards: Guards::default(),
+        },
+        mesh: args
+            .listen_mesh
+            .or(file.listen.mesh)
+            .unwrap_or(default_mesh),
+        api: args
+            .listen_api
+            .clone()
+            .or(file.listen.api)
+            .unwrap_or_else(|| args.data_dir.join("api.sock")),
+        metrics: args
+            .listen_metrics
+            .or(file.listen.metrics)
+            .unwrap_or(default_metrics),
+    })
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let wrong = |why: &str| {
+        eprintln!("ringmesh-control: {why}");
+        ExitCode::from(2)
+    };
+    let Ok(filter) = tracing_subscriber::EnvFilter::try_new(&args.log) else {
+        return wrong(&format!(
+            "--log: {:?} is not a filter; try info or debug",
+            args.log
+        ));
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+    let plan = match plan_of(&args) {
+        Ok(plan) => plan,
+        Err(why) => return wrong(&why),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(8)
+        .build();
+    let outcome = match runtime {
+        Ok(runtime) => {
+            let outcome = runtime.block_on(run(plan));
+            // Work on the disk that is under way is one transaction: done or not.
+            runtime.shutdown_timeout(Duration::from_secs(2));
+            outcome
+        }
+        Err(error) => Err(error.to_string()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("ringmesh-control: {why}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+async fn run(plan: Plan) -> Result<(), String> {
+    let at = |what: String| move |e: std::io::Error| format!("{what}: {e}");
+    let control = Control::start(&plan.settings).map_err(|e| e.to_string())?;
+    let api = admin::bind(&plan.api).map_err(at(plan.api.display().to_string()))?;
+    let metrics = tokio::net::TcpListener::bind(plan.metrics)
+        .await
+        .map_err(at(format!("{} (metrics)", plan.metrics)))?;
+    let endpoint = publish::bind(&control, plan.mesh).map_err(|e| e.to_string())?;
+    let mut term = signal(SignalKind::terminate()).map_err(at("signals".into()))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(at("signals".into()))?;
+    let mut hup = signal(SignalKind::hangup()).map_err(at("signals".into()))?;
+    let mesh_address = endpoint.local_addr().map_err(at("mesh address".into()))?;
+    let metrics_address = metrics.local_addr().map_err(at("metrics address".into()))?;
+
+    let mut tasks = tokio::task::JoinSet::new();
+    let (a, b, c) = (
+        Arc::clone(&control),
+        Arc::clone(&control),
+        Arc::clone(&control),
+    );
+    tasks.spawn(async move { admin::serve(a, api).await.map_err(|e| format!("API: {e}")) });
+    tasks.spawn(async move {
+        let served = admin::serve_metrics(b, metrics).await;
+        served.map_err(|e| format!("metrics: {e}"))
+    });
+    let authority = QuotaAuthority::start(control.registered(), control.quotas());
+    let links = publish::serve(Arc::clone(&control), endpoint.clone(), Some(authority));
+    tasks.spawn(async move {
+        links.await;
+        Ok(())
+    });
+    tasks.spawn(async move {
+        plan::run(c).await;
+        Ok(())
+    });
+
+    println!(
+        "ready mesh={mesh_address} metrics={metrics_address} api={}",
+        plan.api.display()
+    );
+    // Whoever waits for the line reads a pipe.
+    std::io::stdout().flush().map_err(at("stdout".into()))?;
+
+    let ended = loop {
+        tokio::select! {
+            _ = term.recv() => break Ok(()),
+            _ = interrupt.recv() => break Ok(()),
+            _ = hup.recv() => tracing::info!("HUP: nothing to reload; rules come by `ringmesh apply`"),
+            Some(ended) = tasks.join_next() => match ended {
+                Ok(Err(why)) => break Err(why),
+                Ok(Ok(())) => break Err("a part of the service ended by itself".to_owned()),
+                Err(error) => break Err(error.to_string()),
+            },
+        }
+    };
+    tracing::info!("stopping");
+    let _ = std::fs::remove_file(&plan.api);
+    endpoint.close(close::STOPPING.into(), b"control stops");
+    // Let the close reach the sidecars, so that they look for us again at once; not for long, and
+    // not against a second signal.
+    tokio::select! {
+        () = endpoint.wait_idle() => {}
+        () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    ended
+}

@@ -1,0 +1,390 @@
+//! Quotas as they hold at one sidecar: memquota, with instance, rule, QuotaSpec and binding where
+//! they are given, and the usual values where not.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ringmesh_quota::RuleFacts;
+use ringmesh_wire::v1::snapshot::{Applies, QuotaRule, lease_name};
+use ringmesh_wire::v1::{Expr, ExprNode, Value};
+use ringmesh_wire::{NodeId, ServiceId};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::policy::destinations_of;
+use super::{Mode, NodeScope, Parts};
+use crate::expr::{Attributes, compile_value, evaluate};
+use crate::model::{handler_key, instance_key, instance_name, spec_quota_key};
+use crate::rules::mixer::{BoundService, MemQuotaLimit};
+use crate::rules::{ObjectKey, Spec};
+
+/// Dimensions of a quota without an instance of its own (examples/rules/memquota.yaml).
+const USUAL_DIMENSIONS: [(&str, &str); 4] = [
+    (
+        "destination",
+        "destination.labels[\"app\"] | destination.service.name | \"unknown\"",
+    ),
+    (
+        "destinationVersion",
+        "destination.labels[\"version\"] | \"unknown\"",
+    ),
+    (
+        "source",
+        "source.labels[\"app\"] | source.service.name | \"unknown\"",
+    ),
+    ("sourceVersion", "source.labels[\"version\"] | \"unknown\""),
+];
+
+/// A limit with the rule that puts it in force, the same for all nodes.
+#[derive(Debug)]
+pub(super) struct Quota<'a> {
+    name: String,
+    limit: &'a MemQuotaLimit,
+    /// Namespace whose destinations it holds for; the root one is all.
+    namespace: &'a str,
+    when: Option<&'a Expr>,
+    dimensions: Vec<(String, Expr)>,
+    charges: Vec<Charge<'a>>,
+}
+
+/// Units, and the services that are charged them.
+#[derive(Debug)]
+struct Charge<'a> {
+    units: u64,
+    /// `None` is all.
+    services: Option<Vec<&'a BoundService>>,
+}
+
+/// All quotas in force, each with a name of its own.
+pub(super) fn quotas<'a>(parts: &Parts<'a>) -> Vec<Quota<'a>> {
+    let mut all: Vec<(String, Quota<'a>)> = Vec::new();
+    for (handler, object) in &parts.effective.objects {
+        let Spec::MemQuota(memquota) = &object.spec else {
+            continue;
+        };
+        for limit in &memquota.quotas {
+            let dimensions = dimensions(parts, &limit.name.value);
+            let quota = |namespace, when| Quota {
+                name: limit.name.value.clone(),
+                limit,
+                namespace,
+                when,
+                dimensions: dimensions.clone(),
+                charges: charges(parts, &limit.name.value),
+            };
+            let rules = rules_of(parts, handler, &limit.name.value);
+            if rules.is_empty() {
+                let of = handler.full_name();
+                all.push((of, quota(handler.namespace.as_str(), None)));
+            }
+            for (key, when) in rules {
+                all.push((key.full_name(), quota(key.namespace.as_str(), when)));
+            }
+        }
+    }
+    // One name, one bucket: where several handlers or rules use an instance, tell them apart.
+    let mut count: BTreeMap<String, usize> = BTreeMap::new();
+    for (_, quota) in &all {
+        *count.entry(quota.name.clone()).or_default() += 1;
+    }
+    let named = all.into_iter().map(|(by, mut quota)| {
+        if count[&quota.name] > 1 {
+            quota.name = format!("{}#{by}", quota.name);
+        }
+        quota
+    });
+    named.collect()
+}
+
+fn dimensions(parts: &Parts<'_>, name: &str) -> Vec<(String, Expr)> {
+    let instance = parts
+        .effective
+        .objects
+        .values()
+        .chain(&parts.effective.held);
+    let found = instance
+        .filter(|object| instance_name(&object.key) == name)
+        .find_map(|object| match &object.spec {
+            Spec::Quota(quota) => Some(quota.dimensions.clone()),
+            _ => None,
+        });
+    found.unwrap_or_else(|| {
+        USUAL_DIMENSIONS
+            .iter()
+            .filter_map(|(name, text)| Some(((*name).to_owned(), compile_value(text).ok()?)))
+            .collect()
+    })
+}
+
+/// Rules that hand this instance to this handler, with their conditions.
+fn rules_of<'a>(
+    parts: &Parts<'a>,
+    handler: &ObjectKey,
+    instance: &str,
+) -> Vec<(&'a ObjectKey, Option<&'a Expr>)> {
+    let objects = parts.effective.objects.iter();
+    objects
+        .filter_map(|(key, object)| {
+            let Spec::Rule(rule) = &object.spec else {
+                return None;
+            };
+            let uses = rule.actions.iter().any(|action| {
+                handler_key(&action.handler.value, &key.namespace).as_ref() == Ok(handler)
+                    && action.instances.iter().any(|reference| {
+                        instance_key(&reference.value, &key.namespace)
+                            .is_ok_and(|key| instance_name(&key) == instance)
+                    })
+            });
+            uses.then_some((key, rule.when.as_ref()))
+        })
+        .collect()
+}
+
+/// What QuotaSpecs and their bindings say about an instance; without any, 1 everywhere.
+fn charges<'a>(parts: &Parts<'a>, instance: &str) -> Vec<Charge<'a>> {
+    let mut found = Vec::new();
+    for (key, object) in &parts.effective.objects {
+        let Spec::QuotaSpec(spec) = &object.spec else {
+            continue;
+        };
+        let named = spec.charges.iter().filter(|(quota, _)| {
+            spec_quota_key(&quota.value, &key.namespace).is_ok_and(|key| {
+                let plain = instance_name(&key);
+                plain == instance || plain.replace(".quota.", ".instance.") == instance
+            })
+        });
+        let units: u64 = named.map(|(_, units)| *units).sum();
+        if units > 0 {
+            found.push(Charge {
+                units,
+                services: bound(parts, key),
+            });
+        }
+    }
+    if found.is_empty() {
+        found.push(Charge {
+            units: 1,
+            services: None,
+        });
+    }
+    found
+}
+
+/// The services bindings name for a QuotaSpec; `None` is all: no binding, or `'*'`.
+fn bound<'a>(parts: &Parts<'a>, spec: &ObjectKey) -> Option<Vec<&'a BoundService>> {
+    let mut services = Vec::new();
+    let mut any = false;
+    for object in parts.effective.objects.values() {
+        let Spec::QuotaSpecBinding(binding) = &object.spec else {
+            continue;
+        };
+        let names = binding.specs.iter();
+        if names
+            .clone()
+            .any(|(name, namespace)| name.value == spec.name && *namespace == spec.namespace)
+        {
+            any = true;
+            services.extend(&binding.services);
+        }
+    }
+    let all = !any || services.iter().any(|s| matches!(s, BoundService::All));
+    (!all).then_some(services)
+}
+
+impl Quota<'_> {
+    /// Units a request to `service` is charged.
+    fn units(&self, service: &ServiceId) -> u64 {
+        let charged = self.charges.iter().filter(|charge| {
+            charge.services.as_ref().is_none_or(|services| {
+                services.iter().any(|bound| match bound {
+                    BoundService::All => true,
+                    BoundService::Named {
+                        name, namespace, ..
+                    } => *name == service.name && *namespace == service.namespace,
+                })
+            })
+        });
+        charged.map(|charge| charge.units).sum()
+    }
+
+    /// The quota as it holds at a node; several where it holds in several places.
+    pub(super) fn at(&self, parts: &Parts<'_>, node: &NodeScope) -> Vec<QuotaRule> {
+        let mut rules = Vec::new();
+        for applies in destinations_of(parts, self.namespace, node) {
+            match applies {
+                Applies::Inbound => {
+                    let units = self.units(&node.service);
+                    let enforcers = self.inbound_enforcers(parts, node);
+                    let group = self.group(&node.service, &node.labels);
+                    rules.extend(self.rule(units, Applies::Inbound, "", enforcers, group));
+                }
+                Applies::OutboundNamespace(namespace) => {
+                    rules.extend(self.outbound(parts, &namespace));
+                }
+                Applies::Outbound(_) => {}
+            }
+        }
+        rules
+    }
+
+    /// For the services without sidecars of a namespace: one rule if all are charged alike.
+    fn outbound(&self, parts: &Parts<'_>, namespace: &str) -> Vec<QuotaRule> {
+        let everyone = nodes(parts).len();
+        if self.charges.iter().all(|charge| charge.services.is_none()) {
+            let units = self.charges.iter().map(|charge| charge.units).sum();
+            let applies = Applies::OutboundNamespace(namespace.to_owned());
+            let rule = self.rule(units, applies, &format!("@{namespace}"), everyone, 0);
+            return rule.into_iter().collect();
+        }
+        let services = parts.known.external.keys();
+        services
+            .filter(|id| id.namespace == namespace)
+            .filter_map(|id| {
+                let applies = Applies::Outbound(id.clone());
+                self.rule(self.units(id), applies, &format!("@{id}"), everyone, 0)
+            })
+            .collect()
+    }
+
+    fn rule(
+        &self,
+        units: u64,
+        applies: Applies,
+        suffix: &str,
+        enforcers: usize,
+        group: u64,
+    ) -> Option<QuotaRule> {
+        (units > 0).then(|| QuotaRule {
+            name: format!("{}{suffix}", self.name),
+            when: self.when.cloned(),
+            dimensions: self.dimensions.clone(),
+            charge: units,
+            limit: self.limit.limit,
+            overrides: self.limit.overrides.clone(),
+            scope: self.limit.scope,
+            applies,
+            enforcers: u32::try_from(enforcers.max(1)).unwrap_or(u32::MAX),
+            group,
+        })
+    }
+
+    /// Sidecars that may charge the same buckets as this one: those whose dimensions that depend on
+    /// the destination alone have the same values.
+    fn inbound_enforcers(&self, parts: &Parts<'_>, node: &NodeScope) -> usize {
+        let own = self.bucket_part(&node.service, &node.labels);
+        let others = nodes(parts)
+            .into_iter()
+            .filter(|(name, service, labels)| {
+                *name != node.node.0
+                    && (self.namespace == crate::rules::ROOT_NAMESPACE
+                        || self.namespace == service.namespace)
+                    && self.units(service) > 0
+                    && self.bucket_part(service, labels) == own
+            })
+            .count();
+        others + 1
+    }
+
+    /// Names those that [`Self::inbound_enforcers`] counts.
+    fn group(&self, service: &ServiceId, labels: &BTreeMap<String, String>) -> u64 {
+        match self.bucket_part(service, labels) {
+            part if part.is_empty() => 0,
+            part => xxh3_64(format!("{part:?}").as_bytes()).max(1),
+        }
+    }
+
+    /// Which sidecars the quota authority must know of, for every rule any of them has.
+    pub(super) fn facts(&self, parts: &Parts<'_>) -> Vec<RuleFacts> {
+        let mut enforcers: BTreeMap<String, BTreeSet<NodeId>> = BTreeMap::new();
+        for (node, service, labels) in nodes(parts) {
+            let scope = NodeScope {
+                node: NodeId(node.to_owned()),
+                service: service.clone(),
+                labels: labels.clone(),
+                ports: Vec::new(),
+                mode: Mode::Mesh,
+            };
+            for applies in destinations_of(parts, self.namespace, &scope) {
+                let names: Vec<String> = match applies {
+                    Applies::Inbound if self.units(service) > 0 => {
+                        vec![lease_name(&self.name, self.group(service, labels))]
+                    }
+                    Applies::OutboundNamespace(namespace) => {
+                        let rules = self.outbound(parts, &namespace);
+                        rules.iter().map(QuotaRule::lease_name).collect()
+                    }
+                    Applies::Inbound | Applies::Outbound(_) => Vec::new(),
+                };
+                for name in names {
+                    enforcers
+                        .entry(name)
+                        .or_default()
+                        .insert(scope.node.clone());
+                }
+            }
+        }
+        let limits = self.limit.overrides.iter().map(|over| over.limit);
+        let window_ms_max = limits
+            .chain([self.limit.limit])
+            .map(|limit| limit.window_ms)
+            .max();
+        let facts = enforcers.into_iter().map(|(name, enforcers)| RuleFacts {
+            name,
+            window_ms_max: window_ms_max.unwrap_or(0),
+            enforcers,
+        });
+        facts.collect()
+    }
+
+    /// Values of the dimensions that only the destination decides. A shared override bucket has none.
+    fn bucket_part(
+        &self,
+        service: &ServiceId,
+        labels: &BTreeMap<String, String>,
+    ) -> Vec<Option<Value>> {
+        if self.limit.scope == ringmesh_wire::v1::snapshot::QuotaScope::Override {
+            return Vec::new();
+        }
+        let known = destination(service, labels);
+        let by_destination = self.dimensions.iter().filter(|(_, expr)| {
+            expr.nodes.iter().all(|node| match node {
+                ExprNode::Attribute(name) => {
+                    known.values.contains_key(name) || known.maps.contains_key(name)
+                }
+                _ => true,
+            })
+        });
+        by_destination
+            .map(|(_, expr)| evaluate(expr, &known))
+            .collect()
+    }
+}
+
+/// The attributes of a destination that are known beforehand.
+fn destination(service: &ServiceId, labels: &BTreeMap<String, String>) -> Attributes {
+    let mut known = Attributes::default();
+    for (name, value) in [
+        ("destination.service", service.to_string()),
+        ("destination.service.host", service.to_string()),
+        ("destination.service.name", service.name.clone()),
+        ("destination.service.namespace", service.namespace.clone()),
+        ("destination.namespace", service.namespace.clone()),
+        ("destination.workload.namespace", service.namespace.clone()),
+    ] {
+        known.values.insert(name.to_owned(), Value::String(value));
+    }
+    known
+        .maps
+        .insert("destination.labels".to_owned(), labels.clone());
+    known
+}
+
+/// Every sidecar the registry knows, once per service it stands beside.
+fn nodes<'p>(
+    parts: &'p Parts<'_>,
+) -> BTreeSet<(&'p str, &'p ServiceId, &'p BTreeMap<String, String>)> {
+    let services = parts.registry.services.iter();
+    services
+        .flat_map(|(id, registered)| registered.endpoints.iter().map(move |e| (id, e)))
+        .filter_map(|(id, e)| Some((e.node.as_ref()?.0.as_str(), id, &e.labels)))
+        .collect()
+}

@@ -1,0 +1,387 @@
+//! What sidecars get, as text under `golden/`; set `UPDATE_EXPECT=1` to write it anew.
+
+use std::fmt::Write as _;
+
+use expect_test::{ExpectFile, expect_file};
+use proptest::prelude::*;
+use ringmesh_wire::v1::snapshot::{Body, QuotaRule};
+
+use super::*;
+use crate::rules::Object;
+use crate::testing::{example, model, node, objects, registry, trust};
+
+fn compiled(all: Vec<Object>, scope: &NodeScope) -> (Snapshot, Vec<Explain>) {
+    let resolution = model(7, all).resolve(&registry(), &Effective::default());
+    compile(&resolution.effective, scope, &registry(), &trust()).unwrap()
+}
+
+/// Sections but for the services and endpoints of others.
+fn shown(snapshot: &Snapshot, explain: &[Explain], about: &[&str]) -> String {
+    let mut out = format!("revision {} for {}\n", snapshot.revision, snapshot.node);
+    for section in &snapshot.sections {
+        let body = section.open().unwrap();
+        let other = match &body {
+            Body::Service(service) => !about.contains(&service.id.name.as_str()),
+            Body::Endpoints(endpoints) => !about.contains(&endpoints.service.name.as_str()),
+            _ => false,
+        };
+        if other {
+            writeln!(
+                out,
+                "{:?} {:?}: not shown",
+                section.key.kind, section.key.name
+            )
+            .unwrap();
+        } else {
+            writeln!(
+                out,
+                "{:?} {:?}: {body:#?}",
+                section.key.kind, section.key.name
+            )
+            .unwrap();
+        }
+    }
+    for one in explain {
+        writeln!(out, "why {}: {}", one.about, one.why).unwrap();
+    }
+    out
+}
+
+fn check(all: Vec<Object>, scope: &NodeScope, about: &[&str], wanted: &ExpectFile) {
+    let (snapshot, explain) = compiled(all, scope);
+    wanted.assert_eq(&shown(&snapshot, &explain, about));
+}
+
+#[test]
+fn the_users_routes() {
+    let files = ["subsets.yaml", "canary-1pct.yaml", "retries-3x2s.yaml"];
+    let all = files.iter().flat_map(|file| example(file)).collect();
+    check(
+        all,
+        &node("reviews", "v3"),
+        &["ratings", "b"],
+        &expect_file!["golden/routes.txt"],
+    );
+    let files = ["subsets.yaml", "fault-abort.yaml"];
+    let all = files.iter().flat_map(|file| example(file)).collect();
+    check(
+        all,
+        &node("reviews", "v3"),
+        &[],
+        &expect_file!["golden/fault-abort.txt"],
+    );
+}
+
+#[test]
+fn the_users_quota_and_denier() {
+    check(
+        example("memquota.yaml"),
+        &node("ratings", "v1"),
+        &[],
+        &expect_file!["golden/memquota.txt"],
+    );
+    let files = ["quota-complete.yaml", "denier-complete.yaml"];
+    let all = files.iter().flat_map(|file| example(file)).collect();
+    check(
+        all,
+        &node("ratings", "v1"),
+        &[],
+        &expect_file!["golden/quota-complete.txt"],
+    );
+}
+
+fn body(snapshot: &Snapshot, kind: ringmesh_wire::v1::SectionKind, name: &str) -> Option<Body> {
+    let found = snapshot
+        .sections
+        .iter()
+        .find(|section| section.key.kind == kind && section.key.name == name)?;
+    Some(found.open().unwrap())
+}
+
+fn quotas(snapshot: &Snapshot) -> Vec<QuotaRule> {
+    let bodies = snapshot
+        .sections
+        .iter()
+        .map(|section| section.open().unwrap());
+    bodies
+        .filter_map(|body| match body {
+            Body::Quota(quota) => Some(quota),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn memquota_alone_means_the_same_as_complete() {
+    let scope = node("ratings", "v1");
+    let alone = quotas(&compiled(example("memquota.yaml"), &scope).0);
+    let complete = quotas(&compiled(example("quota-complete.yaml"), &scope).0);
+    assert_eq!((alone.len(), complete.len()), (1, 1));
+    assert_eq!(alone[0].name, "requestcount.quota.istio-system");
+    let without = |quota: &QuotaRule| QuotaRule {
+        dimensions: Vec::new(),
+        ..quota.clone()
+    };
+    assert_eq!(without(&alone[0]), without(&complete[0]));
+    let names = |quota: &QuotaRule| -> Vec<String> {
+        quota
+            .dimensions
+            .iter()
+            .map(|(name, _)| name.clone())
+            .collect()
+    };
+    assert_eq!(names(&alone[0]), names(&complete[0]));
+    // Two ratings sidecars share its buckets; nobody shares those of details.
+    assert_eq!(alone[0].enforcers, 2);
+    let details = quotas(&compiled(example("memquota.yaml"), &node("details", "v1")).0);
+    assert_eq!(details[0].enforcers, 1);
+}
+
+const CALLERS: &str = "
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: ratings}
+spec:
+  hosts: [ratings]
+  http:
+  - name: for-v3
+    match: [{sourceLabels: {version: v3}, uri: {prefix: /a}}, {sourceNamespace: other}]
+    route: [{destination: {host: ratings}}]
+  - name: for-all-of-v3
+    match: [{sourceLabels: {version: v3}}]
+    route: [{destination: {host: ratings}}]
+  - name: last
+    route: [{destination: {host: ratings}}]
+";
+
+fn route_names(snapshot: &Snapshot, name: &str) -> Vec<(String, usize)> {
+    let kind = ringmesh_wire::v1::SectionKind::Routes;
+    let Some(Body::Routes(routes)) = body(snapshot, kind, name) else {
+        panic!("no routes {name}");
+    };
+    let routes = routes.http.iter();
+    routes
+        .map(|route| (route.name.clone(), route.matches.len()))
+        .collect()
+}
+
+#[test]
+fn conditions_on_the_caller_are_decided_here() {
+    let to = |version: &str| {
+        let (snapshot, _) = compiled(objects(CALLERS), &node("reviews", version));
+        route_names(&snapshot, "ratings.default")
+    };
+    assert_eq!(
+        to("v3"),
+        [("for-v3".to_owned(), 1), ("for-all-of-v3".to_owned(), 0)]
+    );
+    assert_eq!(to("v2"), [("last".to_owned(), 0)]);
+}
+
+#[test]
+fn rules_of_several_objects_for_one_host_are_joined() {
+    let one = |name: &str, namespace: &str, rules: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
+             spec:\n  hosts: [ratings.default]\n  http:\n{rules}"
+        )
+    };
+    let to = "route: [{destination: {host: ratings.default}}]";
+    let text = one(
+        "a",
+        "alien",
+        &format!(
+            "  - {{name: a1, match: [{{uri: {{prefix: /a}}}}], {to}}}\n  - {{name: a2, {to}}}\n"
+        ),
+    ) + &one(
+        "z",
+        "default",
+        &format!(
+            "  - {{name: z1, match: [{{uri: {{prefix: /z}}}}], {to}}}\n  - {{name: z2, {to}}}\n"
+        ),
+    );
+    let (snapshot, explain) = compiled(objects(&text), &node("reviews", "v1"));
+    let names: Vec<String> = route_names(&snapshot, "z.default+a.alien")
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(names, ["z1", "a1", "z2"]);
+    assert!(
+        explain
+            .iter()
+            .any(|e| e.about == "routes z.default+a.alien")
+    );
+}
+
+const POLICY: &str = "
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: ratings}
+spec:
+  host: ratings
+  trafficPolicy:
+    loadBalancer: {simple: ROUND_ROBIN}
+    connectionPool: {tcp: {maxConnections: 7, connectTimeout: 1s}}
+    portLevelSettings:
+    - port: {number: 9080}
+      outlierDetection: {consecutive5xxErrors: 3}
+  subsets:
+  - name: v1
+    labels: {version: v1}
+    trafficPolicy:
+      connectionPool: {http: {http1MaxPendingRequests: 9}}
+";
+
+#[test]
+fn a_subsets_policy_is_merged_group_by_group() {
+    let (snapshot, _) = compiled(objects(POLICY), &node("reviews", "v1"));
+    let kind = ringmesh_wire::v1::SectionKind::Service;
+    let Some(Body::Service(service)) = body(&snapshot, kind, "ratings.default") else {
+        panic!("no service");
+    };
+    use ringmesh_wire::v1::snapshot::Balance;
+    let subset = &service.subsets[0].policy;
+    // The group is replaced whole, other groups are inherited.
+    assert_eq!(subset.balance, Balance::RoundRobin);
+    assert_eq!(subset.limits.connections_max, u32::MAX);
+    assert_eq!(subset.limits.pending_max, 9);
+    assert_eq!(subset.connect_timeout_ms, 10_000);
+    assert_eq!(service.policy.limits.connections_max, 7);
+    // A port's settings replace everything, with defaults for what they leave out.
+    let (port, policy) = &service.port_policies[0];
+    assert_eq!((*port, policy.balance), (9080, Balance::LeastRequest));
+    assert_eq!(policy.outlier.unwrap().consecutive_5xx, 3);
+    assert_eq!(policy.limits.connections_max, u32::MAX);
+    assert_eq!(service.subsets[0].port_policies, service.port_policies);
+}
+
+const PEER: &str = "
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: mesh, namespace: istio-system}
+spec: {mtls: {mode: PERMISSIVE}}
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: ratings}
+spec:
+  selector: {matchLabels: {app: ratings}}
+  mtls: {mode: UNSET}
+  portLevelMtls: {9080: {mode: DISABLE}}
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: whole}
+spec: {mtls: {mode: UNSET}}
+";
+
+#[test]
+fn the_narrowest_peer_authentication_that_says_something_counts() {
+    use ringmesh_wire::v1::snapshot::MtlsMode;
+    let mesh = |text: &str, scope: &NodeScope| {
+        let (snapshot, _) = compiled(objects(text), scope);
+        match snapshot.sections[0].open().unwrap() {
+            Body::Mesh(mesh) => mesh,
+            other => panic!("{other:?}"),
+        }
+    };
+    let ratings = mesh(PEER, &node("ratings", "v1"));
+    assert_eq!(ratings.mtls, MtlsMode::Permissive);
+    assert_eq!(ratings.mtls_ports, [(9080, MtlsMode::Disable)]);
+    let reviews = mesh(PEER, &node("reviews", "v1"));
+    assert!(reviews.mtls_ports.is_empty());
+    assert_eq!(mesh("", &node("reviews", "v1")).mtls, MtlsMode::Strict);
+}
+
+const EXTERNAL: &str = "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: api}
+spec:
+  hosts: [api.example.com, \"*\"]
+  ports: [{number: 80, name: http}, {number: 443, name: tls, targetPort: 8443}]
+  resolution: STATIC
+  endpoints: [{address: 192.0.2.1, ports: {http: 8080}}, {address: 192.0.2.2, weight: 3}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: everyone}
+spec: {rules: [{}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: entry}
+spec:
+  targetRefs: [{kind: ServiceEntry, name: api}]
+  rules: [{to: [{operation: {methods: [GET]}}]}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: selected}
+spec: {selector: {matchLabels: {app: ratings}}, action: DENY, rules: [{}]}
+";
+
+#[test]
+fn policies_of_external_services_hold_at_the_caller() {
+    let mut scope = node("reviews", "v1");
+    let all = || {
+        let mut all = objects(EXTERNAL);
+        all.extend(example("memquota.yaml"));
+        all
+    };
+    check(
+        all(),
+        &scope,
+        &["api.example.com", "*"],
+        &expect_file!["golden/external-mesh.txt"],
+    );
+    scope.mode = Mode::Standalone;
+    check(
+        all(),
+        &scope,
+        &["api.example.com", "*"],
+        &expect_file!["golden/external-standalone.txt"],
+    );
+}
+
+#[test]
+fn a_held_subset_is_still_compiled() {
+    let mut all = example("subsets.yaml");
+    all.extend(example("timeout-10s.yaml"));
+    let first = model(1, all).resolve(&registry(), &Effective::default());
+    let second = model(2, example("timeout-10s.yaml")).resolve(&registry(), &first.effective);
+    let scope = node("reviews", "v1");
+    let (snapshot, _) = compile(&second.effective, &scope, &registry(), &trust()).unwrap();
+    let kind = ringmesh_wire::v1::SectionKind::Service;
+    let Some(Body::Service(service)) = body(&snapshot, kind, "ratings.default") else {
+        panic!("no service");
+    };
+    assert_eq!(service.subsets.len(), 1);
+    assert_eq!(route_names(&snapshot, "ratings.default").len(), 1);
+}
+
+proptest! {
+    /// The snapshot does not depend on the order of the documents, and a change of one object
+    /// changes no section but its own.
+    #[test]
+    fn equal_rules_give_equal_sections(order in Just((0..14).collect::<Vec<usize>>()).prop_shuffle()) {
+        let files = ["subsets.yaml", "canary-1pct.yaml", "timeout-10s.yaml", "quota-complete.yaml", "denier-complete.yaml"];
+        let all: Vec<Object> = files.iter().flat_map(|file| example(file)).collect();
+        let scope = node("ratings", "v1");
+        let (wanted, _) = compiled(all.clone(), &scope);
+        let shuffled = order.iter().filter_map(|at| all.get(*at).cloned()).collect();
+        let (got, _) = compiled(shuffled, &scope);
+        prop_assert_eq!(&got, &wanted);
+        let mut changed = all;
+        changed.extend(example("retries-3x2s.yaml"));
+        let (other, _) = compiled(changed, &scope);
+        let differing: Vec<String> = other
+            .order()
+            .into_iter()
+            .zip(wanted.order())
+            .filter(|(a, b)| a != b)
+            .map(|((key, _), _)| key.name)
+            .collect();
+        prop_assert_eq!(differing, vec!["ratings.default".to_owned()]);
+    }
+}

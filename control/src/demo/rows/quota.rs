@@ -1,0 +1,125 @@
+//! memquota on the users' own file, with real time.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::Seen;
+use crate::demo::cast::Cast;
+use crate::demo::load::Call;
+use crate::demo::stage::{Arrival, Node, NodePlan, Result, wait};
+
+pub(super) fn one_per_five(cast: &mut Cast) -> Result<Seen> {
+    cast.with_rule("memquota.yaml", |cast| {
+        let start = Instant::now();
+        let mut seen = Vec::new();
+        for at_ms in [0, 4_500, 5_200, 9_000] {
+            wait::until_after(start, Duration::from_millis(at_ms));
+            let answer = cast.reviews_v3.call("ratings", "/ratings/0", &[])?;
+            seen.push(answer.status);
+        }
+        let received = cast.ratings.app.count()?;
+        Ok(Seen::new(
+            seen == [200, 429, 200, 429] && received == 2,
+            format!("{seen:?}; ratings received {received}"),
+        ))
+    })
+}
+
+const CALLERS: [&str; 2] = ["reviews/v2", "productpage/v1"];
+const LIMIT: usize = 5;
+const WINDOW_US: u64 = 10_000_000;
+/// One tick of the window: what is counted are arrivals at the app, a little after admission.
+const TICK_US: u64 = 100_000;
+
+pub(super) fn five_per_ten(cast: &mut Cast) -> Result<Seen> {
+    let plan = NodePlan::new("ratings", "v1", "2", cast.stage.block.ip(32));
+    let mut second = Node::start(&cast.stage, &cast.control, plan)?;
+    second.sidecar.wait_ready()?;
+    let calls = [&cast.reviews_v2, &cast.productpage].map(|node| node.sidecar.outbound());
+    let call = |index: usize| Call {
+        to: calls[index],
+        authority: "ratings:9080",
+        target: "/ratings/0",
+        caller: CALLERS[index],
+    };
+    // Both callers must know the second sidecar before the limit counts.
+    wait::until_true(
+        "calls to the second ratings",
+        Duration::from_secs(10),
+        || {
+            let both = (0..2).all(|index| call(index).times(8, 1).is_ok());
+            both && callers(&second)
+                .is_ok_and(|seen| CALLERS.iter().all(|name| seen.contains_key(*name)))
+        },
+    )?;
+    cast.ratings.app.reset()?;
+    second.app.reset()?;
+    let seen = cast.with_rule("memquota.yaml", |cast| {
+        let start = Instant::now();
+        for burst in 0..26 {
+            wait::until_after(start, Duration::from_millis(burst * 500));
+            std::thread::scope(|scope| {
+                let threads = [0, 1].map(|index| scope.spawn(move || call(index).times(10, 5)));
+                threads.into_iter().try_for_each(|thread| {
+                    thread
+                        .join()
+                        .map_err(|_| "a caller's thread panicked".to_owned())?
+                        .map(|_| ())
+                })
+            })?;
+        }
+        judge(cast, &second)
+    });
+    second.sidecar.process.stop()?;
+    seen
+}
+
+fn judge(cast: &Cast, second: &Node) -> Result<Seen> {
+    let mut all = callers(&cast.ratings)?;
+    let mut providers = [cast.ratings.app.count()?, second.app.count()?];
+    for (caller, times) in callers(second)? {
+        all.entry(caller).or_default().extend(times);
+    }
+    providers.sort_unstable();
+    let mut good = all.len() == CALLERS.len();
+    let mut words = Vec::new();
+    for (caller, mut times) in all {
+        times.sort_unstable();
+        let first = times.first().copied().unwrap_or(0);
+        let early = times
+            .iter()
+            .filter(|at| **at < first + WINDOW_US - TICK_US)
+            .count();
+        let most = times
+            .iter()
+            .map(|end| {
+                times
+                    .iter()
+                    .filter(|at| **at <= *end && **at + WINDOW_US - TICK_US > *end)
+                    .count()
+            })
+            .max()
+            .unwrap_or(0);
+        good &= early == LIMIT && times.len() == 2 * LIMIT && most <= LIMIT;
+        let offsets: Vec<String> = times
+            .iter()
+            .map(|at| format!("{:.1}", Duration::from_micros(at - first).as_secs_f64()))
+            .collect();
+        words.push(format!(
+            "{caller}: {early} in the first 10 s, {} in all, at most {most} in any 10 s (at {} s)",
+            times.len(),
+            offsets.join(" ")
+        ));
+    }
+    words.push(format!("by sidecar {} and {}", providers[0], providers[1]));
+    Ok(Seen::new(good, words.join("; ")))
+}
+
+/// Arrival times by caller.
+fn callers(node: &Node) -> Result<BTreeMap<String, Vec<u64>>> {
+    let mut times: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for Arrival { caller, at_us, .. } in node.app.arrivals()? {
+        times.entry(caller).or_default().push(at_us);
+    }
+    Ok(times)
+}

@@ -1,0 +1,296 @@
+//! What a user should know about an object that is in force.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::mixer_names::{handler_key, instance_key, instance_name};
+use super::references::spec_quota_key;
+use super::registry::RegistryView;
+use super::resolve::Effective;
+use super::services::{Services, rules_of_service};
+use crate::rules::mixer::{MemQuota, QuotaSpec, Rule};
+use crate::rules::traffic::VirtualService;
+use crate::rules::{Object, ObjectKey, Spec};
+
+/// Notes by object.
+pub(super) fn notes(
+    effective: &Effective,
+    services: &Services<'_>,
+    registry: &RegistryView,
+) -> BTreeMap<ObjectKey, Vec<String>> {
+    let mut notes = BTreeMap::new();
+    routes(effective, &mut notes);
+    destination_rules(effective, services, registry, &mut notes);
+    for object in effective.objects.values() {
+        match &object.spec {
+            Spec::MemQuota(quota) => memquota(object, quota, effective, &mut notes),
+            Spec::QuotaSpec(spec) => unbound(object, spec, effective, &mut notes),
+            Spec::Rule(rule) => actions(object, rule, effective, &mut notes),
+            Spec::MeshSettings(_) => {
+                let first = effective
+                    .objects
+                    .values()
+                    .find(|o| matches!(o.spec, Spec::MeshSettings(_)));
+                if let Some(first) = first.filter(|first| first.key != object.key) {
+                    add(
+                        &mut notes,
+                        &object.key,
+                        format!("{} counts instead: there is one", first.key),
+                    );
+                }
+            }
+            Spec::ServiceEntry(entry) => {
+                for host in &entry.hosts {
+                    let id = ringmesh_wire::ServiceId::new(&host.value, &object.key.namespace);
+                    if registry.services.contains_key(&id) {
+                        add(
+                            &mut notes,
+                            &object.key,
+                            format!(
+                                "host {} is a registered service: its sidecars count, not this entry",
+                                host.value
+                            ),
+                        );
+                    } else if services
+                        .external
+                        .get(&id)
+                        .is_some_and(|o| o.key != object.key)
+                    {
+                        add(
+                            &mut notes,
+                            &object.key,
+                            format!(
+                                "host {} is declared by {} already, which counts",
+                                host.value, services.external[&id].key
+                            ),
+                        );
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    notes
+}
+
+fn add(notes: &mut BTreeMap<ObjectKey, Vec<String>>, key: &ObjectKey, note: String) {
+    notes.entry(key.clone()).or_default().push(note);
+}
+
+/// Hosts more than one VirtualService speaks of, and rules behind a catch-all.
+fn routes(effective: &Effective, notes: &mut BTreeMap<ObjectKey, Vec<String>>) {
+    let mut by_host: BTreeMap<String, Vec<&ObjectKey>> = BTreeMap::new();
+    for object in effective.objects.values() {
+        let Spec::VirtualService(service) = &object.spec else {
+            continue;
+        };
+        for host in &service.hosts {
+            let name = full_host(&host.value, &object.key.namespace);
+            by_host.entry(name).or_default().push(&object.key);
+        }
+        dead_rules(object, service, notes);
+    }
+    for (host, keys) in by_host {
+        for key in &keys {
+            let others: Vec<String> = keys
+                .iter()
+                .filter(|other| other != &key)
+                .map(|other| other.full_name())
+                .collect();
+            if !others.is_empty() {
+                add(
+                    notes,
+                    key,
+                    format!(
+                        "host {host} is routed by {} too: rules with conditions come first, the \
+                         host's own namespace before others, then by namespace and name; of rules \
+                         without conditions the first counts",
+                        others.join(" and ")
+                    ),
+                );
+            }
+        }
+    }
+}
+
+/// A host so that two ways to write it compare equal.
+pub(super) fn full_host(host: &str, namespace: &str) -> String {
+    super::services::mesh_name(host, namespace).map_or_else(|| host.to_owned(), |id| id.to_string())
+}
+
+fn dead_rules(
+    object: &Object,
+    service: &VirtualService,
+    notes: &mut BTreeMap<ObjectKey, Vec<String>>,
+) {
+    let catch_all = service.http.iter().position(|rule| rule.matches.is_empty());
+    if let Some(at) = catch_all
+        && let Some(next) = service.http.get(at + 1)
+    {
+        add(
+            notes,
+            &object.key,
+            format!(
+                "{}: spec.http[{at}] matches everything, so the rules from here on are never reached",
+                object.at(&next.place)
+            ),
+        );
+    }
+}
+
+/// Two DestinationRules for one service; subsets nobody is in.
+fn destination_rules(
+    effective: &Effective,
+    services: &Services<'_>,
+    registry: &RegistryView,
+    notes: &mut BTreeMap<ObjectKey, Vec<String>>,
+) {
+    for (id, rules) in rules_of_service(services, effective.objects.values()) {
+        for (key, _) in rules.iter().skip(1) {
+            add(
+                notes,
+                key,
+                format!("{} is about {id} too and counts first", rules[0].0),
+            );
+        }
+        let Some(registered) = registry.services.get(&id) else {
+            continue;
+        };
+        if registered.endpoints.is_empty() {
+            continue;
+        }
+        for (key, rule) in rules {
+            for subset in &rule.subsets {
+                let inside = registered.endpoints.iter().any(|endpoint| {
+                    subset
+                        .labels
+                        .iter()
+                        .all(|(name, value)| endpoint.labels.get(name) == Some(value))
+                });
+                if !inside {
+                    add(
+                        notes,
+                        key,
+                        format!(
+                            "{}: no endpoint of {id} is in subset {} now",
+                            subset.name.place, subset.name.value
+                        ),
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// What a memquota does on its own.
+fn memquota(
+    object: &Arc<Object>,
+    quota: &MemQuota,
+    effective: &Effective,
+    notes: &mut BTreeMap<ObjectKey, Vec<String>>,
+) {
+    let is_instance = |name: &str| {
+        effective
+            .objects
+            .values()
+            .any(|o| matches!(o.spec, Spec::Quota(_)) && instance_name(&o.key) == name)
+    };
+    let ruled = |name: &str| {
+        effective.objects.values().any(|o| {
+            let Spec::Rule(rule) = &o.spec else {
+                return false;
+            };
+            rule.actions.iter().any(|action| {
+                handler_key(&action.handler.value, &o.key.namespace).as_ref() == Ok(&object.key)
+                    && action.instances.iter().any(|i| {
+                        instance_key(&i.value, &o.key.namespace)
+                            .is_ok_and(|key| instance_name(&key) == name)
+                    })
+            })
+        })
+    };
+    let charged = |name: &str| {
+        effective.objects.values().any(|o| {
+            matches!(&o.spec, Spec::QuotaSpec(spec) if spec.charges.iter().any(|(q, _)| {
+                spec_quota_key(&q.value, &o.key.namespace)
+                    .is_ok_and(|key| instance_name(&key) == name)
+            }))
+        })
+    };
+    for limit in &quota.quotas {
+        let name = &limit.name.value;
+        let mut lacking = Vec::new();
+        if !is_instance(name) {
+            lacking.push("no quota instance of this name: the dimensions are source, sourceVersion, destination, destinationVersion");
+        }
+        if !ruled(name) {
+            lacking.push("no rule: it holds for every request");
+        }
+        if !charged(name) {
+            lacking.push("no QuotaSpec: each request is charged 1 at every service");
+        }
+        if !lacking.is_empty() {
+            add(
+                notes,
+                &object.key,
+                format!("{name}: {}", lacking.join("; ")),
+            );
+        }
+    }
+}
+
+/// Actions of a rule that do nothing: a limit is asked for that nobody has set (Mixer granted it
+/// without a word, SEMANTICS 4.2), or for something that has no dimensions.
+fn actions(
+    object: &Arc<Object>,
+    rule: &Rule,
+    effective: &Effective,
+    notes: &mut BTreeMap<ObjectKey, Vec<String>>,
+) {
+    let find = |key: &ObjectKey| effective.objects.get(key).map(|object| &object.spec);
+    for action in &rule.actions {
+        let Ok(handler) = handler_key(&action.handler.value, &object.key.namespace) else {
+            continue;
+        };
+        let Some(Spec::MemQuota(memquota)) = find(&handler) else {
+            continue;
+        };
+        for reference in &action.instances {
+            let Ok(key) = instance_key(&reference.value, &object.key.namespace) else {
+                continue;
+            };
+            let name = instance_name(&key);
+            let why = match find(&key) {
+                Some(Spec::CheckNothing) => "has no dimensions: memquota takes quota instances",
+                _ if memquota.quotas.iter().any(|limit| limit.name.value == name) => continue,
+                _ => "has no limit in this memquota: nothing is charged",
+            };
+            add(
+                notes,
+                &object.key,
+                format!("{}: {name} {why}", reference.place),
+            );
+        }
+    }
+}
+
+fn unbound(
+    object: &Arc<Object>,
+    _: &QuotaSpec,
+    effective: &Effective,
+    notes: &mut BTreeMap<ObjectKey, Vec<String>>,
+) {
+    let bound = effective.objects.values().any(|o| {
+        matches!(&o.spec, Spec::QuotaSpecBinding(binding)
+        if binding.specs.iter().any(|(name, namespace)| {
+            name.value == object.key.name && *namespace == object.key.namespace
+        }))
+    });
+    if !bound {
+        add(
+            notes,
+            &object.key,
+            "no QuotaSpecBinding names it: it is charged at every service".to_owned(),
+        );
+    }
+}

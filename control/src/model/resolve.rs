@@ -1,0 +1,165 @@
+//! References resolved against each other and the registry.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ringmesh_wire::Revision;
+
+use super::notes::notes;
+use super::references::Found;
+use super::registry::RegistryView;
+use super::services::Services;
+use super::status::{State, Status};
+use crate::rules::{Object, ObjectKey, Spec};
+
+/// What users wrote, at one revision.
+#[derive(Debug, Clone, Default)]
+pub struct Model {
+    /// Revision.
+    pub revision: Revision,
+    /// Objects by name.
+    pub objects: BTreeMap<ObjectKey, Arc<Object>>,
+}
+
+/// What is in force: of each object the newest version whose references resolve.
+#[derive(Debug, Clone, Default)]
+pub struct Effective {
+    /// Revision of the model it was made from.
+    pub revision: Revision,
+    /// Objects in force.
+    pub objects: BTreeMap<ObjectKey, Arc<Object>>,
+    /// Objects (DestinationRules, handlers, instances...) that were changed or deleted while one in
+    /// force still needs them as they were. Store them with `objects`: both come back by
+    /// [`crate::rules::parse_document`].
+    pub held: Vec<Arc<Object>>,
+}
+
+/// The outcome.
+#[derive(Debug, Clone, Default)]
+pub struct Resolution {
+    /// What is in force now.
+    pub effective: Effective,
+    /// One per object, in the order of their keys.
+    pub statuses: Vec<Status>,
+}
+
+impl Resolution {
+    /// Whether every object is in force (`--strict` demands it).
+    #[must_use]
+    pub fn all_active(&self) -> bool {
+        self.statuses
+            .iter()
+            .all(|status| status.state == State::Active)
+    }
+}
+
+impl Model {
+    /// A model of these objects; of two with one name the later counts.
+    #[must_use]
+    pub fn new(revision: Revision, objects: impl IntoIterator<Item = Object>) -> Self {
+        Self {
+            revision,
+            objects: objects
+                .into_iter()
+                .map(|object| (object.key.clone(), Arc::new(object)))
+                .collect(),
+        }
+    }
+
+    /// Resolves all references. `before` is what was in force until now.
+    #[must_use]
+    pub fn resolve(&self, registry: &RegistryView, before: &Effective) -> Resolution {
+        let services = Services::new(registry, self.objects.values());
+        let past = || before.held.iter().chain(before.objects.values());
+        let mut round = Round {
+            before,
+            in_force: BTreeMap::new(),
+            held: BTreeMap::new(),
+            statuses: Vec::new(),
+        };
+        // First what others refer to, then what refers: subsets exist by DestinationRules in force.
+        let none = BTreeMap::new();
+        let found = Found::new(&services, &self.objects, &none, past());
+        let (first, second): (Vec<_>, Vec<_>) = self
+            .objects
+            .values()
+            .partition(|object| !matches!(object.spec, Spec::VirtualService(_)));
+        for object in first {
+            round.place(object, &found);
+        }
+        let defined = round.in_force.clone();
+        let found = Found::new(&services, &self.objects, &defined, past());
+        for object in second {
+            round.place(object, &found);
+        }
+        round.statuses.sort_by(|a, b| a.key.cmp(&b.key));
+        let effective = Effective {
+            revision: self.revision,
+            objects: round.in_force,
+            held: round.held.into_values().collect(),
+        };
+        let mut notes = notes(&effective, &services, registry);
+        let mut statuses = round.statuses;
+        for status in &mut statuses {
+            status
+                .notes
+                .extend(notes.remove(&status.key).unwrap_or_default());
+        }
+        Resolution {
+            effective,
+            statuses,
+        }
+    }
+}
+
+/// Resolution under way.
+struct Round<'a> {
+    before: &'a Effective,
+    in_force: BTreeMap<ObjectKey, Arc<Object>>,
+    held: BTreeMap<(ObjectKey, Arc<str>), Arc<Object>>,
+    statuses: Vec<Status>,
+}
+
+impl Round<'_> {
+    /// Decides which version of an object is in force.
+    fn place(&mut self, object: &Arc<Object>, found: &Found<'_>) {
+        let missing = found.missing(object, None);
+        let mut status = Status {
+            key: object.key.clone(),
+            file: object.file.to_string(),
+            state: State::Active,
+            notes: Vec::new(),
+        };
+        if missing.is_empty() {
+            self.in_force.insert(object.key.clone(), Arc::clone(object));
+        } else {
+            status.state = State::Inactive(missing);
+            if let Some(note) = self.keep_older(object, found) {
+                status.notes.push(note);
+            }
+        }
+        self.statuses.push(status);
+    }
+
+    /// Keeps the version that was in force before, with what it needs of the past.
+    fn keep_older(&mut self, object: &Arc<Object>, found: &Found<'_>) -> Option<String> {
+        let older = self.before.objects.get(&object.key)?;
+        let mut held = Vec::new();
+        if !found.missing(older, Some(&mut held)).is_empty() {
+            return Some("the version in force before cannot be kept either".to_owned());
+        }
+        self.in_force.insert(older.key.clone(), Arc::clone(older));
+        for past in held {
+            self.held
+                .insert((past.key.clone(), Arc::clone(&past.text)), Arc::clone(past));
+        }
+        Some(if older.text == object.text {
+            "it stays in force as it was, with what it referred to".to_owned()
+        } else {
+            format!(
+                "the version of {}:{} stays in force",
+                older.file, older.first_line
+            )
+        })
+    }
+}

@@ -1,0 +1,302 @@
+//! Which objects are in force, and what the others lack.
+
+use expect_test::{Expect, expect};
+use proptest::prelude::*;
+
+use super::*;
+use crate::rules::{Object, ObjectKey};
+use crate::testing::{example, model, objects, registry};
+
+/// All statuses and what is in force, as text.
+fn shown(resolution: &Resolution) -> String {
+    let mut out = String::new();
+    for status in &resolution.statuses {
+        out.push_str(&format!("{} {}\n", status.key, status.state.word()));
+        if let State::Inactive(missing) = &status.state {
+            for one in missing {
+                out.push_str(&format!("  {}:{one}\n", status.file));
+            }
+        }
+        for note in &status.notes {
+            out.push_str(&format!("  note: {note}\n"));
+        }
+    }
+    for (key, object) in &resolution.effective.objects {
+        out.push_str(&format!(
+            "in force: {key} of {}:{}\n",
+            object.file, object.first_line
+        ));
+    }
+    for object in &resolution.effective.held {
+        out.push_str(&format!("held: {} of {}\n", object.key, object.file));
+    }
+    out
+}
+
+fn check(resolution: &Resolution, wanted: &Expect) {
+    wanted.assert_eq(&shown(resolution));
+}
+
+/// Applies files one after another, each as its own revision.
+fn apply_all(files: &[&str]) -> Resolution {
+    let mut last = Resolution::default();
+    let mut all: Vec<Object> = Vec::new();
+    for (at, file) in (1..).zip(files) {
+        all.extend(example(file));
+        last = model(at, all.clone()).resolve(&registry(), &last.effective);
+    }
+    last
+}
+
+#[test]
+fn a_missing_subset_keeps_a_rule_inactive_until_it_appears() {
+    check(
+        &apply_all(&["timeout-10s.yaml"]),
+        &expect![[r#"
+        VirtualService ratings.default INACTIVE
+          timeout-10s.yaml:12:17: spec.http[0].route[0].destination.subset: subset v1 of ratings.default does not exist; apply a DestinationRule for ratings.default that defines it
+    "#]],
+    );
+    check(
+        &apply_all(&["timeout-10s.yaml", "subsets.yaml"]),
+        &expect![[r#"
+            VirtualService ratings.default ACTIVE
+            DestinationRule ratings.default ACTIVE
+            DestinationRule reviews.default ACTIVE
+            in force: VirtualService ratings.default of timeout-10s.yaml:1
+            in force: DestinationRule ratings.default of subsets.yaml:15
+            in force: DestinationRule reviews.default of subsets.yaml:1
+        "#]],
+    );
+}
+
+#[test]
+fn a_missing_host_keeps_a_rule_inactive_until_it_registers() {
+    let rules = model(1, example("canary-1pct.yaml"));
+    let nobody = RegistryView::default();
+    let first = rules.resolve(&nobody, &Effective::default());
+    check(
+        &first,
+        &expect![[r#"
+        VirtualService b.default INACTIVE
+          canary-1pct.yaml:11:15: spec.http[0].route[0].destination.host: host b.default does not exist; start a sidecar that registers it, or apply a ServiceEntry
+          canary-1pct.yaml:15:15: spec.http[0].route[1].destination.host: host b.default does not exist; start a sidecar that registers it, or apply a ServiceEntry
+        DestinationRule b.default INACTIVE
+          canary-1pct.yaml:24:9: spec.host: host b.default does not exist; start a sidecar that registers it, or apply a ServiceEntry
+    "#]],
+    );
+    let second = rules.resolve(&registry(), &first.effective);
+    assert!(second.all_active(), "{}", shown(&second));
+}
+
+#[test]
+fn a_rule_without_handler_and_instance_names_both() {
+    check(
+        &apply_all(&["rule-deny-reviews-v3.yaml"]),
+        &expect![[r#"
+        rule denyreviewsv3.default INACTIVE
+          rule-deny-reviews-v3.yaml:8:14: spec.actions[0].handler: handler denyreviewsv3handler.denier.default does not exist; apply it
+          rule-deny-reviews-v3.yaml:9:18: spec.actions[0].instances[0]: instance denyreviewsv3request.checknothing.default does not exist; apply it
+    "#]],
+    );
+    check(
+        &apply_all(&["denier-complete.yaml"]),
+        &expect![[r#"
+        rule denyreviewsv3.default ACTIVE
+        denier denyreviewsv3handler.default ACTIVE
+        checknothing denyreviewsv3request.default ACTIVE
+        in force: rule denyreviewsv3.default of denier-complete.yaml:16
+        in force: denier denyreviewsv3handler.default of denier-complete.yaml:1
+        in force: checknothing denyreviewsv3request.default of denier-complete.yaml:10
+    "#]],
+    );
+}
+
+#[test]
+fn memquota_works_alone_and_says_with_what() {
+    check(
+        &apply_all(&["memquota.yaml"]),
+        &expect![[r#"
+        memquota handler.istio-system ACTIVE
+          note: requestcount.quota.istio-system: no quota instance of this name: the dimensions are source, sourceVersion, destination, destinationVersion; no rule: it holds for every request; no QuotaSpec: each request is charged 1 at every service
+        in force: memquota handler.istio-system of memquota.yaml:1
+    "#]],
+    );
+    check(
+        &apply_all(&["quota-complete.yaml"]),
+        &expect![[r#"
+        rule quota.istio-system ACTIVE
+        memquota handler.istio-system ACTIVE
+        quota requestcount.istio-system ACTIVE
+        QuotaSpec request-count.istio-system ACTIVE
+        QuotaSpecBinding request-count.istio-system ACTIVE
+        in force: rule quota.istio-system of quota-complete.yaml:35
+        in force: memquota handler.istio-system of quota-complete.yaml:1
+        in force: quota requestcount.istio-system of quota-complete.yaml:23
+        in force: QuotaSpec request-count.istio-system of quota-complete.yaml:46
+        in force: QuotaSpecBinding request-count.istio-system of quota-complete.yaml:57
+    "#]],
+    );
+}
+
+const V1: &str = "
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: ratings}
+spec:
+  hosts: [ratings]
+  http: [{route: [{destination: {host: ratings, subset: v1}}], timeout: 1s}]
+";
+const V9: &str = "
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: ratings}
+spec:
+  hosts: [ratings]
+  http: [{route: [{destination: {host: ratings, subset: v9}}], timeout: 9s}]
+";
+
+#[test]
+fn what_was_in_force_stays_when_the_new_version_does_not_resolve() {
+    let mut all = example("subsets.yaml");
+    all.extend(objects(V1));
+    let first = model(1, all.clone()).resolve(&registry(), &Effective::default());
+    assert!(first.all_active());
+    all.extend(objects(V9));
+    let second = model(2, all).resolve(&registry(), &first.effective);
+    check(
+        &second,
+        &expect![[r#"
+        VirtualService ratings.default INACTIVE
+          f.yaml:7:57: spec.http[0].route[0].destination.subset: subset v9 of ratings.default does not exist; apply a DestinationRule for ratings.default that defines it
+          note: the version of f.yaml:1 stays in force
+        DestinationRule ratings.default ACTIVE
+        DestinationRule reviews.default ACTIVE
+        in force: VirtualService ratings.default of f.yaml:1
+        in force: DestinationRule ratings.default of subsets.yaml:15
+        in force: DestinationRule reviews.default of subsets.yaml:1
+    "#]],
+    );
+    let key = &objects(V1)[0].key;
+    assert!(second.effective.objects[key].text.contains("1s"));
+}
+
+#[test]
+fn what_was_in_force_stays_when_what_it_needs_is_deleted() {
+    let mut all = example("subsets.yaml");
+    all.extend(objects(V1));
+    let first = model(1, all).resolve(&registry(), &Effective::default());
+    let second = model(2, objects(V1)).resolve(&registry(), &first.effective);
+    check(
+        &second,
+        &expect![[r#"
+        VirtualService ratings.default INACTIVE
+          f.yaml:7:57: spec.http[0].route[0].destination.subset: subset v1 of ratings.default does not exist; apply a DestinationRule for ratings.default that defines it
+          note: it stays in force as it was, with what it referred to
+        in force: VirtualService ratings.default of f.yaml:1
+        held: DestinationRule ratings.default of subsets.yaml
+    "#]],
+    );
+    // Again and again: what is held stays held.
+    let third = model(3, objects(V1)).resolve(&registry(), &second.effective);
+    assert_eq!(shown(&third), shown(&second));
+    // Its deletion releases what was held.
+    let fourth = model(4, []).resolve(&registry(), &third.effective);
+    assert_eq!(shown(&fourth), "");
+
+    let complete = model(1, example("denier-complete.yaml"));
+    let first = complete.resolve(&registry(), &Effective::default());
+    let second =
+        model(2, example("rule-deny-reviews-v3.yaml")).resolve(&registry(), &first.effective);
+    assert_eq!(second.effective.held.len(), 2, "{}", shown(&second));
+}
+
+#[test]
+fn two_virtual_services_for_one_host_are_told() {
+    let other = V1
+        .replace("name: ratings", "name: other")
+        .replace("[ratings]", "[ratings.default]");
+    let mut all = example("subsets.yaml");
+    all.extend(objects(V1));
+    all.extend(objects(&other));
+    let both = model(1, all).resolve(&registry(), &Effective::default());
+    let notes: Vec<&String> = both
+        .statuses
+        .iter()
+        .filter(|status| status.key.kind == crate::rules::Kind::VirtualService)
+        .flat_map(|status| &status.notes)
+        .collect();
+    assert_eq!(notes.len(), 2);
+    assert!(notes[0].starts_with("host ratings.default is routed by ratings.default too"));
+}
+
+#[test]
+fn a_rule_that_charges_nothing_says_so() {
+    let rule = |instance: &str| {
+        format!(
+            "---\napiVersion: config.istio.io/v1alpha2\nkind: rule\nmetadata: {{name: {}, namespace: istio-system}}\n\
+             spec: {{actions: [{{handler: handler.memquota, instances: [{instance}]}}]}}\n",
+            instance.replace('.', "-")
+        )
+    };
+    let instances = "apiVersion: config.istio.io/v1alpha2\nkind: quota\nmetadata: {name: other, namespace: istio-system}\n\
+                     spec: {dimensions: {}}\n---\napiVersion: config.istio.io/v1alpha2\nkind: checknothing\n\
+                     metadata: {name: nothing, namespace: istio-system}\nspec:\n";
+    let mut all = example("memquota.yaml");
+    all.extend(objects(&format!(
+        "{instances}{}{}",
+        rule("other.quota"),
+        rule("nothing.checknothing")
+    )));
+    let resolution = model(1, all).resolve(&registry(), &Effective::default());
+    assert!(resolution.all_active());
+    let rules = resolution
+        .statuses
+        .iter()
+        .filter(|s| s.key.kind == crate::rules::Kind::Rule);
+    let notes: Vec<String> = rules.flat_map(|status| status.notes.clone()).collect();
+    assert_eq!(notes.len(), 2, "{notes:?}");
+    assert!(notes[0].ends_with(
+        "nothing.checknothing.istio-system has no dimensions: memquota takes quota instances"
+    ));
+    assert!(
+        notes[1].ends_with(
+            "other.quota.istio-system has no limit in this memquota: nothing is charged"
+        )
+    );
+}
+
+const FILES: [&str; 6] = [
+    "canary-1pct.yaml",
+    "denier-complete.yaml",
+    "fault-delay.yaml",
+    "quota-complete.yaml",
+    "subsets.yaml",
+    "memquota.yaml",
+];
+
+proptest! {
+    /// Documents in any order, applied in any number of steps, end in the same.
+    #[test]
+    fn order_does_not_matter(
+        order in Just((0..16).collect::<Vec<usize>>()).prop_shuffle(),
+        cuts in prop::collection::vec(any::<bool>(), 16),
+    ) {
+        let mut distinct: std::collections::BTreeMap<ObjectKey, Object> = Default::default();
+        for object in FILES.iter().flat_map(|file| example(file)) {
+            distinct.insert(object.key.clone(), object);
+        }
+        let all: Vec<Object> = distinct.into_values().collect();
+        let wanted = model(1, all.clone()).resolve(&registry(), &Effective::default());
+        let mut last = Resolution::default();
+        let mut so_far = Vec::new();
+        for (step, at) in order.iter().enumerate() {
+            so_far.extend(all.get(*at).cloned());
+            if cuts[step] || step + 1 == order.len() {
+                last = model(1, so_far.clone()).resolve(&registry(), &last.effective);
+            }
+        }
+        prop_assert!(all.len() <= order.len());
+        prop_assert_eq!(shown(&last), shown(&wanted));
+    }
+}

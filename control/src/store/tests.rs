@@ -1,0 +1,166 @@
+use super::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+fn key(name: &str) -> ObjectKey {
+    ObjectKey {
+        kind: "VirtualService".into(),
+        namespace: "default".into(),
+        name: name.into(),
+    }
+}
+
+fn object(name: &str, yaml: &str) -> StoredObject {
+    StoredObject {
+        key: key(name),
+        document: Document {
+            file: "x.yaml".into(),
+            first_line: 1,
+            text: yaml.into(),
+        },
+        revision: 0,
+    }
+}
+
+fn put(book: &Book, name: &str, yaml: Option<&str>) -> u64 {
+    let before = book.objects().unwrap().remove(&key(name));
+    let after = yaml.map(|yaml| object(name, yaml));
+    let base = book.revision().unwrap();
+    let change = Change {
+        key: key(name),
+        before,
+        after,
+    };
+    book.apply(base, vec![change], "root", "apply", 1).unwrap()
+}
+
+fn texts(book: &Book) -> BTreeMap<String, String> {
+    let objects = book.objects().unwrap();
+    objects
+        .into_iter()
+        .map(|(key, object)| (key.name, object.document.text))
+        .collect()
+}
+
+#[test]
+fn what_was_committed_is_there_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.redb");
+    {
+        let book = Book::new(Arc::new(Disk::open(&path).unwrap()));
+        assert_eq!(put(&book, "a", Some("one")), 1);
+        assert_eq!(put(&book, "a", Some("two")), 2);
+    }
+    let book = Book::new(Arc::new(Disk::open(&path).unwrap()));
+    assert_eq!(book.revision().unwrap(), 2);
+    assert_eq!(texts(&book), [("a".into(), "two".into())].into());
+    assert_eq!(book.objects().unwrap()[&key("a")].revision, 2);
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+/// A copy of the file taken while the store is open is what a kill -9 leaves behind.
+#[test]
+fn a_file_left_by_a_kill_opens_with_every_committed_revision() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.redb");
+    let book = Book::new(Arc::new(Disk::open(&path).unwrap()));
+    for n in 1..=5 {
+        put(&book, "a", Some(&format!("v{n}")));
+        let copy = dir.path().join(format!("killed-{n}.redb"));
+        std::fs::copy(&path, &copy).unwrap();
+        let after = Book::new(Arc::new(Disk::open(&copy).unwrap()));
+        assert_eq!(after.revision().unwrap(), n);
+        assert_eq!(texts(&after), [("a".into(), format!("v{n}"))].into());
+        assert_eq!(after.history().unwrap().len() as u64, n);
+    }
+}
+
+#[test]
+fn of_two_applies_on_one_base_the_second_is_told_the_current_revision() {
+    let book = Book::new(Arc::new(Disk::in_memory().unwrap()));
+    put(&book, "a", Some("one"));
+    let change = Change {
+        key: key("b"),
+        before: None,
+        after: Some(object("b", "x")),
+    };
+    let refused = book.apply(0, vec![change], "root", "apply", 1);
+    assert!(matches!(
+        refused,
+        Err(StoreError::Revision {
+            expected: 0,
+            current: 1
+        })
+    ));
+    assert_eq!(texts(&book), [("a".into(), "one".into())].into());
+}
+
+#[test]
+fn going_back_restores_changed_deleted_and_removes_created() {
+    let book = Book::new(Arc::new(Disk::in_memory().unwrap()));
+    put(&book, "a", Some("a1"));
+    let wanted = put(&book, "b", Some("b1"));
+    let then = texts(&book);
+    put(&book, "a", Some("a2"));
+    put(&book, "a", Some("a3"));
+    put(&book, "b", None);
+    put(&book, "c", Some("c1"));
+    let changes = book.back_to(wanted).unwrap();
+    let base = book.revision().unwrap();
+    book.apply(base, changes, "root", "rollback 2", 1).unwrap();
+    assert_eq!(texts(&book), then);
+    assert_eq!(book.revision().unwrap(), 7, "a rollback is a revision");
+    assert!(book.back_to(99).is_err());
+    assert_eq!(
+        book.back_to(0).unwrap().len(),
+        2,
+        "before the first revision there was nothing"
+    );
+}
+
+#[test]
+fn generations_never_repeat() {
+    let book = Book::new(Arc::new(Disk::in_memory().unwrap()));
+    let (a, b) = book.reserve_generations().unwrap();
+    let (c, d) = book.reserve_generations().unwrap();
+    assert!(a < b && b == c && c < d);
+}
+
+#[test]
+fn a_token_is_spent_once_even_by_two_at_once() {
+    let book = Book::new(Arc::new(Disk::in_memory().unwrap()));
+    let binding = Binding {
+        node: ringmesh_wire::NodeId("n".into()),
+        namespace: "default".into(),
+        service_account: "sa".into(),
+        service: "s".into(),
+        labels: BTreeMap::new(),
+    };
+    let token = TokenRecord {
+        id: "id".into(),
+        secret_sha256: "00".into(),
+        binding: binding.clone(),
+        created_ms: 0,
+        expires_ms: 10,
+        created_by: "root".into(),
+        state: TokenState::Fresh,
+    };
+    book.add_token(&token).unwrap();
+    assert!(book.add_token(&token).is_err(), "ids are unique");
+    let node = NodeRecord {
+        binding,
+        enrolled_ms: 1,
+        certificates: Vec::new(),
+    };
+    book.enroll(&token, &node, 1).unwrap();
+    assert!(matches!(
+        book.enroll(&token, &node, 1),
+        Err(StoreError::Conflict { .. })
+    ));
+    assert_eq!(
+        book.token("id").unwrap().unwrap().state,
+        TokenState::Used { at_ms: 1 }
+    );
+}

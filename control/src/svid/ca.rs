@@ -1,0 +1,423 @@
+//! Root and intermediate, and the shape of every certificate.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CustomExtension,
+    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer as Signer, KeyPair,
+    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
+};
+use ringmesh_wire::{ATTRIBUTES_OID, Attributes, CONTROL_SERVER_NAME, NodeId, SpiffeId};
+use rustls_pki_types::CertificateSigningRequestDer;
+use rustls_pki_types::pem::PemObject;
+
+use super::files::write_secret;
+
+const DAY: Duration = Duration::from_secs(86_400);
+const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
+const INTERMEDIATE_LIFE: Duration = Duration::from_secs(2 * 365 * 86_400);
+/// An intermediate with less than this left is replaced at start, so that it always outlives the
+/// node credentials it signs.
+const INTERMEDIATE_LEFT_MIN: Duration = Duration::from_secs(180 * 86_400);
+/// Certificates begin this much before they are issued: clocks of hosts differ.
+const BACKDATE: Duration = Duration::from_secs(60);
+
+/// How long certificates live.
+#[derive(Debug, Clone, Copy)]
+pub struct Lives {
+    /// Workload certificate (SVID).
+    pub workload: Duration,
+    /// Node credential.
+    pub node: Duration,
+}
+
+impl Default for Lives {
+    /// 24 hours and 90 days.
+    fn default() -> Self {
+        Self {
+            workload: DAY,
+            node: DAY * 90,
+        }
+    }
+}
+
+/// What a leaf certificate is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Leaf {
+    /// A workload: identity, service and labels.
+    Workload {
+        /// Its SPIFFE id.
+        id: SpiffeId,
+        /// Its node.
+        node: NodeId,
+        /// Service and labels.
+        attributes: Attributes,
+    },
+    /// A node credential: good for renewing only.
+    Node {
+        /// The node.
+        node: NodeId,
+    },
+    /// The control service itself.
+    Control,
+}
+
+/// A fresh certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    /// Leaf first, then the intermediate (DER).
+    pub chain: Vec<Vec<u8>>,
+    /// Serial number of the leaf, hex.
+    pub serial: String,
+    /// Valid until.
+    pub not_after: SystemTime,
+}
+
+/// Why the CA could not do it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum CaError {
+    /// A file of the CA.
+    File {
+        /// Which.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file of the CA does not hold what it should.
+    Damaged {
+        /// Which.
+        path: String,
+        /// Why.
+        why: String,
+    },
+    /// The signing request is not one we sign.
+    Request(String),
+    /// Signing failed.
+    Signing(String),
+}
+
+impl fmt::Display for CaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, source } => write!(f, "{path}: {source}"),
+            Self::Damaged { path, why } => write!(
+                f,
+                "{path}: {why}; restore DATA_DIR/ca from a backup (without it every sidecar must \
+                 join again)"
+            ),
+            Self::Request(why) => write!(f, "signing request: {why}"),
+            Self::Signing(why) => write!(f, "signing: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for CaError {}
+
+/// The certificate authority of one trust domain.
+pub struct Ca {
+    trust_domain: String,
+    root_der: Vec<u8>,
+    intermediate_der: Vec<u8>,
+    signer: Signer<'static, KeyPair>,
+}
+
+/// Shows no key.
+impl fmt::Debug for Ca {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ca")
+            .field("trust_domain", &self.trust_domain)
+            .finish_non_exhaustive()
+    }
+}
+
+fn signing(e: impl fmt::Display) -> CaError {
+    CaError::Signing(e.to_string())
+}
+
+fn random<const N: usize>() -> Result<[u8; N], CaError> {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| signing("the system has no random numbers"))?;
+    Ok(bytes)
+}
+
+/// A serial number in lower-case hex.
+#[must_use]
+pub fn serial_hex(serial: &[u8]) -> String {
+    serial.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// 126 random bits, positive and never shortened (RFC 5280 section 4.1.2.2 allows 20 octets).
+fn serial() -> Result<[u8; 16], CaError> {
+    let mut bytes: [u8; 16] = random()?;
+    let [first, ..] = &mut bytes;
+    *first = (*first & 0x3f) | 0x40;
+    Ok(bytes)
+}
+
+fn authority(
+    name: &str,
+    life: Duration,
+    path: BasicConstraints,
+    now: SystemTime,
+) -> Result<CertificateParams, CaError> {
+    let mut params = CertificateParams::default();
+    params.not_before = (now - BACKDATE).into();
+    params.not_after = (now + life).into();
+    params.serial_number = Some(SerialNumber::from_slice(&serial()?));
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(path);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.use_authority_key_identifier_extension = true;
+    Ok(params)
+}
+
+impl Ca {
+    /// Opens the CA in `dir`, or creates it. `now` decides whether the intermediate is renewed.
+    ///
+    /// # Errors
+    /// [`CaError`], naming the file.
+    pub fn open(dir: &Path, trust_domain: &str, now: SystemTime) -> Result<Self, CaError> {
+        SpiffeId::parse(&format!("spiffe://{trust_domain}/control"))
+            .map_err(|e| CaError::Signing(format!("trust domain: {e}")))?;
+        let named = |file: &str| dir.join(file);
+        let file_error = |path: &Path| {
+            let path = path.display().to_string();
+            move |source| CaError::File { path, source }
+        };
+        create_private_dir(dir).map_err(file_error(dir))?;
+        let (root_crt, root_key) = (named("root.pem"), named("root.key"));
+        let (sub_crt, sub_key) = (named("intermediate.pem"), named("intermediate.key"));
+
+        let (root_der, root_pair) = if root_crt.exists() {
+            read_pair(&root_crt, &root_key)?
+        } else {
+            let pair = KeyPair::generate().map_err(signing)?;
+            let name = format!("ringmesh root {trust_domain}");
+            let mut params = authority(&name, ROOT_LIFE, BasicConstraints::Constrained(1), now)?;
+            params.subject_alt_names = vec![uri(&format!("spiffe://{trust_domain}"))?];
+            let cert = params.self_signed(&pair).map_err(signing)?;
+            // The key first: a certificate without its key would be a CA that cannot be opened.
+            write_secret(&root_key, pair.serialize_pem().as_bytes())
+                .map_err(file_error(&root_key))?;
+            write_secret(&root_crt, cert.pem().as_bytes()).map_err(file_error(&root_crt))?;
+            (cert.der().to_vec(), pair)
+        };
+        check_domain(&root_der, trust_domain, &root_crt)?;
+
+        let held = sub_crt.exists().then(|| read_pair(&sub_crt, &sub_key));
+        let held = held
+            .transpose()?
+            .filter(|(der, _)| not_after(der).is_some_and(|end| end > now + INTERMEDIATE_LEFT_MIN));
+        let (intermediate_der, signer_pair) = match held {
+            Some(held) => held,
+            None => {
+                let root = Signer::from_ca_cert_der(&root_der.as_slice().into(), root_pair)
+                    .map_err(signing)?;
+                let pair = KeyPair::generate().map_err(signing)?;
+                let tail: [u8; 4] = random()?;
+                let name = format!("ringmesh intermediate {}", serial_hex(&tail));
+                let params = authority(
+                    &name,
+                    INTERMEDIATE_LIFE,
+                    BasicConstraints::Constrained(0),
+                    now,
+                )?;
+                let cert = params.signed_by(&pair, &root).map_err(signing)?;
+                // Certificate and key belong together: one file would be simpler, but people look
+                // for these names. A crash in between is repaired at the next start.
+                if sub_crt.exists() {
+                    fs::remove_file(&sub_crt).map_err(file_error(&sub_crt))?;
+                }
+                write_secret(&sub_key, pair.serialize_pem().as_bytes())
+                    .map_err(file_error(&sub_key))?;
+                write_secret(&sub_crt, cert.pem().as_bytes()).map_err(file_error(&sub_crt))?;
+                (cert.der().to_vec(), pair)
+            }
+        };
+        let signer = Signer::from_ca_cert_der(&intermediate_der.as_slice().into(), signer_pair)
+            .map_err(signing)?;
+        Ok(Self {
+            trust_domain: trust_domain.to_owned(),
+            root_der,
+            intermediate_der,
+            signer,
+        })
+    }
+
+    /// The trust domain.
+    #[must_use]
+    pub fn trust_domain(&self) -> &str {
+        &self.trust_domain
+    }
+
+    /// The root certificate (DER).
+    #[must_use]
+    pub fn root_der(&self) -> &[u8] {
+        &self.root_der
+    }
+
+    /// Signs the key of `csr` (PKCS #10, DER) into a `leaf`. Of the request only the key is used,
+    /// after its proof of possession was checked.
+    ///
+    /// # Errors
+    /// [`CaError::Request`] where the request is malformed, badly signed or not P-256.
+    pub fn sign(
+        &self,
+        csr: &[u8],
+        leaf: &Leaf,
+        life: Duration,
+        now: SystemTime,
+    ) -> Result<Signed, CaError> {
+        let request = CertificateSigningRequestDer::from(csr);
+        let request = CertificateSigningRequestParams::from_der(&request)
+            .map_err(|e| CaError::Request(e.to_string()))?;
+        if request.public_key.algorithm() != &rcgen::PKCS_ECDSA_P256_SHA256 {
+            return Err(CaError::Request("the key is not ECDSA P-256".into()));
+        }
+        self.sign_key(&request.public_key, leaf, life, now)
+    }
+
+    /// A key and certificate for the control service itself; the chain ends in the root, so that a
+    /// sidecar that knows only the root's hash can check it.
+    ///
+    /// # Errors
+    /// [`CaError::Signing`].
+    pub fn own(&self, life: Duration, now: SystemTime) -> Result<(Signed, Vec<u8>), CaError> {
+        let pair = KeyPair::generate().map_err(signing)?;
+        let mut signed = self.sign_key(&pair, &Leaf::Control, life, now)?;
+        signed.chain.push(self.root_der.clone());
+        Ok((signed, pair.serialize_der()))
+    }
+
+    fn sign_key(
+        &self,
+        key: &impl PublicKeyData,
+        leaf: &Leaf,
+        life: Duration,
+        now: SystemTime,
+    ) -> Result<Signed, CaError> {
+        let serial = serial()?;
+        let not_after = now + life;
+        let mut params = CertificateParams::default();
+        params.not_before = (now - BACKDATE).into();
+        params.not_after = not_after.into();
+        params.serial_number = Some(SerialNumber::from_slice(&serial));
+        params.distinguished_name = DistinguishedName::new();
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        params.use_authority_key_identifier_extension = true;
+        let domain = &self.trust_domain;
+        let (name, sans) = match leaf {
+            Leaf::Workload { id, node, .. } => {
+                (node.0.as_str(), vec![uri(id.as_str())?, dns(&node.0)?])
+            }
+            Leaf::Node { node } => (
+                node.0.as_str(),
+                vec![uri(&format!("spiffe://{domain}/node/{node}"))?],
+            ),
+            Leaf::Control => (
+                CONTROL_SERVER_NAME,
+                vec![
+                    uri(&format!("spiffe://{domain}/control"))?,
+                    dns(CONTROL_SERVER_NAME)?,
+                ],
+            ),
+        };
+        // A subject for people; nothing reads it. Common names end at 64 characters (X.520).
+        let name: String = name.chars().take(64).collect();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.subject_alt_names = sans;
+        if let Leaf::Workload { attributes, .. } = leaf {
+            let value = attributes.to_bytes().map_err(signing)?;
+            params.custom_extensions =
+                vec![CustomExtension::from_oid_content(&ATTRIBUTES_OID, value)];
+        }
+        let cert = params.signed_by(key, &self.signer).map_err(signing)?;
+        Ok(Signed {
+            chain: vec![cert.der().to_vec(), self.intermediate_der.clone()],
+            serial: serial_hex(&serial),
+            not_after,
+        })
+    }
+}
+
+fn uri(text: &str) -> Result<SanType, CaError> {
+    Ok(SanType::URI(text.try_into().map_err(signing)?))
+}
+
+fn dns(text: &str) -> Result<SanType, CaError> {
+    Ok(SanType::DnsName(text.try_into().map_err(signing)?))
+}
+
+fn create_private_dir(dir: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+}
+
+fn read_pair(crt: &Path, key: &Path) -> Result<(Vec<u8>, KeyPair), CaError> {
+    let read = |path: &Path| {
+        fs::read_to_string(path).map_err(|source| CaError::File {
+            path: path.display().to_string(),
+            source,
+        })
+    };
+    let damaged = |path: &Path, why: String| CaError::Damaged {
+        path: path.display().to_string(),
+        why,
+    };
+    let der = rustls_pki_types::CertificateDer::from_pem_slice(read(crt)?.as_bytes())
+        .map_err(|e| damaged(crt, e.to_string()))?;
+    let pair = KeyPair::from_pem(&read(key)?).map_err(|e| damaged(key, e.to_string()))?;
+    let (_, parsed) =
+        x509_parser::parse_x509_certificate(&der).map_err(|e| damaged(crt, e.to_string()))?;
+    if parsed.public_key().subject_public_key.data.as_ref() != pair.public_key_raw() {
+        return Err(damaged(
+            key,
+            "is not the key of the certificate beside it".into(),
+        ));
+    }
+    Ok((der.to_vec(), pair))
+}
+
+fn not_after(der: &[u8]) -> Option<SystemTime> {
+    let (_, cert) = x509_parser::parse_x509_certificate(der).ok()?;
+    let seconds = u64::try_from(cert.validity().not_after.timestamp()).ok()?;
+    Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
+/// A data directory made for one trust domain must not be opened for another: every certificate
+/// would name the wrong one.
+fn check_domain(root: &[u8], trust_domain: &str, path: &Path) -> Result<(), CaError> {
+    let damaged = |why: String| CaError::Damaged {
+        path: path.display().to_string(),
+        why,
+    };
+    let (_, cert) =
+        x509_parser::parse_x509_certificate(root).map_err(|e| damaged(e.to_string()))?;
+    let wanted = format!("spiffe://{trust_domain}");
+    let named = cert.subject_alternative_name().ok().flatten();
+    let ours = named.is_some_and(|san| {
+        san.value.general_names.iter().any(
+            |name| matches!(name, x509_parser::extensions::GeneralName::URI(uri) if *uri == wanted),
+        )
+    });
+    if ours {
+        Ok(())
+    } else {
+        Err(damaged(format!(
+            "this CA was not made for the trust domain {trust_domain}"
+        )))
+    }
+}

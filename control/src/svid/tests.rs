@@ -1,0 +1,305 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{CertificateParams, KeyPair};
+use ringmesh_wire::{Enroll, Issued, NodeId, Renew};
+
+use super::*;
+use crate::store::{Binding, Book, Disk};
+
+fn csr() -> Vec<u8> {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    // A request that asks for more than it may have: nothing of it may come through.
+    params.subject_alt_names = vec![rcgen::SanType::DnsName(
+        "control.ringmesh".try_into().unwrap(),
+    )];
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let request = params.serialize_request(&key).unwrap();
+    request.der().to_vec()
+}
+
+fn binding(node: &str) -> Binding {
+    Binding {
+        node: NodeId(node.into()),
+        namespace: "default".into(),
+        service_account: "reviews-sa".into(),
+        service: "reviews".into(),
+        labels: BTreeMap::from([("version".to_owned(), "v3".to_owned())]),
+    }
+}
+
+struct House {
+    dir: tempfile::TempDir,
+    issuer: Issuer,
+    now: SystemTime,
+}
+
+fn house() -> House {
+    let dir = tempfile::tempdir().unwrap();
+    let now = SystemTime::now();
+    let ca = Arc::new(Ca::open(&dir.path().join("ca"), "mesh.local", now).unwrap());
+    let book = Book::new(Arc::new(Disk::in_memory().unwrap()));
+    House {
+        dir,
+        issuer: Issuer::new(ca, book, Lives::default()),
+        now,
+    }
+}
+
+impl House {
+    fn token(&self, node: &str, life: Duration) -> JoinToken {
+        let made = self
+            .issuer
+            .create_token(binding(node), life, "root", self.now);
+        made.unwrap()
+    }
+
+    fn enroll(&self, token: &JoinToken, node: &str, at: SystemTime) -> Result<Issued, Refusal> {
+        let request = Enroll {
+            token_id: token.id.clone(),
+            token_secret: token.secret.clone(),
+            node: NodeId(node.into()),
+            workload_csr: csr(),
+            node_csr: csr(),
+        };
+        self.issuer.enroll(&request, at)
+    }
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+#[test]
+fn a_workload_certificate_says_what_the_token_says_and_nothing_the_request_asked() {
+    let house = house();
+    let token = house.token("reviews-v3-1", DAY);
+    let issued = house.enroll(&token, "reviews-v3-1", house.now).unwrap();
+    let leaf = &issued.workload_chain[0];
+    let peer = Peer::from_der(leaf).unwrap();
+    assert_eq!(peer.node, NodeId("reviews-v3-1".into()));
+    assert_eq!(
+        peer.id.as_str(),
+        "spiffe://mesh.local/ns/default/sa/reviews-sa"
+    );
+    let expected = Purpose::Workload {
+        attributes: binding("x").attributes(),
+    };
+    assert_eq!(peer.purpose, expected);
+
+    let (_, cert) = x509_parser::parse_x509_certificate(leaf).unwrap();
+    let basic = cert.basic_constraints().unwrap().unwrap();
+    assert!(basic.critical && !basic.value.ca);
+    let usage = cert.key_usage().unwrap().unwrap();
+    assert!(usage.critical && usage.value.digital_signature() && !usage.value.key_cert_sign());
+    let extended = cert.extended_key_usage().unwrap().unwrap();
+    assert!(extended.value.server_auth && extended.value.client_auth);
+    let san = cert.subject_alternative_name().unwrap().unwrap();
+    assert_eq!(san.value.general_names.len(), 2, "one URI, one DNS name");
+    let attributes = cert
+        .extensions()
+        .iter()
+        .find(|e| e.oid.to_id_string() == "1.3.6.1.4.1.58888.1.1")
+        .unwrap();
+    assert!(!attributes.critical);
+    assert_eq!(
+        attributes.value,
+        b"service=reviews.default\nlabel.version=v3\n"
+    );
+    let seconds = |t: SystemTime| (unix_ms(t) / 1_000) as i64;
+    let validity = cert.validity();
+    assert_eq!(validity.not_before.timestamp(), seconds(house.now) - 60);
+    assert_eq!(validity.not_after.timestamp(), seconds(house.now + DAY));
+    assert_eq!(cert.raw_serial().len(), 16);
+
+    let node = Peer::from_der(&issued.node_chain[0]).unwrap();
+    assert_eq!(node.id.as_str(), "spiffe://mesh.local/node/reviews-v3-1");
+    assert_eq!(node.purpose, Purpose::Node);
+}
+
+#[test]
+fn openssl_verifies_the_chain_strictly() {
+    if std::process::Command::new("openssl")
+        .arg("version")
+        .output()
+        .is_err()
+    {
+        eprintln!("skipped: openssl is not installed");
+        return;
+    }
+    let house = house();
+    let token = house.token("n1", DAY);
+    let issued = house.enroll(&token, "n1", house.now).unwrap();
+    let pem = |name: &str, der: &[u8]| {
+        let path = house.dir.path().join(name);
+        std::fs::write(&path, pem(der)).unwrap();
+        path
+    };
+    let root = pem("root.pem", &issued.roots[0]);
+    let sub = pem("sub.pem", &issued.workload_chain[1]);
+    for (name, chain) in [
+        ("workload", &issued.workload_chain),
+        ("node", &issued.node_chain),
+    ] {
+        let leaf = pem("leaf.pem", &chain[0]);
+        let out = std::process::Command::new("openssl")
+            .args(["verify", "-x509_strict", "-purpose", "sslclient", "-CAfile"])
+            .arg(&root)
+            .arg("-untrusted")
+            .arg(&sub)
+            .arg(&leaf)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
+        assert!(out.status.success(), "{name}: {said}");
+    }
+}
+
+fn pem(der: &[u8]) -> String {
+    use std::io::Write;
+    let mut child = std::process::Command::new("openssl")
+        .args(["x509", "-inform", "DER", "-outform", "PEM"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(der).unwrap();
+    String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
+}
+
+#[test]
+fn tokens_used_wrongly_are_refused_with_the_reason() {
+    let house = house();
+    let good = house.token("n1", DAY);
+    let refused = |token: &JoinToken, node: &str, at: SystemTime| {
+        house.enroll(token, node, at).unwrap_err().code
+    };
+    let mut other_id = good.clone();
+    other_id.id = "0".repeat(16);
+    assert_eq!(refused(&other_id, "n1", house.now), "token_unknown");
+    let mut guessed = good.clone();
+    guessed.secret = "0".repeat(64);
+    assert_eq!(refused(&guessed, "n1", house.now), "token_unknown");
+    assert_eq!(refused(&good, "n2", house.now), "token_node_mismatch");
+    assert_eq!(refused(&good, "n1", house.now + DAY), "token_expired");
+    house.enroll(&good, "n1", house.now).unwrap();
+    assert_eq!(refused(&good, "n1", house.now), "token_used");
+}
+
+#[test]
+fn a_refused_request_does_not_spend_the_token() {
+    let house = house();
+    let token = house.token("n1", DAY);
+    let mut request = Enroll {
+        token_id: token.id.clone(),
+        token_secret: token.secret.clone(),
+        node: NodeId("n1".into()),
+        workload_csr: vec![0x30, 0x03, 1, 2, 3],
+        node_csr: csr(),
+    };
+    let refused = house.issuer.enroll(&request, house.now).unwrap_err();
+    assert_eq!(refused.code, "csr_invalid");
+    // A request whose signature does not fit its key proves possession of nothing.
+    let mut forged = csr();
+    let last = forged.len() - 3;
+    forged[last] ^= 0x55;
+    request.workload_csr = forged;
+    let refused = house.issuer.enroll(&request, house.now).unwrap_err();
+    assert_eq!(refused.code, "csr_invalid");
+    house.enroll(&token, "n1", house.now).unwrap();
+}
+
+#[test]
+fn names_that_would_pass_for_control_get_no_token() {
+    let house = house();
+    for node in [
+        "control.ringmesh",
+        "Control.RINGMESH",
+        "p80.reviews.default.ringmesh",
+        "",
+        "a b",
+        "a/b",
+    ] {
+        let made = house
+            .issuer
+            .create_token(binding(node), DAY, "root", house.now);
+        assert_eq!(made.unwrap_err().code, "binding_invalid", "{node:?}");
+    }
+}
+
+#[test]
+fn renewal_keeps_what_the_token_bound_and_revocation_ends_it() {
+    let house = house();
+    let token = house.token("n1", DAY);
+    let issued = house.enroll(&token, "n1", house.now).unwrap();
+    let by_node = Peer::from_der(&issued.node_chain[0]).unwrap();
+    let by_svid = Peer::from_der(&issued.workload_chain[0]).unwrap();
+    let renew = Renew {
+        workload_csr: csr(),
+        node_csr: None,
+    };
+    let later = house.now + DAY * 30;
+    let renewed = house.issuer.renew(&renew, &by_node, later).unwrap();
+    let fresh = Peer::from_der(&renewed.workload_chain[0]).unwrap();
+    assert_eq!(fresh.purpose, by_svid.purpose);
+    assert_ne!(fresh.serial, by_svid.serial);
+    assert!(renewed.node_chain.is_empty());
+
+    let revoked = house
+        .issuer
+        .revoke(&NodeId("n1".into()), "root", later)
+        .unwrap();
+    let serials: Vec<&str> = revoked.iter().map(|r| r.serial.as_str()).collect();
+    assert!(serials.contains(&by_node.serial.as_str()));
+    assert!(serials.contains(&fresh.serial.as_str()));
+    assert!(
+        !serials.contains(&by_svid.serial.as_str()),
+        "it had expired"
+    );
+    let refused = house.issuer.renew(&renew, &by_node, later).unwrap_err();
+    assert_eq!(refused.code, "revoked");
+    let mut stranger = by_node;
+    stranger.node = NodeId("n9".into());
+    let refused = house.issuer.renew(&renew, &stranger, later).unwrap_err();
+    assert_eq!(refused.code, "node_unknown");
+}
+
+#[test]
+fn the_ca_survives_reopening_and_its_keys_are_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let house = house();
+    let dir = house.dir.path().join("ca");
+    let again = Ca::open(&dir, "mesh.local", house.now).unwrap();
+    assert_eq!(again.root_der(), house.issuer.ca().root_der());
+    for entry in std::fs::read_dir(&dir).unwrap() {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{:?}", entry.path());
+    }
+    assert!(Ca::open(&dir, "other.domain", house.now).is_err());
+    let much_later = house.now + DAY * 600;
+    let renewed = Ca::open(&dir, "mesh.local", much_later).unwrap();
+    let (own, _) = renewed.own(DAY, much_later).unwrap();
+    assert_eq!(own.chain.len(), 3, "leaf, intermediate, root");
+    let (_, sub) = x509_parser::parse_x509_certificate(&own.chain[1]).unwrap();
+    assert!(
+        sub.validity().not_after.timestamp() as u64 > unix_ms(much_later) / 1_000,
+        "an intermediate near its end is replaced"
+    );
+}
+
+#[test]
+fn a_token_reads_back_and_nothing_else_is_one() {
+    let token = JoinToken::mint(b"root").unwrap();
+    assert_eq!(JoinToken::parse(&format!(" {token}\n")).unwrap(), token);
+    assert!(!format!("{token:?}").contains(&token.secret));
+    for bad in [
+        "",
+        "a.b.c",
+        "a.b",
+        &format!("{token}.x"),
+        &format!("{token}0"),
+    ] {
+        assert!(JoinToken::parse(bad).is_err(), "{bad:?}");
+    }
+}

@@ -1,0 +1,246 @@
+//! `ringmesh intercept`: capture rules on this host. The work is `ringmesh_tuning::intercept`.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand, ValueEnum};
+use ringmesh_tuning::intercept::{
+    Backend, Capture, Families, Host, Name, Net, Ports, Seen, State, plan_down, plan_up,
+};
+use ringmesh_tuning::probe;
+
+/// Send a service's TCP connections to its sidecar, or stop doing so.
+///
+/// The rules, their order and the reasons: docs/interception.md.
+#[derive(Args, Debug)]
+pub struct InterceptArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand, Debug)]
+enum What {
+    /// Put the rules in place, replacing what this name has now.
+    Up(Box<UpArgs>),
+    /// Remove exactly what `up` added under this name.
+    Down(DownArgs),
+    /// Show the rules of this name with their counters.
+    Show(ShowArgs),
+}
+
+#[derive(Args, Debug)]
+struct UpArgs {
+    /// Names these rules: 1 to 14 of a-z, 0-9 and _.
+    #[arg(long, default_value = "default")]
+    name: Name,
+    /// Tool to use.
+    #[arg(long, value_enum, default_value_t)]
+    backend: BackendArg,
+    /// Address families to capture.
+    #[arg(long, value_enum, default_value_t)]
+    family: FamilyArg,
+    /// Capture outgoing connections to these ports: `80,9080`, or `*` for all (needs --from-*).
+    #[arg(long, value_name = "PORTS")]
+    outbound: Option<Ports>,
+    /// Capture arriving connections on these ports: `9080`, or `*` for all.
+    #[arg(long, value_name = "PORTS")]
+    inbound: Option<Ports>,
+    /// The sidecar's port for captured outgoing connections.
+    #[arg(long, default_value_t = 15001, value_name = "PORT")]
+    outbound_to: u16,
+    /// The sidecar's port for captured arriving connections; the same as --outbound-to is allowed.
+    #[arg(long, default_value_t = 15006, value_name = "PORT")]
+    inbound_to: u16,
+    /// The sidecar's mesh port, never captured.
+    #[arg(long, default_value_t = 15008, value_name = "PORT")]
+    mesh_port: u16,
+    /// User id the sidecar runs as, never captured.
+    #[arg(long, value_name = "UID")]
+    proxy_uid: Option<u32>,
+    /// Group id the sidecar runs as, never captured.
+    #[arg(long, value_name = "GID")]
+    proxy_gid: Option<u32>,
+    /// Capture only these users' connections.
+    #[arg(long, value_delimiter = ',', value_name = "UID")]
+    from_uid: Vec<u32>,
+    /// Capture only these groups' connections.
+    #[arg(long, value_delimiter = ',', value_name = "GID")]
+    from_gid: Vec<u32>,
+    /// Capture only this cgroup's connections (v2 path, as system.slice/app.service).
+    #[arg(long, value_name = "PATH")]
+    from_cgroup: Option<String>,
+    /// Never capture these users' connections.
+    #[arg(long, value_delimiter = ',', value_name = "UID")]
+    exclude_uid: Vec<u32>,
+    /// Never capture outgoing connections to these ports.
+    #[arg(long, value_delimiter = ',', value_name = "PORT")]
+    exclude_outbound: Vec<u16>,
+    /// Never capture arriving connections on these ports.
+    #[arg(long, value_delimiter = ',', value_name = "PORT")]
+    exclude_inbound: Vec<u16>,
+    /// Never capture outgoing connections to these blocks.
+    #[arg(long, value_delimiter = ',', value_name = "CIDR")]
+    exclude_cidr: Vec<Net>,
+    /// Never capture connections arriving over these interfaces.
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    exclude_interface: Vec<String>,
+    /// Print what would be done and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Args, Debug)]
+struct DownArgs {
+    /// The name given to `up`.
+    #[arg(long, default_value = "default")]
+    name: Name,
+    /// Print what would be done and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Args, Debug)]
+struct ShowArgs {
+    /// The name given to `up`.
+    #[arg(long, default_value = "default")]
+    name: Name,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t)]
+    output: Format,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Format {
+    /// The rules as their tool prints them.
+    #[default]
+    Table,
+    /// State and rules.
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum BackendArg {
+    /// nftables if it is installed, else iptables.
+    #[default]
+    Auto,
+    /// nft.
+    Nftables,
+    /// iptables and ip6tables.
+    Iptables,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum FamilyArg {
+    /// IPv4 and IPv6.
+    #[default]
+    Both,
+    /// IPv4 only.
+    V4,
+    /// IPv6 only.
+    V6,
+}
+
+impl UpArgs {
+    fn capture(&self, preferred: Backend) -> Capture {
+        let none = || Ports::Listed(Vec::new());
+        Capture {
+            families: match self.family {
+                FamilyArg::Both => Families::Both,
+                FamilyArg::V4 => Families::V4,
+                FamilyArg::V6 => Families::V6,
+            },
+            outbound_to: self.outbound_to,
+            inbound_to: self.inbound_to,
+            mesh_port: self.mesh_port,
+            outbound: self.outbound.clone().unwrap_or_else(none),
+            inbound: self.inbound.clone().unwrap_or_else(none),
+            proxy_uid: self.proxy_uid,
+            proxy_gid: self.proxy_gid,
+            from_uids: self.from_uid.clone(),
+            from_gids: self.from_gid.clone(),
+            from_cgroup: self.from_cgroup.clone(),
+            exclude_uids: self.exclude_uid.clone(),
+            exclude_outbound: self.exclude_outbound.clone(),
+            exclude_inbound: self.exclude_inbound.clone(),
+            exclude_nets: self.exclude_cidr.clone(),
+            exclude_interfaces: self.exclude_interface.clone(),
+            ..Capture::new(
+                self.name.clone(),
+                match self.backend {
+                    BackendArg::Auto => preferred,
+                    BackendArg::Nftables => Backend::Nftables,
+                    BackendArg::Iptables => Backend::Iptables,
+                },
+            )
+        }
+    }
+}
+
+/// The wish was wrong.
+const WRONG: u8 = 2;
+
+/// Runs it. Exit status 2: the options make no sense; 1: the firewall tool refused.
+#[must_use]
+pub fn run(args: &InterceptArgs) -> ExitCode {
+    let host = Host::new(probe::gather().binaries);
+    let done = match &args.what {
+        What::Up(args) => {
+            let capture = args.capture(host.preferred());
+            if let Err(error) = capture.check() {
+                eprintln!("ringmesh intercept up: --{error}");
+                return ExitCode::from(WRONG);
+            }
+            host.see(&capture.name)
+                .and_then(|seen| carry_out(&host, &plan_up(&capture, &seen), args.dry_run))
+        }
+        What::Down(args) => host
+            .see(&args.name)
+            .and_then(|seen| carry_out(&host, &plan_down(&args.name, &seen), args.dry_run)),
+        What::Show(args) => host.see(&args.name).map(|seen| show(&seen, args.output)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ringmesh intercept: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn carry_out(
+    host: &Host,
+    change: &ringmesh_tuning::intercept::Change,
+    dry_run: bool,
+) -> Result<(), ringmesh_tuning::intercept::ApplyError> {
+    if dry_run {
+        print!("{change}");
+        return Ok(());
+    }
+    host.apply(change)
+}
+
+fn show(seen: &Seen, format: Format) {
+    if let Format::Json = format {
+        println!(
+            "{:#}",
+            serde_json::json!({ "state": seen.state(), "rules": seen })
+        );
+        return;
+    }
+    println!(
+        "{}",
+        match seen.state() {
+            State::Up => "up",
+            State::Down => "down",
+            State::Broken =>
+                "broken: parts are there but nothing reaches them; `up` or `down` mends it",
+        }
+    );
+    if let Some(table) = &seen.nftables {
+        print!("{table}");
+    }
+    for (family, rules) in [("v4", &seen.v4), ("v6", &seen.v6)] {
+        for line in &rules.lines {
+            println!("{family} {line}");
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! The two binaries as processes: the ready line, the API's socket, the tool's words and exit
+//! statuses, and a kill -9 of control.
+
+#![expect(clippy::unwrap_used, reason = "a failed step of a test ends the test")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/rules");
+
+/// A control service that is killed when dropped.
+struct Control {
+    child: Child,
+    ready: String,
+    dir: std::path::PathBuf,
+}
+
+impl Control {
+    fn start(dir: &Path) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_ringmesh-control"))
+            .arg("--data-dir")
+            .arg(dir)
+            .args([
+                "--listen-mesh",
+                "127.0.0.1:0",
+                "--listen-metrics",
+                "127.0.0.1:0",
+            ])
+            .args(["--svid-life", "5s"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut ready = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap())
+            .read_line(&mut ready)
+            .unwrap();
+        assert!(ready.starts_with("ready mesh=127.0.0.1:"), "{ready:?}");
+        Self {
+            child,
+            ready,
+            dir: dir.to_owned(),
+        }
+    }
+
+    fn tool(&self, args: &[&str]) -> Output {
+        self.tool_with(args, "")
+    }
+
+    fn tool_with(&self, args: &[&str], input: &str) -> Output {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_ringmesh"))
+            .args(args)
+            .env("RINGMESH_CONTROL", self.dir.join("api.sock"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(input.as_bytes())
+            .unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    /// Runs the tool, which must succeed, and gives what it printed.
+    fn does(&self, args: &[&str]) -> String {
+        let output = self.tool(args);
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{args:?}: {}",
+            text(&output.stderr)
+        );
+        text(&output.stdout)
+    }
+
+    fn metrics(&self, path: &str) -> String {
+        let address = self
+            .ready
+            .split_whitespace()
+            .find_map(|w| w.strip_prefix("metrics="));
+        let mut stream = std::net::TcpStream::connect(address.unwrap()).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn term(child: &Child) {
+    let killed = Command::new("kill")
+        .arg("-TERM")
+        .arg(child.id().to_string())
+        .status();
+    assert!(killed.unwrap().success());
+}
+
+#[test]
+fn a_day_with_the_tool() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(&dir.path().join("c"));
+    let socket = std::fs::metadata(control.dir.join("api.sock")).unwrap();
+    assert_eq!(socket.permissions().mode() & 0o777, 0o660);
+
+    // Rules in one order and the other; what is missing is said, and exit status 0.
+    let said = control.does(&[
+        "apply",
+        "-f",
+        &format!("{RULES}/timeout-10s.yaml"),
+        "--wait",
+    ]);
+    assert!(
+        said.contains("INACTIVE") && said.contains("revision 1"),
+        "{said}"
+    );
+    let listed = control.does(&["get"]);
+    let columns: Vec<&str> = listed.lines().next().unwrap().split_whitespace().collect();
+    assert_eq!(
+        columns,
+        ["KIND", "NAMESPACE", "NAME", "REVISION", "STATUS", "WHY"]
+    );
+    assert!(
+        listed.contains("INACTIVE") && listed.contains("ratings"),
+        "{listed}"
+    );
+    let strict = control.tool(&[
+        "apply",
+        "--strict",
+        "-f",
+        &format!("{RULES}/fault-delay.yaml"),
+    ]);
+    assert_eq!(strict.status.code(), Some(2));
+
+    // What is written comes back as it was written.
+    let yaml = control.does(&["get", "virtualservice", "ratings", "--output", "yaml"]);
+    let written = std::fs::read_to_string(format!("{RULES}/timeout-10s.yaml")).unwrap();
+    assert!(yaml.contains(written.trim()), "{yaml}");
+
+    let diff = control.does(&["diff", "-f", &format!("{RULES}/fault-delay.yaml")]);
+    assert!(diff.lines().any(|l| l.starts_with("- ")) && diff.lines().any(|l| l.starts_with("+ ")));
+    control.does(&["apply", "-f", &format!("{RULES}/fault-delay.yaml")]);
+    let back = control.does(&["rollback", "1"]);
+    assert!(
+        back.contains("configured") && back.contains("revision 3"),
+        "{back}"
+    );
+    let history = control.does(&["history"]);
+    assert_eq!(history.lines().count(), 4, "{history}");
+    assert!(history.contains("rollback 1"), "{history}");
+
+    // Faults of the input: exit status 2, the position first on the line.
+    let broken = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: x}\n\
+                  spec: {hosts: [x], htpp: []}\n";
+    let refused = control.tool_with(&["apply", "-f", "-"], broken);
+    assert_eq!(refused.status.code(), Some(2));
+    let said = text(&refused.stderr);
+    assert!(said.starts_with("-:4:"), "{said}");
+    assert_eq!(
+        control
+            .tool(&["apply", "-f", "/nowhere.yaml"])
+            .status
+            .code(),
+        Some(2)
+    );
+    assert_eq!(control.tool(&["get", "nonsense"]).status.code(), Some(2));
+    assert_eq!(
+        control
+            .tool(&["delete", "VirtualService", "absent"])
+            .status
+            .code(),
+        Some(1)
+    );
+    assert_eq!(control.tool(&["rollback", "77"]).status.code(), Some(1));
+
+    let token = control.does(&["token", "create", "--node", "n1", "--service", "reviews"]);
+    assert_eq!(token.trim().split('.').count(), 3);
+    let secret = token.split('.').nth(1).unwrap();
+    let tokens = control.does(&["token", "list"]);
+    assert!(tokens.contains("n1") && tokens.contains("fresh") && !tokens.contains(secret));
+    assert!(control.does(&["audit"]).contains("token create n1"));
+    for list in [
+        &["proxy", "list", "--output", "json"][..],
+        &["endpoints", "--output", "json"],
+        &["cert", "list", "--output", "json"],
+    ] {
+        assert_eq!(control.does(list).trim(), "[]", "{list:?}");
+    }
+    assert!(control.does(&["hosts"]).starts_with("# ringmesh hosts"));
+    let root = control.dir.join("ca/root.pem");
+    assert!(
+        control
+            .does(&["cert", "inspect", root.to_str().unwrap()])
+            .contains("authority")
+    );
+
+    let metrics = control.metrics("/metrics");
+    assert!(
+        metrics.contains("\nringmesh_control_revision 3\n"),
+        "{metrics}"
+    );
+    assert!(control.metrics("/healthz").ends_with("ok\n"));
+
+    let gone = control.does(&["delete", "virtualservice", "ratings"]);
+    assert!(
+        gone.contains("deleted") && gone.contains("revision 4"),
+        "{gone}"
+    );
+}
+
+#[test]
+fn a_kill_loses_nothing_and_a_term_ends_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("c");
+    let control = Control::start(&data);
+    control.does(&["apply", "-f", &format!("{RULES}/timeout-10s.yaml")]);
+    let before = control.does(&["get", "--output", "json"]);
+    let token = control.does(&["token", "create", "--node", "n1", "--service", "reviews"]);
+    control.kill();
+    // The socket is left behind: the tool says what to do.
+    let output = Command::new(env!("CARGO_BIN_EXE_ringmesh"))
+        .args(["get", "--control"])
+        .arg(data.join("api.sock"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("start ringmesh-control"));
+
+    let mut control = Control::start(&data);
+    assert_eq!(control.does(&["get", "--output", "json"]), before);
+    assert!(
+        control
+            .does(&["token", "list"])
+            .contains(token.split('.').next().unwrap())
+    );
+    // A second service on the same data says why it cannot run.
+    let second = Command::new(env!("CARGO_BIN_EXE_ringmesh-control"))
+        .arg("--data-dir")
+        .arg(&data)
+        .args([
+            "--listen-mesh",
+            "127.0.0.1:0",
+            "--listen-metrics",
+            "127.0.0.1:0",
+        ])
+        .output()
+        .unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    assert!(
+        text(&second.stderr).contains("another ringmesh-control"),
+        "{}",
+        text(&second.stderr)
+    );
+
+    term(&control.child);
+    assert_eq!(control.child.wait().unwrap().code(), Some(0));
+    assert!(!data.join("api.sock").exists());
+}
+
+#[test]
+fn wrong_settings_are_refused_with_their_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("control.yaml");
+    for (settings, wanted) in [
+        ("trust_domain: a\nsvid_lief: 5s\n", "control.yaml:2:"),
+        ("svid_life: soon\n", "svid_life"),
+        ("listen: {mesh: nowhere}\n", "control.yaml:1:"),
+    ] {
+        std::fs::write(&config, settings).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_ringmesh-control"))
+            .arg("--data-dir")
+            .arg(dir.path().join("c"))
+            .arg("--config")
+            .arg(&config)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2), "{settings}");
+        let said = text(&output.stderr);
+        assert!(said.contains(wanted), "{settings}: {said}");
+    }
+}

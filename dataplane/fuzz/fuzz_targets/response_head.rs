@@ -1,0 +1,7 @@
+//! `cargo +nightly fuzz run response_head`: parse, write, parse again; the meaning stays.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    // Every prefix is parsed as a slow peer would send it: keep that quadratic walk short.
+    ringmesh_dataplane::http1::drive::response_head(&bytes[..bytes.len().min(2_048)]);
+});

@@ -1,0 +1,83 @@
+//! Listeners and the bound on connections.
+
+use std::rc::Rc;
+
+use super::route_conn;
+use crate::exchange::ShardState;
+use crate::reason::Reason;
+use crate::ring::{ByteStream, Chunk, Listener, Out, Socket};
+use crate::telemetry::Event;
+
+/// What a listener is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The local app's calls, captured or direct.
+    Outbound,
+    /// Plaintext calls to the local app, captured or direct.
+    Inbound,
+    /// Mutual TLS from other sidecars.
+    Mesh,
+}
+
+/// What a connection above the bound gets. Plaintext even on the mesh port: a handshake is what we
+/// have no room for.
+const SHED_ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nx-ringmesh-reason: shed\r\n\
+content-length: 0\r\nconnection: close\r\n\r\n";
+
+/// How long to wait after an accept failed (out of descriptors), milliseconds.
+const ACCEPT_PAUSE_MS: u64 = 50;
+
+/// Accepts for as long as the shard lives.
+pub async fn listen(shard: Rc<ShardState>, listener: Listener, role: Role) {
+    loop {
+        let socket = match listener.accept().await {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::warn!(%error, listener = %listener.local_addr(), "accept failed");
+                shard
+                    .ring
+                    .sleep_until(shard.now().plus_ms(ACCEPT_PAUSE_MS))
+                    .await;
+                continue;
+            }
+        };
+        shard.meter.borrow_mut().count(Event::Accepted);
+        if shard.conns.get() >= shard.limits.conns_max {
+            shed(&shard, socket).await;
+            continue;
+        }
+        let counted = Counted::new(&shard);
+        let state = Rc::clone(&shard);
+        let local = listener.local_addr();
+        let started = shard.ring.spawn(async move {
+            route_conn::serve(&state, socket, role, local).await;
+            drop(counted);
+        });
+        if !started {
+            shard.meter.borrow_mut().refused(Reason::Shed);
+        }
+    }
+}
+
+async fn shed(shard: &ShardState, socket: Socket) {
+    shard.meter.borrow_mut().refused(Reason::Shed);
+    // Accepted at once or not at all: the socket's buffer is empty.
+    let _ = ByteStream::send(&socket, Out::from(Chunk::from_static(SHED_ANSWER))).await;
+    socket.shutdown_write();
+}
+
+/// One connection in the count, for as long as it lives.
+struct Counted(Rc<ShardState>);
+
+impl Counted {
+    fn new(shard: &Rc<ShardState>) -> Self {
+        shard.conns.set(shard.conns.get() + 1);
+        Self(Rc::clone(shard))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.conns.set(self.0.conns.get().saturating_sub(1));
+    }
+}

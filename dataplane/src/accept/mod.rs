@@ -1,0 +1,16 @@
+//! From a listener to a flow: who connected, where to, and which room serves it.
+//!
+//! ```text
+//! outbound  captured: original destination   direct: Host          -> http1 | opaque
+//! inbound   captured: the app's port         direct: the only port -> http1 | opaque
+//! mesh      mutual TLS: SNI names the port, ALPN the protocol      -> http1 | opaque
+//! ```
+//! Invariants: connections above the bound are answered 503 and closed before anything else is
+//! done for them; on a STRICT port plaintext never reaches the app; a connection whose destination
+//! is this sidecar itself is never forwarded.
+
+mod listen;
+mod route_conn;
+mod sni;
+
+pub use listen::{Role, listen};

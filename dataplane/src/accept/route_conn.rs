@@ -1,0 +1,257 @@
+//! One accepted connection: which way, which protocol, who serves it.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+
+use ringmesh_wire::snapshot::{MtlsMode, Protocol};
+
+use super::listen::Role;
+use super::sni;
+use crate::detect::{DETECT_BYTES_MAX, Detected, detect};
+use crate::exchange::{self, Direction, Flow, ShardState, relay};
+use crate::reason::Reason;
+use crate::ring::{ByteStream, Chunk, Socket};
+use crate::tables::{Destined, Tables, TcpTarget};
+use crate::telemetry::Event;
+use crate::tls::{self, Inner};
+use crate::upstream::Stream;
+use crate::view::Peer;
+use crate::wait;
+
+/// Serves one connection to its end.
+pub(super) async fn serve(shard: &Rc<ShardState>, socket: Socket, role: Role, local: SocketAddr) {
+    let original_dst = socket.original_dst();
+    let address = socket.peer_addr();
+    if role == Role::Mesh {
+        return mesh(shard, socket, local, address).await;
+    }
+    let peer = Peer {
+        address,
+        identity: None,
+    };
+    let Some(active) = shard.active() else {
+        // HTTP is told so; what else it may be cannot be known yet.
+        let flow = Flow {
+            direction: Direction::Outbound,
+            peer,
+            original_dst,
+            local,
+        };
+        return exchange::serve(shard, &flow, &Stream::Plain(socket), Chunk::empty()).await;
+    };
+    if original_dst.is_some_and(|dst| shard.is_own(dst)) {
+        return refuse(shard, &socket, Reason::Loop);
+    }
+    let tables = &*active.tables;
+    // One port for both ways (SEMANTICS 6.1): REDIRECT sends what this host opened to a loopback
+    // address, and what arrived to an address of the interface it came in by, which is not always
+    // the one that was dialled.
+    let inbound = role == Role::Inbound
+        || original_dst.is_some_and(|dst| {
+            !socket.local_addr().ip().to_canonical().is_loopback()
+                && tables.inbound_app_port(dst.port()).is_some()
+        });
+    if inbound {
+        plain_inbound(shard, tables, socket, peer, original_dst, local).await;
+    } else {
+        outbound(shard, tables, socket, peer, original_dst, local).await;
+    }
+}
+
+async fn outbound(
+    shard: &Rc<ShardState>,
+    tables: &Tables,
+    socket: Socket,
+    peer: Peer,
+    original_dst: Option<SocketAddr>,
+    local: SocketAddr,
+) {
+    let target = tables.resolve_tcp(original_dst);
+    let declared = match &target {
+        TcpTarget::Known(destined) => declared(tables, destined),
+        TcpTarget::Passthrough(_) => Protocol::Auto,
+        // Nothing was dialled: only Host can tell, so it has to be HTTP.
+        TcpTarget::Unknown if original_dst.is_none() => Protocol::Http1,
+        TcpTarget::Unknown => Protocol::Auto,
+    };
+    let flow = Flow {
+        direction: Direction::Outbound,
+        peer,
+        original_dst,
+        local,
+    };
+    let stream = Stream::Plain(socket);
+    match declared {
+        Protocol::Tcp | Protocol::Tls => {
+            relay::outbound(shard, &flow, &stream, Chunk::empty()).await;
+        }
+        Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => {
+            exchange::serve(shard, &flow, &stream, Chunk::empty()).await;
+        }
+        Protocol::Auto => {
+            let Some((detected, first)) = sniff(shard, &stream).await else {
+                return;
+            };
+            match detected {
+                Detected::Http1 | Detected::H2Preface => {
+                    exchange::serve(shard, &flow, &stream, first).await;
+                }
+                Detected::TlsHello | Detected::Other | Detected::NeedMore => {
+                    relay::outbound(shard, &flow, &stream, first).await;
+                }
+            }
+        }
+    }
+}
+
+/// By the service's port; without a service by what rules there are: TCP rules alone mean TCP.
+fn declared(tables: &Tables, to: &Destined) -> Protocol {
+    let rules = to.virtual_host.map(|at| tables.virtual_host(at));
+    match to.service {
+        Some(service) => tables
+            .service(service)
+            .port(to.port)
+            .map_or(Protocol::Auto, |port| port.protocol),
+        None if rules.is_some_and(|rules| rules.routes().next().is_none()) => Protocol::Tcp,
+        None => Protocol::Auto,
+    }
+}
+
+async fn plain_inbound(
+    shard: &Rc<ShardState>,
+    tables: &Tables,
+    socket: Socket,
+    peer: Peer,
+    original_dst: Option<SocketAddr>,
+    local: SocketAddr,
+) {
+    let ports = &tables.workload.ports;
+    let place = match original_dst {
+        Some(dst) => ports.iter().position(|port| port.app.port() == dst.port()),
+        None if ports.len() == 1 => Some(0),
+        None => None,
+    };
+    let Some((place, port)) = place.and_then(|at| Some((at, ports.get(at)?))) else {
+        return refuse(shard, &socket, Reason::UnknownDestination);
+    };
+    if port.mtls == MtlsMode::Strict {
+        return refuse(shard, &socket, Reason::PlaintextRefused);
+    }
+    let flow = Flow {
+        direction: Direction::Inbound { port: place },
+        peer,
+        original_dst,
+        local,
+    };
+    let stream = Stream::Plain(socket);
+    match port.protocol {
+        Protocol::Tcp | Protocol::Tls => {
+            relay::inbound(shard, &flow, &stream, Chunk::empty()).await;
+        }
+        Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => {
+            exchange::serve(shard, &flow, &stream, Chunk::empty()).await;
+        }
+        Protocol::Auto => {
+            let Some((detected, first)) = sniff(shard, &stream).await else {
+                return;
+            };
+            match detected {
+                Detected::Http1 | Detected::H2Preface => {
+                    exchange::serve(shard, &flow, &stream, first).await;
+                }
+                Detected::TlsHello | Detected::Other | Detected::NeedMore => {
+                    relay::inbound(shard, &flow, &stream, first).await;
+                }
+            }
+        }
+    }
+}
+
+/// A connection of another sidecar: the certificate says who, SNI which port, ALPN what.
+async fn mesh(shard: &Rc<ShardState>, socket: Socket, local: SocketAddr, address: SocketAddr) {
+    let Some(material) = shard.material() else {
+        return refuse(shard, &socket, Reason::SvidExpired);
+    };
+    let until = shard.now().plus_ms(shard.limits.handshake_timeout_ms);
+    let give_up = pin!(shard.ring.sleep_until(until));
+    let accepting = tls::accept(&shard.ring, socket, &material);
+    let stream = match wait::or_timeout(accepting, give_up).await {
+        Some(Ok(stream)) => stream,
+        Some(Err(refusal)) => {
+            tracing::info!(peer = %address, reason = refusal.reason().code(), %refusal, "refused on the mesh port");
+            shard.meter.borrow_mut().refused(refusal.reason());
+            return;
+        }
+        None => {
+            shard.meter.borrow_mut().refused(Reason::HeadTimeout);
+            return;
+        }
+    };
+    shard.meter.borrow_mut().count(Event::Handshake);
+    let Some(active) = shard.active() else {
+        return stream.reset();
+    };
+    let workload = &active.tables.workload;
+    let named = stream.sni().and_then(sni::parse);
+    let place = named.and_then(|(port, service, namespace)| {
+        let ours = workload.service.name == service && workload.service.namespace == namespace;
+        ours.then(|| workload.ports.iter().position(|p| p.number == port))
+            .flatten()
+    });
+    let Some(place) = place else {
+        shard.meter.borrow_mut().refused(Reason::UnknownDestination);
+        return stream.reset();
+    };
+    let peer = Peer {
+        address,
+        identity: Some(stream.peer().clone()),
+    };
+    let flow = Flow {
+        direction: Direction::Inbound { port: place },
+        peer,
+        original_dst: None,
+        local,
+    };
+    let inner = stream.inner();
+    let stream = Stream::Tls(Box::new(stream));
+    match inner {
+        Inner::Http1 => exchange::serve(shard, &flow, &stream, Chunk::empty()).await,
+        Inner::Tcp => relay::inbound(shard, &flow, &stream, Chunk::empty()).await,
+    }
+}
+
+/// The first bytes, and what they say; `None` if the connection ended before that.
+async fn sniff(shard: &ShardState, stream: &Stream) -> Option<(Detected, Chunk)> {
+    let until = shard.now().plus_ms(shard.limits.keep_alive_timeout_ms);
+    let mut give_up = pin!(shard.ring.sleep_until(until));
+    let mut gathered: Vec<u8> = Vec::new();
+    loop {
+        let chunk = wait::or_timeout(stream.recv(), give_up.as_mut())
+            .await?
+            .ok()?;
+        if chunk.is_empty() {
+            return None;
+        }
+        if gathered.is_empty() {
+            let detected = detect(&chunk);
+            if detected != Detected::NeedMore || chunk.len() >= DETECT_BYTES_MAX {
+                return Some((detected, chunk));
+            }
+        }
+        gathered.extend_from_slice(&chunk);
+        let detected = detect(&gathered);
+        if detected != Detected::NeedMore || gathered.len() >= DETECT_BYTES_MAX {
+            let mut buf = shard.ring.buf()?;
+            // Chunks so far are short: together below two receive buffers.
+            buf.extend_from_slice(&gathered).ok()?;
+            return Some((detected, buf.freeze()));
+        }
+    }
+}
+
+fn refuse(shard: &ShardState, socket: &Socket, reason: Reason) {
+    tracing::info!(peer = %socket.peer_addr(), reason = reason.code(), "connection refused");
+    shard.meter.borrow_mut().refused(reason);
+    socket.reset();
+}

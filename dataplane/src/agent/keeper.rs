@@ -1,0 +1,150 @@
+//! Who we are: the credentials in use, what is to be done about them, and what TLS is made of.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls_pki_types::CertificateDer;
+
+use super::credentials::{Credentials, Identity};
+use super::link::Fresh;
+use super::svid::{Life, Renewal, UnixMs};
+use super::verify::Anchor;
+use crate::tables::Tables;
+use crate::tls::{PeerTrust, TlsMaterial};
+
+/// What has to happen before control can be talked to, or to keep talking to it.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// Show this.
+    Connect(Arc<Identity>),
+    /// The SVID has expired: buy a new one with the node credential first.
+    RenewBy(Arc<Identity>),
+    /// There is nothing to show: a join token is needed.
+    Enroll,
+}
+
+/// Keeps credentials.
+#[derive(Debug)]
+pub struct Keeper {
+    dir: PathBuf,
+    credentials: Credentials,
+    renewal: Option<Renewal>,
+}
+
+impl Keeper {
+    /// Reads what is in `dir`; complaints about damaged files come beside.
+    #[must_use]
+    pub fn load(dir: &Path, random: u64) -> (Self, Vec<String>) {
+        let (credentials, complaints) = Credentials::load(dir);
+        let mut keeper = Self {
+            dir: dir.to_owned(),
+            credentials,
+            renewal: None,
+        };
+        keeper.replan(random);
+        (keeper, complaints)
+    }
+
+    fn replan(&mut self, random: u64) {
+        let svid = self.credentials.svid.as_ref();
+        self.renewal = svid.map(|svid| Renewal::plan(svid.life, random));
+    }
+
+    /// What this host holds.
+    #[must_use]
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// The plan for the SVID.
+    #[must_use]
+    pub fn renewal(&self) -> Option<&Renewal> {
+        self.renewal.as_ref()
+    }
+
+    /// The roots control is verified against, once we have some.
+    #[must_use]
+    pub fn anchor(&self) -> Anchor {
+        Anchor::Roots(self.credentials.roots.clone())
+    }
+
+    /// The next step towards control.
+    #[must_use]
+    pub fn step(&self, now: UnixMs) -> Step {
+        let usable = |identity: &&Arc<Identity>| identity.usable(now);
+        if let Some(svid) = self.credentials.svid.as_ref().filter(usable) {
+            return Step::Connect(Arc::clone(svid));
+        }
+        match self.credentials.node.as_ref().filter(usable) {
+            Some(node) => Step::RenewBy(Arc::clone(node)),
+            None => Step::Enroll,
+        }
+    }
+
+    /// Whether the node credential is to be renewed along: from its own half-life on.
+    #[must_use]
+    pub fn node_due(&self, now: UnixMs) -> bool {
+        self.credentials.node.as_ref().is_none_or(|node| {
+            let Life { obtained, expires } = node.life;
+            now.0 >= obtained.0 / 2 + expires.0 / 2
+        })
+    }
+
+    /// Takes over what was issued.
+    ///
+    /// # Errors
+    /// Why not; what was there stays.
+    pub fn accept(&mut self, fresh: Fresh, now: UnixMs, random: u64) -> Result<(), String> {
+        let Fresh {
+            issued,
+            workload,
+            node,
+        } = fresh;
+        self.credentials
+            .accept(&issued, workload, node, &self.dir, now)?;
+        self.replan(random);
+        Ok(())
+    }
+
+    /// A renewal failed.
+    pub fn failed(&mut self, now: UnixMs, random: u64) {
+        if let Some(renewal) = &mut self.renewal {
+            renewal.failed(now, random);
+        }
+    }
+
+    /// What shards need for handshakes, under the trust of `tables`; `None` without an SVID.
+    ///
+    /// # Errors
+    /// Why the credentials are not usable.
+    pub fn material(&self, tables: Option<&Tables>) -> Result<Option<TlsMaterial>, String> {
+        let Some(svid) = &self.credentials.svid else {
+            return Ok(None);
+        };
+        // The snapshot's roots are newer than those that came with the certificate, and may be
+        // fewer: a root that was withdrawn must not be trusted any more.
+        let pushed: Vec<CertificateDer<'static>> = tables
+            .map(|tables| &tables.trust.roots)
+            .into_iter()
+            .flatten()
+            .map(|der| CertificateDer::from(der.clone()))
+            .collect();
+        let roots = if pushed.is_empty() {
+            &self.credentials.roots
+        } else {
+            &pushed
+        };
+        let trust = PeerTrust {
+            trust_domain: tables.map_or_else(
+                || svid.spiffe.trust_domain().to_owned(),
+                |tables| tables.mesh.trust_domain.clone(),
+            ),
+            revoked_serials: tables
+                .map(|tables| tables.trust.revoked_serials.clone())
+                .unwrap_or_default(),
+        };
+        TlsMaterial::build(svid.chain.clone(), svid.key.clone_key(), roots, trust)
+            .map(Some)
+            .map_err(|error| error.to_string())
+    }
+}

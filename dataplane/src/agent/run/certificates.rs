@@ -1,0 +1,98 @@
+//! Asking for certificates in the way that is open.
+
+use super::*;
+
+impl Agent {
+    pub(super) fn renew_if_due(&mut self) {
+        let due = self
+            .keeper
+            .renewal()
+            .is_some_and(|renewal| UnixMs::now() >= renewal.next());
+        if due && self.session.is_some() && self.stopping.is_none() {
+            self.certify();
+        }
+    }
+
+    /// Asks for certificates, in the way that is open now.
+    pub(super) fn certify(&mut self) {
+        if self.certifying {
+            return;
+        }
+        let Some(place) = self.place() else { return };
+        let now = UnixMs::now();
+        let with_node = self.keeper.node_due(now);
+        let anchor = self.keeper.anchor();
+        let over_link = self
+            .live
+            .as_ref()
+            .filter(|live| now < live.identity_expires)
+            .map(|live| live.running.link.clone());
+        let asking: std::pin::Pin<Box<dyn Future<Output = Issue> + Send>> =
+            match (self.keeper.step(now), over_link) {
+                (Step::Connect(_), Some(link)) => Box::pin(link::renew(link, with_node)),
+                (Step::Connect(identity) | Step::RenewBy(identity), _) => {
+                    Box::pin(link::renew_apart(place, anchor, identity, with_node))
+                }
+                (Step::Enroll, _) => match self.token() {
+                    Ok(token) => Box::pin(link::enroll(place, token, self.settings.node.clone())),
+                    Err(why) => Box::pin(std::future::ready(Err(LinkError::Setup(why)))),
+                },
+            };
+        self.certifying = true;
+        let tell = self.issues.clone();
+        tokio::spawn(async move {
+            let issue = tokio::time::timeout(CERTIFICATE_TIMEOUT, asking).await;
+            let too_slow = |_| Err(LinkError::Lost("control takes too long to certify".into()));
+            let _ = tell.send(issue.unwrap_or_else(too_slow));
+        });
+    }
+
+    pub(super) fn token(&self) -> Result<JoinToken, String> {
+        let file = self
+            .settings
+            .control
+            .as_ref()
+            .and_then(|control| control.token_file.as_ref())
+            .ok_or("no certificate yet and no control.token_file in sidecar.yaml")?;
+        let failed = |why: String| format!("{}: {why}", file.display());
+        let text = std::fs::read_to_string(file).map_err(|error| failed(error.to_string()))?;
+        JoinToken::parse(&text).map_err(failed)
+    }
+
+    pub(super) fn certified(&mut self, issue: Issue) {
+        self.certifying = false;
+        let (now, random) = (UnixMs::now(), fastrand::u64(..));
+        let taken = match issue {
+            Ok(fresh) => self.keeper.accept(fresh, now, random),
+            Err(error) => {
+                if error.is_fault() {
+                    *self.figures.faults.entry(error.code()).or_default() += 1;
+                }
+                Err(error.to_string())
+            }
+        };
+        let waiting = self.session.as_ref().map(Session::phase) == Some(Phase::Connecting)
+            && self.connecting.is_none();
+        match taken {
+            Ok(()) => {
+                self.figures.renewals += 1;
+                if let Some(svid) = &self.keeper.credentials().svid {
+                    tracing::info!(spiffe = %svid.spiffe, serial = %svid.serial, "certificate obtained");
+                }
+                self.push_material();
+                if waiting {
+                    self.connect();
+                }
+            }
+            Err(why) => {
+                self.figures.renewal_failures += 1;
+                self.keeper.failed(now, random);
+                self.show_credentials();
+                self.trouble(format!("no new certificate: {why}"));
+                if waiting {
+                    self.tell_session(Input::Failed);
+                }
+            }
+        }
+    }
+}

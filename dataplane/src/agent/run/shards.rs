@@ -1,0 +1,143 @@
+//! What the shards tell: figures, log lines, and the reports made of them.
+
+use super::*;
+
+impl Agent {
+    pub(super) fn hear_shards(&mut self) -> Result<(), String> {
+        while let Some((shard, message)) = self.doors.receive() {
+            self.hear_shard(shard, message)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn hear_shard(&mut self, shard: usize, message: FromShard) -> Result<(), String> {
+        match message {
+            FromShard::Listening => {
+                self.board.face().listening += 1;
+                self.tell_ready();
+            }
+            FromShard::Failed(why) => return Err(format!("shard {shard}: {why}")),
+            FromShard::InForce(generation) => {
+                if self.publisher.confirmed(shard, generation).is_some() {
+                    self.in_force();
+                }
+            }
+            FromShard::Stats(stats) => {
+                if let Some(slot) = self.stats.get_mut(shard) {
+                    *slot = Some(*stats);
+                }
+                self.told += 1;
+                if self.told == self.doors.len() {
+                    self.report();
+                }
+                if let Some(Stopping {
+                    last_words: Some(heard),
+                    ..
+                }) = &mut self.stopping
+                {
+                    *heard += 1;
+                }
+            }
+            FromShard::Quota(message) => {
+                let now = ring::monotonic().0;
+                self.leases.from_shard(shard, message, now);
+                self.pass_leases();
+            }
+            FromShard::Log(lines) => self.log(shard, lines),
+            FromShard::Drained => {
+                if let Some(stopping) = &mut self.stopping {
+                    stopping.drained.insert(shard);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn log(&mut self, shard: usize, lines: Vec<u8>) {
+        if let Some(forward) = &mut self.forward {
+            forward.push(&lines);
+        }
+        let spare = match &self.log_file {
+            Some(file) => {
+                file.write(lines);
+                Vec::with_capacity(LOG_BUFFER_BYTES)
+            }
+            None => lines,
+        };
+        self.doors.send(shard, ToShard::LogSpare(spare));
+        self.forward_log();
+    }
+
+    pub(super) fn forward_log(&mut self) {
+        if let (Some(live), Some(forward)) = (&mut self.live, &self.forward)
+            && !live.logging
+            && let Some(batch) = forward.batch()
+        {
+            live.logging = live.running.log(batch);
+        }
+    }
+
+    pub(super) fn tick(&mut self) {
+        self.doors.retry();
+        self.doors.send_all(&ToShard::Collect);
+        if self.told < self.doors.len() {
+            // A shard that does not answer must not silence the others.
+            self.report();
+        }
+        self.told = 0;
+        self.publisher.sweep();
+        self.renew_if_due();
+        self.forward_log();
+    }
+
+    /// All series, of the shards and of the agent: for `/metrics` and for control alike.
+    pub(super) fn series(&mut self) -> Vec<Series> {
+        self.figures.log_file = self.log_file.as_ref().map(LogFile::counts);
+        self.figures.log_forward = self.forward.as_ref().map(Forward::counts);
+        self.figures.svid_alarm = self
+            .keeper
+            .renewal()
+            .is_some_and(|renewal| renewal.alarming(UnixMs::now()));
+        let stats: Vec<Stats> = self.stats.iter().flatten().cloned().collect();
+        let mut series = telemetry::merge(&stats);
+        series.extend(self.figures.series());
+        series.sort_by(|a, b| (&a.name, &a.labels).cmp(&(&b.name, &b.labels)));
+        series
+    }
+
+    pub(super) fn report(&mut self) {
+        let series = self.series();
+        self.board.face().series.clone_from(&series);
+        let Some(live) = &mut self.live else { return };
+        if self.session.as_ref().map(Session::phase) != Some(Phase::Live) {
+            return;
+        }
+        let changed = live.changes.of(&series);
+        if changed.is_empty() {
+            return;
+        }
+        let report = Report {
+            node: NodeId(self.settings.node.0.clone()),
+            boot: self.boot,
+            sequence: self.report_sequence + 1,
+            series: changed.clone(),
+        };
+        // While the last one is still under way nothing is lost: values are cumulative.
+        if live.running.report(report) {
+            self.report_sequence += 1;
+            live.changes.acknowledge(changed);
+        }
+    }
+
+    pub(super) fn tell_ready(&mut self) {
+        let face = self.board.face();
+        let listeners = face.listeners;
+        let ready = face.not_ready().is_empty();
+        drop(face);
+        if ready && !self.ready_told {
+            self.ready_told = true;
+            tracing::info!(?listeners, shards = self.doors.len(), "ready");
+            println!("ready");
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! From the command line to a running sidecar: settings, listeners, shards, agent.
+//!
+//! Everything that can be wrong in what a person wrote is found before anything is started.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use ringmesh_tuning::placement::Shards;
+use ringmesh_wire::snapshot::MtlsMode;
+use socket2::{Domain, Socket, Type};
+
+use crate::admin::serve::SetLevel;
+use crate::admin::{Board, Face};
+use crate::agent::credentials::Credentials;
+use crate::agent::run::{AgentPlan, LOG_BUFFER_BYTES};
+use crate::agent::{bell, files, last_good, run};
+use crate::settings::{Listeners, Settings};
+use crate::tables::{Tables, Workload, WorkloadPort};
+
+/// What the command line says.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `sidecar.yaml`.
+    pub config: PathBuf,
+    /// Standalone: the compiled configuration.
+    pub snapshot: Option<PathBuf>,
+    /// Overrides `shards:`.
+    pub shards: Option<Shards>,
+}
+
+/// Why there is no running sidecar; says the exit status.
+#[derive(Debug)]
+pub enum Stop {
+    /// The input is wrong: 2.
+    Input(String),
+    /// It could not be done: 1.
+    Failed(String),
+}
+
+impl Stop {
+    /// The exit status.
+    #[must_use]
+    pub fn status(&self) -> u8 {
+        match self {
+            Self::Input(_) => 2,
+            Self::Failed(_) => 1,
+        }
+    }
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Input(why) | Self::Failed(why) => f.write_str(why),
+        }
+    }
+}
+
+/// Reads and checks everything a person wrote. Touches no port.
+///
+/// # Errors
+/// [`Stop::Input`].
+pub fn check(options: &Options) -> Result<Settings, Stop> {
+    let mut settings =
+        Settings::load(&options.config).map_err(|error| Stop::Input(error.to_string()))?;
+    if let Some(shards) = options.shards {
+        settings.shards = shards;
+    }
+    let config = options.config.display();
+    match (&settings.control, &options.snapshot) {
+        (None, None) => Err(Stop::Input(format!(
+            "{config}: control: missing, and no --snapshot is given; name a control service, or \
+             serve a file made by `ringmesh compile`"
+        ))),
+        (Some(_), Some(_)) => Err(Stop::Input(format!(
+            "{config}: control: --snapshot is for a sidecar without control service; leave out one \
+             of them"
+        ))),
+        (None, Some(file)) => {
+            let refuse = |why: String| Stop::Input(why);
+            let snapshot = last_good::load(file, &settings.node)
+                .map_err(|error| refuse(error.to_string()))?
+                .ok_or_else(|| refuse(format!("{}: there is no such file", file.display())))?;
+            Tables::build(&snapshot, &workload(&settings))
+                .map_err(|error| refuse(format!("{}: {error}", file.display())))?;
+            Ok(settings)
+        }
+        (Some(control), None) => {
+            let remote = control
+                .host
+                .parse::<std::net::IpAddr>()
+                .is_ok_and(|host| !host.is_loopback());
+            if remote
+                && settings
+                    .advertise
+                    .is_some_and(|address| address.is_loopback())
+            {
+                return Err(Stop::Input(format!(
+                    "{config}: advertise: a loopback address, but control is remote; an address \
+                     other hosts can reach"
+                )));
+            }
+            Ok(settings)
+        }
+    }
+}
+
+/// The workload, as rules see it.
+#[must_use]
+pub fn workload(settings: &Settings) -> Workload {
+    let ports = settings.ports.iter().map(|port| WorkloadPort {
+        name: port.name.clone(),
+        number: port.port,
+        protocol: port.protocol,
+        app: port.app,
+        // Set from the snapshot when tables are built.
+        mtls: MtlsMode::Strict,
+    });
+    Workload {
+        service: settings.service.clone(),
+        service_account: settings.service_account.clone(),
+        labels: settings.labels.clone(),
+        ports: ports.collect(),
+    }
+}
+
+/// An address that every shard will listen on: held from before the first shard listens until the
+/// process ends, so that port 0 is one port for all of them and nobody else takes it in between.
+#[derive(Debug)]
+struct Reserved {
+    _socket: Socket,
+    at: SocketAddr,
+}
+
+/// The kernel takes down the rings of a killed process after it is gone, listeners and all: a
+/// sidecar that is started again at once has to wait for that (seen: tens of milliseconds).
+const FREED_WITHIN: Duration = Duration::from_secs(5);
+
+/// Tries until the address is free, for a while.
+fn bound<T>(what: &str, at: SocketAddr, bind: impl Fn() -> io::Result<T>) -> Result<T, Stop> {
+    let deadline = Instant::now() + FREED_WITHIN;
+    loop {
+        match bind() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::park_timeout(Duration::from_millis(20));
+            }
+            other => {
+                return other.map_err(|error| {
+                    Stop::Failed(format!("cannot listen on {at} ({what}): {error}"))
+                });
+            }
+        }
+    }
+}
+
+fn reserve(what: &str, at: SocketAddr) -> Result<Reserved, Stop> {
+    let socket = |reuse_port: bool| {
+        let socket = Socket::new(Domain::for_address(at), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(reuse_port)?;
+        socket.bind(&at.into())?;
+        Ok(socket)
+    };
+    // Shards share the port by SO_REUSEPORT, and so would a second sidecar by mistake: without it
+    // the kernel says whether somebody listens there already.
+    drop(bound(what, at, || socket(false))?);
+    let (socket, local) = bound(what, at, || {
+        let socket = socket(true)?;
+        let local = socket.local_addr()?;
+        Ok((socket, local))
+    })?;
+    Ok(Reserved {
+        _socket: socket,
+        at: local.as_socket().unwrap_or(at),
+    })
+}
+
+/// Runs a sidecar until it is told to stop.
+///
+/// # Errors
+/// [`Stop`].
+pub fn run(options: Options, level: SetLevel) -> Result<(), Stop> {
+    crate::shard::prepare_process();
+    let settings = check(&options)?;
+    files::make_dir(&settings.state_dir)
+        .map_err(|error| Stop::Failed(format!("{}: {error}", settings.state_dir.display())))?;
+    let hold = |what, at: Option<SocketAddr>| at.map(|at| reserve(what, at)).transpose();
+    let outbound = hold("outbound", settings.listeners.outbound)?;
+    let inbound = hold("inbound", settings.listeners.inbound)?;
+    let mesh = hold("mesh", settings.listeners.mesh)?;
+    let admin = settings.listeners.admin;
+    let admin = admin.map(|at| bound("admin", at, || TcpListener::bind(at)));
+    let admin = admin.transpose()?;
+    let at = |reserved: &Option<Reserved>| reserved.as_ref().map(|reserved| reserved.at);
+    let listeners = Listeners {
+        outbound: at(&outbound),
+        inbound: at(&inbound),
+        mesh: at(&mesh),
+        admin: admin.as_ref().and_then(|admin| admin.local_addr().ok()),
+    };
+    let (bell, listener) =
+        bell::bell().map_err(|error| Stop::Failed(format!("the shards' bell: {error}")))?;
+    let (shards, doors) = shards::start(&settings, &listeners, &bell)?;
+    let boot = fastrand::u64(..);
+    let board = Board::new(Face {
+        node: settings.node.0.clone(),
+        service: settings.service.to_string(),
+        boot,
+        listeners,
+        shards: doors.len(),
+        listening: 0,
+        draining: false,
+        session: None,
+        trouble: None,
+        snapshot: None,
+        origin: "",
+        refused: None,
+        credentials: Credentials::default(),
+        renew_at: None,
+        health: Vec::new(),
+        series: Vec::new(),
+        quota: serde_json::Value::Null,
+    });
+    tracing::info!(
+        node = %settings.node,
+        service = %settings.service,
+        version = env!("CARGO_PKG_VERSION"),
+        shards = doors.len(),
+        ?listeners,
+        "starting"
+    );
+    let plan = AgentPlan {
+        workload: workload(&settings),
+        settings,
+        snapshot_file: options.snapshot,
+        doors,
+        listener,
+        admin,
+        board,
+        boot,
+        level,
+    };
+    let outcome = run::run(plan).map_err(Stop::Failed);
+    shards::wait_for(shards);
+    outcome
+}
+
+mod shards {
+    //! Starting the shards, each with the worker room's loop.
+
+    use std::sync::Arc;
+    use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+    use ringmesh_quota::Home;
+    use ringmesh_tuning::{plan, probe};
+
+    use super::{LOG_BUFFER_BYTES, Listeners, Settings, Stop, bell};
+    use crate::accept::Role;
+    use crate::agent::doors::{Doors, Send};
+    use crate::balance::ShardShare;
+    use crate::exchange::ConnLimits;
+    use crate::ring::{RingPlan, TaskRun};
+    use crate::shard::{self, ToShard};
+    use crate::worker::{self, WorkerPlan};
+
+    /// Log buffers that go back and forth between a shard and the log file. Two being written and
+    /// one being filled ride out a disk that is busy for a moment; after that lines are dropped
+    /// and counted.
+    const LOG_BUFFERS: usize = 3;
+
+    pub(super) fn start(
+        settings: &Settings,
+        listeners: &Listeners,
+        bell: &bell::Bell,
+    ) -> Result<(Vec<Shard>, Doors), Stop> {
+        let host = plan::plan(&probe::gather(), settings.shards)
+            .map_err(|obstacles| Stop::Failed(obstacles.join("\n")))?;
+        for missing in &host.degraded {
+            tracing::warn!("{missing}");
+        }
+        let task_run = match host.ring.defer_taskrun {
+            true => TaskRun::Defer,
+            false => TaskRun::Cooperative,
+        };
+        let ring_plan = RingPlan {
+            task_run,
+            ..RingPlan::default()
+        };
+        let worker_plan = WorkerPlan {
+            share: ShardShare::WHOLE,
+            listeners: [
+                (Role::Outbound, listeners.outbound),
+                (Role::Inbound, listeners.inbound),
+                (Role::Mesh, listeners.mesh),
+            ]
+            .into_iter()
+            .filter_map(|(role, at)| Some((role, at?)))
+            .collect(),
+            limits: ConnLimits::default(),
+            quota_home: Home {
+                shard: 0,
+                shards: 1,
+                standalone: settings.control.is_none(),
+            },
+            log_bytes: settings.access_log.as_ref().map_or(0, |_| LOG_BUFFER_BYTES),
+            unix_us: unix_us(),
+            seed: fastrand::u64(..),
+        };
+        let shards = u16::try_from(host.shards.len()).unwrap_or(u16::MAX);
+        let bell = bell.clone();
+        let notify: Arc<dyn Fn() + std::marker::Send + Sync> = Arc::new(move || bell.ring());
+        let (handles, collected) =
+            shard::spawn_shards(&host.shards, &ring_plan, &notify, &move |seat| {
+                let index = seat.index;
+                let mut plan = worker_plan.clone();
+                plan.share = ShardShare {
+                    shard: index.into(),
+                    shards: shards.into(),
+                };
+                plan.quota_home.shard = index;
+                plan.quota_home.shards = shards;
+                plan.seed = plan
+                    .seed
+                    .wrapping_add(u64::from(index).wrapping_mul(0x9e37_79b9));
+                worker::run(seat, plan)
+            })
+            .map_err(|error| Stop::Failed(error.to_string()))?;
+        let mut sends: Vec<Send> = Vec::new();
+        let handles: Vec<Shard> = handles.into_iter().map(Arc::new).collect();
+        for handle in handles.iter().cloned() {
+            if settings.access_log.is_some() {
+                for _ in 1..LOG_BUFFERS {
+                    // The inbox is empty: there is room.
+                    let _ = handle.mailbox.send(ToShard::LogSpare(Vec::new()));
+                }
+            }
+            sends.push(Box::new(move |message| handle.mailbox.send(message)));
+        }
+        Ok((handles, Doors::new(sends, move || collected.take())))
+    }
+
+    /// A shard that was started.
+    pub(super) type Shard = Arc<shard::ShardHandle<ToShard>>;
+
+    /// For the shards' last words to the kernel.
+    const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+    /// Gives the shards, told to stop already, time to close what they have: an answer that was
+    /// accepted for sending is still sent. One that hangs dies with the process.
+    pub(super) fn wait_for(shards: Vec<Shard>) {
+        let (tell, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for shard in shards.into_iter().filter_map(Arc::into_inner) {
+                if let Err(error) = shard.join() {
+                    tracing::error!(%error, "a shard has not ended well");
+                }
+            }
+            let _ = tell.send(());
+        });
+        if ended.recv_timeout(STOP_TIMEOUT).is_err() {
+            tracing::warn!("a shard does not end");
+        }
+    }
+
+    fn unix_us() -> u64 {
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        u64::try_from(since.as_micros()).unwrap_or(0)
+    }
+}

@@ -1,0 +1,260 @@
+//! A request body on its way: what is here already, what still comes, and what may be sent again.
+
+use super::head_out::HeadOut;
+use crate::http1::{BodyDecoder, BodyFault, ChunkEncoder, Framing};
+use crate::ring::{ByteStream, Chunk, Out, Ring};
+
+/// Bytes of a request body kept for sending it again. As Linkerd's; Envoy keeps up to 1 MiB and
+/// pays for it in memory on every request with a body.
+const REPLAY_BYTES_MAX: usize = 64 * 1024;
+/// Pieces kept; many tiny ones would pin a receive buffer each.
+const REPLAY_PIECES_MAX: usize = 32;
+
+/// How a body ended badly.
+#[derive(Debug)]
+pub(super) enum BodyEnd {
+    /// It breaks its framing.
+    Fault,
+    /// The connection it came on failed.
+    Failed,
+}
+
+/// Where body pieces come from: the bytes behind the head, then the connection.
+#[derive(Debug)]
+pub(super) struct BodySource<'c, S> {
+    stream: &'c S,
+    pending: &'c mut Chunk,
+    decoder: &'c mut BodyDecoder,
+    /// Payload bytes so far.
+    pub bytes: u64,
+    until_close: bool,
+    kept: Vec<Chunk>,
+    kept_bytes: usize,
+    replayable: bool,
+}
+
+impl<'c, S: ByteStream> BodySource<'c, S> {
+    /// A body that begins in `pending` and goes on in `stream`.
+    pub(super) fn new(
+        stream: &'c S,
+        pending: &'c mut Chunk,
+        decoder: &'c mut BodyDecoder,
+        framing: Framing,
+    ) -> Self {
+        decoder.begin(framing);
+        Self {
+            stream,
+            pending,
+            decoder,
+            bytes: 0,
+            until_close: framing == Framing::UntilClose,
+            kept: Vec::new(),
+            kept_bytes: 0,
+            replayable: true,
+        }
+    }
+
+    /// Whether all of it was taken.
+    #[must_use]
+    pub(super) fn is_over(&self) -> bool {
+        self.decoder.is_over()
+    }
+
+    /// Whether everything taken so far can be sent again.
+    #[must_use]
+    pub(super) fn is_replayable(&self) -> bool {
+        self.replayable
+    }
+
+    /// Pieces taken so far, for sending them again.
+    #[must_use]
+    pub(super) fn kept(&self) -> &[Chunk] {
+        &self.kept
+    }
+
+    /// Trailer lines, once the body is over.
+    #[must_use]
+    pub(super) fn trailers(&self) -> &[u8] {
+        self.decoder.trailers()
+    }
+
+    /// Whether bytes are here that are not this body's.
+    #[must_use]
+    pub(super) fn has_more(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// From here on nothing is kept: part of an answer went downstream, or nobody will ask.
+    pub(super) fn forget_kept(&mut self) {
+        self.replayable = false;
+        self.kept = Vec::new();
+    }
+
+    /// The next piece of payload that is already here; `None` if there is none.
+    ///
+    /// # Errors
+    /// The body breaks its framing.
+    pub(super) fn ready(&mut self) -> Result<Option<Chunk>, BodyFault> {
+        while !self.pending.is_empty() && !self.decoder.is_over() {
+            let decoded = self.decoder.decode(self.pending)?;
+            self.pending.advance(decoded.skip);
+            if decoded.payload > 0 {
+                let piece = self.pending.split_to(decoded.payload);
+                self.bytes += piece.len() as u64;
+                self.keep(&piece);
+                return Ok(Some(piece));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next piece of payload, waiting for it; `None` at the end. Safe to drop while it waits.
+    ///
+    /// # Errors
+    /// [`BodyEnd`].
+    pub(super) async fn next(&mut self) -> Result<Option<Chunk>, BodyEnd> {
+        loop {
+            if let Some(piece) = self.ready().map_err(|_| BodyEnd::Fault)? {
+                return Ok(Some(piece));
+            }
+            if self.decoder.is_over() {
+                return Ok(None);
+            }
+            let chunk = self.stream.recv().await.map_err(|_| BodyEnd::Failed)?;
+            if chunk.is_empty() {
+                if self.until_close {
+                    self.decoder.begin(Framing::None);
+                    return Ok(None);
+                }
+                return Err(BodyEnd::Fault);
+            }
+            *self.pending = chunk;
+        }
+    }
+
+    fn keep(&mut self, piece: &Chunk) {
+        if !self.replayable {
+            return;
+        }
+        self.kept_bytes += piece.len();
+        if self.kept_bytes > REPLAY_BYTES_MAX || self.kept.len() >= REPLAY_PIECES_MAX {
+            self.forget_kept();
+        } else {
+            self.kept.push(piece.share());
+        }
+    }
+}
+
+/// Writes body pieces in the framing that was announced.
+#[derive(Debug)]
+pub(super) struct BodySink {
+    chunks: Option<ChunkEncoder>,
+    ended: bool,
+}
+
+/// No buffer was left, or too many pieces for one send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NoRoom;
+
+impl BodySink {
+    /// For a body of this framing, as announced.
+    #[must_use]
+    pub(super) fn new(framing: Framing) -> Self {
+        let chunks = matches!(framing, Framing::Chunked).then(ChunkEncoder::new);
+        Self {
+            chunks,
+            ended: false,
+        }
+    }
+
+    /// Appends a piece behind a head.
+    ///
+    /// # Errors
+    /// [`NoRoom`].
+    pub(super) fn piece_into(
+        &mut self,
+        piece: Chunk,
+        head: &mut HeadOut<'_>,
+    ) -> Result<(), NoRoom> {
+        if let Some(chunks) = &mut self.chunks {
+            chunks.piece(piece.len(), head).map_err(|_| NoRoom)?;
+        }
+        head.push(piece).map_err(|_| NoRoom)
+    }
+
+    /// Appends the end behind a head.
+    ///
+    /// # Errors
+    /// [`NoRoom`].
+    pub(super) fn end_into(
+        &mut self,
+        trailers: &[u8],
+        head: &mut HeadOut<'_>,
+    ) -> Result<(), NoRoom> {
+        self.ended = true;
+        match &mut self.chunks {
+            Some(chunks) => chunks.last(trailers, head).map_err(|_| NoRoom),
+            None => Ok(()),
+        }
+    }
+
+    /// One piece as a send of its own.
+    ///
+    /// # Errors
+    /// [`NoRoom`].
+    pub(super) fn piece(&mut self, piece: Chunk, ring: &Ring) -> Result<Out, NoRoom> {
+        if self.chunks.is_none() {
+            return Ok(Out::from(piece));
+        }
+        let mut out = HeadOut::new(ring);
+        self.piece_into(piece, &mut out)?;
+        Ok(out.finish())
+    }
+
+    /// The end as a send of its own; `None` if nothing is to be said or it was said.
+    ///
+    /// # Errors
+    /// [`NoRoom`].
+    pub(super) fn end(&mut self, trailers: &[u8], ring: &Ring) -> Result<Option<Out>, NoRoom> {
+        if self.ended || self.chunks.is_none() {
+            return Ok(None);
+        }
+        let mut out = HeadOut::new(ring);
+        self.end_into(trailers, &mut out)?;
+        Ok(Some(out.finish()))
+    }
+}
+
+/// Why pumping a request body stopped before its end.
+#[derive(Debug)]
+pub(super) enum PumpEnd {
+    /// The client's side.
+    Downstream(BodyEnd),
+    /// The upstream does not take it.
+    Upstream,
+    /// No buffer was left.
+    NoRoom,
+}
+
+/// Carries the rest of a body, piece by piece as it comes.
+///
+/// # Errors
+/// [`PumpEnd`].
+pub(super) async fn pump<D: ByteStream, U: ByteStream>(
+    source: &mut BodySource<'_, D>,
+    sink: &mut BodySink,
+    upstream: &U,
+    ring: &Ring,
+) -> Result<(), PumpEnd> {
+    while let Some(piece) = source.next().await.map_err(PumpEnd::Downstream)? {
+        let out = sink.piece(piece, ring).map_err(|_| PumpEnd::NoRoom)?;
+        upstream.send(out).await.map_err(|_| PumpEnd::Upstream)?;
+    }
+    if let Some(out) = sink
+        .end(source.trailers(), ring)
+        .map_err(|_| PumpEnd::NoRoom)?
+    {
+        upstream.send(out).await.map_err(|_| PumpEnd::Upstream)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! A head on its way out: as many pooled buffers as it needs.
+
+use crate::http1::{Full, Sink};
+use crate::ring::{Buf, Chunk, Out, Ring};
+
+/// Pieces of an [`Out`] left for the body: a chunk's size line, its payload, and the end.
+const PIECES_FOR_BODY: usize = 3;
+
+/// Collects a head into pooled buffers. Usually one; a head of the largest size takes five.
+#[derive(Debug)]
+pub(super) struct HeadOut<'r> {
+    ring: &'r Ring,
+    out: Out,
+    current: Option<Buf>,
+}
+
+impl<'r> HeadOut<'r> {
+    /// Nothing yet.
+    #[must_use]
+    pub(super) fn new(ring: &'r Ring) -> Self {
+        Self {
+            ring,
+            out: Out::new(),
+            current: None,
+        }
+    }
+
+    /// Ends the current buffer and appends a piece of body.
+    ///
+    /// # Errors
+    /// [`Full`]: eight pieces are in it.
+    pub(super) fn push(&mut self, piece: Chunk) -> Result<(), Full> {
+        self.end_buffer()?;
+        self.out.push(piece).map_err(|_| Full)
+    }
+
+    /// Pieces that can still be pushed.
+    #[must_use]
+    pub(super) fn room(&self) -> usize {
+        self.out
+            .room()
+            .saturating_sub(usize::from(self.current.is_some()))
+    }
+
+    /// What was collected.
+    #[must_use]
+    pub(super) fn finish(mut self) -> Out {
+        // Room was kept for it when the buffer was taken.
+        let _ = self.end_buffer();
+        self.out
+    }
+
+    fn end_buffer(&mut self) -> Result<(), Full> {
+        match self.current.take() {
+            Some(buf) => self.out.push(buf).map_err(|_| Full),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Sink for HeadOut<'_> {
+    fn put(&mut self, mut bytes: &[u8]) -> Result<(), Full> {
+        while !bytes.is_empty() {
+            if self.current.as_ref().is_none_or(|buf| buf.room() == 0) {
+                self.end_buffer()?;
+                if self.out.room() <= PIECES_FOR_BODY {
+                    return Err(Full);
+                }
+                self.current = Some(self.ring.buf().ok_or(Full)?);
+            }
+            let Some(buf) = &mut self.current else {
+                return Err(Full);
+            };
+            let (now, rest) = bytes.split_at(bytes.len().min(buf.room()));
+            buf.extend_from_slice(now).map_err(|_| Full)?;
+            bytes = rest;
+        }
+        Ok(())
+    }
+}

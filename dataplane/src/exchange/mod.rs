@@ -1,0 +1,38 @@
+//! One request and its answer.
+//!
+//! Read [`pipeline`] first: it calls the rooms in their order. The others are its steps:
+//!
+//! ```text
+//! serve     a downstream HTTP/1.1 connection: head after head
+//! pipeline  outbound: resolve, route, fault, policy of external services, tries
+//!           inbound: policy, then the app
+//! attempt   one try at one endpoint: lane, request out, answer's head in
+//! respond   the answer's way to the client
+//! answer    an answer of our own
+//! body      request bodies: here, still coming, kept for a retry
+//! relay     opaque connections
+//! note      the one Outcome
+//! ```
+//!
+//! Invariants: every exchange ends in exactly one `Outcome`; nothing is borrowed from the shard
+//! across an await; without a `Permit` there is no way to the app; after the first byte of an
+//! answer went downstream nothing is tried again.
+
+mod answer;
+mod attempt;
+mod body;
+mod flow;
+mod head_in;
+mod head_out;
+mod note;
+pub mod pipeline;
+mod record;
+pub mod relay;
+mod request_id;
+mod respond;
+mod serve;
+mod state;
+
+pub use flow::{Direction, Flow};
+pub use serve::serve;
+pub use state::{Active, ConnLimits, ShardState};

@@ -1,0 +1,714 @@
+//! One exchange, room after room. The file to read first.
+//!
+//! ```text
+//! outbound: resolve -> route -> fault -> policy (external services) -> [pick -> attempt]* -> Outcome
+//! inbound:  policy -> Permit -> attempt at the app -> Outcome
+//! ```
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use ringmesh_wire::snapshot::{AbortWith, Redirect, Retry};
+
+use super::attempt::{self, Changes, TryEnd, Way};
+use super::body::BodySource;
+use super::flow::{Direction, Flow};
+use super::record::Record;
+use super::state::{Active, ShardState};
+use super::{answer, note, request_id};
+use crate::balance::{Retrying, Tried, Verdict};
+use crate::http1::{Answer, BodyDecoder, Edits, Known, Request, ResponseHead, path};
+use crate::policy::quota::{self, QuotaMemo};
+use crate::policy::{self, Call, Permit};
+use crate::reason::Reason;
+use crate::ring::{Chunk, Sleep};
+use crate::route::fault;
+use crate::route::retry::{self, Next, RetryState, TryFacts, TryOutcome};
+use crate::route::{self, Choice, Decided};
+use crate::tables::{ClusterIndex, Destined, Link, Site, Target};
+use crate::telemetry::Event;
+use crate::time::Mono;
+use crate::upstream::Stream;
+use crate::view::RequestView;
+
+/// What becomes of the downstream connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// It may carry another request.
+    KeepAlive,
+    /// It ends, in order.
+    Close,
+    /// It is cut: part of an answer is missing, or nobody listens.
+    Reset,
+}
+
+/// Parsers and scratch space of a connection, reused from exchange to exchange.
+#[derive(Debug, Default)]
+pub struct Tools {
+    response: ResponseHead,
+    request_body: BodyDecoder,
+    response_body: BodyDecoder,
+    path: String,
+    rewritten: String,
+    quota: RefCell<QuotaMemo>,
+}
+
+/// What every step of an exchange may look at.
+pub(super) struct Exchange<'x> {
+    pub(super) shard: &'x Rc<ShardState>,
+    pub(super) active: &'x Active,
+    pub(super) flow: &'x Flow,
+    pub(super) downstream: &'x Stream,
+    pub(super) request: Request<'x>,
+    /// Normalised path.
+    pub(super) path: &'x str,
+    /// Used where the request brings none.
+    pub(super) request_id: &'x str,
+    /// Quota cells this connection found before.
+    pub(super) quota: &'x RefCell<QuotaMemo>,
+    /// The client's next request, seen while it waited.
+    pub(super) early: Cell<Option<Chunk>>,
+}
+
+impl<'x> Exchange<'x> {
+    pub(super) fn has_early(&self) -> bool {
+        let early = self.early.take();
+        let has = early.is_some();
+        self.early.set(early);
+        has
+    }
+
+    fn view(&self, port: u16) -> RequestView<'_> {
+        RequestView {
+            method: self.request.method(),
+            authority: self.request.authority(),
+            path: self.path,
+            query: self.request.query(),
+            headers: &self.request,
+            port,
+        }
+    }
+
+    /// A request id is taken over as it came; the caller's sidecar made it.
+    pub(super) fn id(&self) -> &str {
+        let sent = self.request.field(Known::RequestId);
+        sent.and_then(|id| std::str::from_utf8(id).ok())
+            .unwrap_or(self.request_id)
+    }
+}
+
+/// The parts of a connection that an exchange changes.
+struct Moving<'m> {
+    body: BodySource<'m, Stream>,
+    response: &'m mut ResponseHead,
+    response_body: &'m mut BodyDecoder,
+    rewritten: &'m mut String,
+    sleep: Pin<&'m mut Sleep>,
+}
+
+/// Carries out one exchange. `pending` holds what came behind the head, and afterwards what came
+/// behind the body.
+pub async fn run(
+    shard: &Rc<ShardState>,
+    flow: &Flow,
+    downstream: &Stream,
+    request: Request<'_>,
+    pending: &mut Chunk,
+    tools: &mut Tools,
+    sleep: Pin<&mut Sleep>,
+) -> After {
+    let _busy = shard.begin();
+    let mut record = Record::new(shard.now());
+    let Some(active) = shard.active() else {
+        let answer = Answer::of(Reason::NoConfig);
+        let after = answer::send(&shard.ring, downstream, &closing(answer), &mut record).await;
+        note::headless(shard, flow, &record);
+        return after;
+    };
+    let fresh_id = request_id::fresh(shard.random(), shard.random());
+    let path = path::normalise(request.path(), path::PathRules::default(), &mut tools.path);
+    let x = Exchange {
+        shard,
+        active: &active,
+        flow,
+        downstream,
+        request,
+        path,
+        request_id: std::str::from_utf8(&fresh_id).unwrap_or_default(),
+        quota: &tools.quota,
+        early: Cell::new(None),
+    };
+    let framing = request.framing();
+    let mut moving = Moving {
+        body: BodySource::new(downstream, pending, &mut tools.request_body, framing),
+        response: &mut tools.response,
+        response_body: &mut tools.response_body,
+        rewritten: &mut tools.rewritten,
+        sleep,
+    };
+    let end = match flow.direction {
+        Direction::Outbound => outbound(&x, &mut moving, &mut record).await,
+        Direction::Inbound { port } => inbound(&x, &mut moving, &mut record, port).await,
+    };
+    record.bytes_in += moving.body.bytes;
+    let body_is_over = moving.body.is_over();
+    let after = match end {
+        End::Done(after) => after,
+        End::Answer(answer) => {
+            // Unread body: the next head cannot be found without reading all of it.
+            let keep = answer.keep_alive && body_is_over && request.keep_alive();
+            let answer = Answer {
+                keep_alive: keep && !shard.draining.get(),
+                head_only: request.method() == "HEAD",
+                ..answer
+            };
+            answer::send(&shard.ring, downstream, &answer, &mut record).await
+        }
+        End::ClientGone => {
+            record.status = 499;
+            record.reason = Reason::ClientGone;
+            After::Reset
+        }
+    };
+    let early = x.early.take();
+    note::http(&x, &record);
+    if let Some(early) = early {
+        *pending = early;
+    }
+    after
+}
+
+/// How an exchange ended, before an answer of our own is written.
+enum End<'x> {
+    Done(After),
+    Answer(Answer<'x>),
+    ClientGone,
+}
+
+impl End<'_> {
+    fn of(reason: Reason) -> Self {
+        Self::Answer(Answer::of(reason))
+    }
+}
+
+async fn outbound<'x>(
+    x: &'x Exchange<'x>,
+    moving: &mut Moving<'_>,
+    record: &mut Record,
+) -> End<'x> {
+    let tables = &*x.active.tables;
+    let destined = match tables.resolve_http(x.request.authority(), x.flow.original_dst) {
+        Target::Known(destined) => destined,
+        Target::Passthrough(address) => return passthrough(x, moving, record, address).await,
+        Target::Unknown => return End::of(Reason::UnknownDestination),
+    };
+    record.service = destined.service;
+    let view = x.view(destined.port);
+    let choice = match route::choose(tables, &destined, &view, x.shard.random()) {
+        Ok(choice) => choice,
+        Err(reason) => return End::of(reason),
+    };
+    record.route = Some(choice.index);
+    if let Some(rule) = &choice.route.fault {
+        let plan = fault::decide(rule, x.shard.random(), x.shard.random());
+        if plan.delay_ms > 0 {
+            record.delayed = true;
+            moving
+                .sleep
+                .as_mut()
+                .reset(x.shard.now().plus_ms(plan.delay_ms));
+            moving.sleep.as_mut().await;
+        }
+        if let Some(with) = plan.abort {
+            return aborted(with);
+        }
+    }
+    match choice.decided {
+        Decided::Forward { cluster, headers } => {
+            let service = tables.cluster(cluster).service;
+            record.cluster = Some(cluster);
+            record.service = Some(service);
+            let site = Site::Outbound(service);
+            // External services have no sidecar of their own to judge the call.
+            if tables.policy(site).is_some() {
+                match judge(x, site, &view, x.flow.local, record) {
+                    Ok(_permit) => {}
+                    Err(answer) => return End::Answer(answer),
+                }
+            }
+            let mut storage = [Edits::default(); 2];
+            let request_edits = layers(
+                &mut storage,
+                [headers, choice.route.headers.as_deref()],
+                Edits::request,
+            );
+            let mut storage = [Edits::default(); 2];
+            let response_edits = layers(
+                &mut storage,
+                [headers, choice.route.headers.as_deref()],
+                Edits::response,
+            );
+            let mut rewritten = std::mem::take(moving.rewritten);
+            let new_path = route::rewrite::path(&choice, x.path);
+            let path = match (new_path.head, new_path.tail) {
+                (head, "") => head,
+                (head, tail) => {
+                    rewritten.clear();
+                    rewritten.push_str(head);
+                    rewritten.push_str(tail);
+                    &rewritten
+                }
+            };
+            let changes = Changes {
+                path: Some(path),
+                host: route::rewrite::authority(&choice),
+                request: request_edits,
+                response: response_edits,
+            };
+            let end = tries(x, moving, record, &destined, &choice, cluster, &changes).await;
+            *moving.rewritten = rewritten;
+            end
+        }
+        Decided::Redirect(redirect) => redirected(x, redirect, record).await,
+        Decided::Respond { status, body } => End::Answer(Answer {
+            status,
+            body: [body, ""],
+            ..Answer::of(Reason::None)
+        }),
+    }
+}
+
+/// The tries of one request, with the place in the retry budget that a repeated one holds from its
+/// back-off to its end.
+async fn tries<'x>(
+    x: &'x Exchange<'x>,
+    moving: &mut Moving<'_>,
+    record: &mut Record,
+    destined: &Destined,
+    choice: &Choice<'_>,
+    cluster: ClusterIndex,
+    changes: &Changes<'_>,
+) -> End<'x> {
+    let held = Cell::new(None);
+    let end = try_by_try(x, moving, record, destined, choice, cluster, changes, &held).await;
+    if let Some(retrying) = held.take() {
+        x.shard.balancer.borrow_mut().retried(retrying);
+    }
+    end
+}
+
+/// Pick, attempt, decide, again.
+async fn try_by_try<'x>(
+    x: &'x Exchange<'x>,
+    moving: &mut Moving<'_>,
+    record: &mut Record,
+    destined: &Destined,
+    choice: &Choice<'_>,
+    cluster: ClusterIndex,
+    changes: &Changes<'_>,
+    held: &Cell<Option<Retrying>>,
+) -> End<'x> {
+    let shard = x.shard;
+    let tables = &*x.active.tables;
+    let row = tables.cluster(cluster);
+    let rule = &choice.route.retry;
+    // The route's timeout does not cover an injected delay (SEMANTICS 2.13).
+    let begun = shard.now();
+    let deadline = choice
+        .route
+        .timeout_ms
+        .map_or(Mono::NEVER, |ms| begun.plus_ms(ms));
+    let mut state = RetryState::default();
+    let mut tried = Tried::default();
+    loop {
+        record.tries += 1;
+        let now = shard.now();
+        let random = shard.random();
+        let picked =
+            shard
+                .balancer
+                .borrow_mut()
+                .pick(tables, cluster, now, random, &tried, destined.only);
+        let pick = match picked {
+            Ok(pick) => pick,
+            Err(reason) => return End::of(reason),
+        };
+        let at = pick.endpoint;
+        let endpoint = &row.endpoints[at];
+        tried.push(endpoint.address);
+        record.endpoint = Some(at);
+        record.upstream = Some(endpoint.address);
+        if x.shard.is_own(endpoint.link.address()) {
+            shard
+                .balancer
+                .borrow_mut()
+                .finish(pick, Verdict::Neutral, now);
+            return End::of(Reason::Loop);
+        }
+        let way = Way {
+            link: endpoint.link,
+            sni: &row.sni,
+            pool: x.active.pool(cluster, at),
+            endpoint: Some((cluster, at)),
+            connect_timeout_ms: row.policy.connect_timeout_ms,
+            exchanges_max: row.policy.limits.requests_per_connection_max,
+            fresh: state.raced(),
+        };
+        let try_deadline = match rule.per_try_timeout_ms {
+            0 => Mono::NEVER,
+            ms => now.plus_ms(ms),
+        };
+        let idempotent = retry::is_idempotent(x.request.method());
+        let mut backoff = 0;
+        let mut next_state = state;
+        let end = attempt::attempt(
+            x,
+            &way,
+            changes,
+            &mut moving.body,
+            moving.response,
+            moving.response_body,
+            record,
+            moving.sleep.as_mut(),
+            deadline,
+            try_deadline,
+            |status| {
+                let outcome = TryOutcome::Answer {
+                    status,
+                    grpc_status: None,
+                };
+                let facts = TryFacts {
+                    idempotent,
+                    sent: true,
+                    // Asked only when the whole body was sent; what was kept of it is whole then
+                    // or was given up.
+                    replayable: true,
+                    response_begun: false,
+                    remaining_ms: remaining_ms(deadline, shard.now()),
+                    retry_non_idempotent: tables.mesh.retry_non_idempotent,
+                };
+                match next_state.next(rule, outcome, &facts, shard.random()) {
+                    // Without a place in the budget the answer stands as it came.
+                    Next::Retry { backoff_ms } if may_retry(x, cluster, held) => {
+                        backoff = backoff_ms;
+                        true
+                    }
+                    Next::Retry { .. } | Next::GiveUp => false,
+                }
+            },
+        )
+        .await;
+        let verdict = match &end {
+            TryEnd::Finished(_, verdict) | TryEnd::Hopeless(_, verdict) => *verdict,
+            TryEnd::Unwanted(status) => Verdict::Answer(*status),
+            TryEnd::Failed(..) => Verdict::LocalFailure,
+            TryEnd::ClientGone => Verdict::Neutral,
+        };
+        shard
+            .balancer
+            .borrow_mut()
+            .finish(pick, verdict, shard.now());
+        let (outcome, reason) = match end {
+            TryEnd::Finished(after, _) => return End::Done(after),
+            TryEnd::Hopeless(reason, _) => return End::of(reason),
+            TryEnd::ClientGone => return End::ClientGone,
+            TryEnd::Unwanted(_) if moving.body.is_replayable() => {
+                state = next_state;
+                back_off(x, moving, backoff).await;
+                continue;
+            }
+            TryEnd::Unwanted(_) => return End::of(Reason::BadResponse),
+            TryEnd::Failed(outcome, reason) => (outcome, reason),
+        };
+        let facts = TryFacts {
+            idempotent,
+            sent: outcome != TryOutcome::ConnectFailure,
+            replayable: moving.body.is_replayable(),
+            response_begun: false,
+            remaining_ms: remaining_ms(deadline, shard.now()),
+            retry_non_idempotent: tables.mesh.retry_non_idempotent,
+        };
+        if facts.remaining_ms == Some(0) {
+            return End::of(Reason::Timeout);
+        }
+        match state.next(rule, outcome, &facts, shard.random()) {
+            Next::Retry { backoff_ms } if may_retry(x, cluster, held) => {
+                back_off(x, moving, backoff_ms).await;
+            }
+            Next::Retry { .. } | Next::GiveUp => return End::of(reason),
+        }
+    }
+}
+
+/// Takes a place in the retry budget, after giving back the one of the retry before. False: the
+/// budget is used up.
+fn may_retry(x: &Exchange<'_>, cluster: ClusterIndex, held: &Cell<Option<Retrying>>) -> bool {
+    let mut balancer = x.shard.balancer.borrow_mut();
+    if let Some(over) = held.take() {
+        balancer.retried(over);
+    }
+    let taken = balancer.retry(&x.active.tables, cluster).ok();
+    let may = taken.is_some();
+    held.set(taken);
+    if may {
+        x.shard.meter.borrow_mut().count(Event::Retried);
+    }
+    may
+}
+
+async fn back_off(x: &Exchange<'_>, moving: &mut Moving<'_>, backoff_ms: u64) {
+    if backoff_ms > 0 {
+        moving
+            .sleep
+            .as_mut()
+            .reset(x.shard.now().plus_ms(backoff_ms));
+        moving.sleep.as_mut().await;
+    }
+}
+
+fn remaining_ms(deadline: Mono, now: Mono) -> Option<u64> {
+    (deadline != Mono::NEVER)
+        .then(|| u64::try_from(deadline.since(now).as_millis()).unwrap_or(u64::MAX))
+}
+
+/// To the local app, with a permit.
+async fn inbound<'x>(
+    x: &'x Exchange<'x>,
+    moving: &mut Moving<'_>,
+    record: &mut Record,
+    port: usize,
+) -> End<'x> {
+    let tables = &*x.active.tables;
+    let Some(row) = tables.workload.ports.get(port) else {
+        return End::of(Reason::NoRoute);
+    };
+    record.service = tables.service_by_id(&tables.workload.service);
+    let view = x.view(row.number);
+    match judge(x, Site::Inbound, &view, row.app, record) {
+        Ok(permit) => to_app(x, moving, record, &permit, port, row.app).await,
+        Err(answer) => End::Answer(answer),
+    }
+}
+
+/// The way to the app asks for a permit, and only `policy::check` makes one.
+async fn to_app<'x>(
+    x: &'x Exchange<'x>,
+    moving: &mut Moving<'_>,
+    record: &mut Record,
+    _permit: &Permit,
+    port: usize,
+    app: SocketAddr,
+) -> End<'x> {
+    if x.shard.is_own(app) {
+        return End::of(Reason::Loop);
+    }
+    let way = Way {
+        link: Link::Plain(app),
+        sni: "",
+        pool: x.active.app_pool(port),
+        endpoint: None,
+        connect_timeout_ms: APP_CONNECT_TIMEOUT_MS,
+        exchanges_max: u32::MAX,
+        fresh: false,
+    };
+    once(x, moving, record, &way).await
+}
+
+/// The app is on this host: it accepts at once or not at all.
+const APP_CONNECT_TIMEOUT_MS: u64 = 1_000;
+/// Unknown destinations get Envoy's default.
+const PASSTHROUGH_CONNECT_TIMEOUT_MS: u64 = 10_000;
+
+/// To where the app dialled, as it is.
+async fn passthrough<'x>(
+    x: &'x Exchange<'x>,
+    moving: &mut Moving<'_>,
+    record: &mut Record,
+    address: SocketAddr,
+) -> End<'x> {
+    if x.shard.is_own(address) {
+        return End::of(Reason::Loop);
+    }
+    record.passthrough = true;
+    let way = Way {
+        link: Link::Plain(address),
+        sni: "",
+        pool: None,
+        endpoint: None,
+        connect_timeout_ms: PASSTHROUGH_CONNECT_TIMEOUT_MS,
+        exchanges_max: 1,
+        fresh: false,
+    };
+    once(x, moving, record, &way).await
+}
+
+/// A way without routing rules: no timeout, and no retry but the one for a pooled connection that
+/// the server was just closing.
+async fn once<'x>(
+    x: &'x Exchange<'x>,
+    moving: &mut Moving<'_>,
+    record: &mut Record,
+    way: &Way<'_>,
+) -> End<'x> {
+    const NO_RETRIES: Retry = Retry {
+        attempts: 0,
+        per_try_timeout_ms: 0,
+        on: ringmesh_wire::snapshot::RetryOn {
+            connect_failure: false,
+            refused_stream: false,
+            reset: false,
+            try_timeout: false,
+            server_error: false,
+            gateway_error: false,
+            retriable_4xx: false,
+            statuses: Vec::new(),
+            grpc: Vec::new(),
+        },
+    };
+    let changes = Changes {
+        path: Some(x.path),
+        host: None,
+        request: &[],
+        response: &[],
+    };
+    let mut state = RetryState::default();
+    loop {
+        record.tries += 1;
+        let way = Way {
+            fresh: state.raced(),
+            ..*way
+        };
+        let end = attempt::attempt(
+            x,
+            &way,
+            &changes,
+            &mut moving.body,
+            moving.response,
+            moving.response_body,
+            record,
+            moving.sleep.as_mut(),
+            Mono::NEVER,
+            Mono::NEVER,
+            |_| false,
+        )
+        .await;
+        let (outcome, reason) = match end {
+            TryEnd::Finished(after, _) => return End::Done(after),
+            TryEnd::Hopeless(reason, _) => return End::of(reason),
+            TryEnd::ClientGone => return End::ClientGone,
+            TryEnd::Unwanted(_) => return End::of(Reason::BadResponse),
+            TryEnd::Failed(outcome, reason) => (outcome, reason),
+        };
+        let facts = TryFacts {
+            idempotent: retry::is_idempotent(x.request.method()),
+            sent: outcome != TryOutcome::ConnectFailure,
+            replayable: moving.body.is_replayable(),
+            response_begun: false,
+            remaining_ms: None,
+            retry_non_idempotent: false,
+        };
+        match state.next(&NO_RETRIES, outcome, &facts, x.shard.random()) {
+            Next::Retry { .. } => {}
+            Next::GiveUp => return End::of(reason),
+        }
+    }
+}
+
+/// Asks the policy room.
+fn judge<'x>(
+    x: &'x Exchange<'x>,
+    site: Site,
+    view: &RequestView<'_>,
+    destination: SocketAddr,
+    record: &mut Record,
+) -> Result<Permit, Answer<'x>> {
+    let call = Call {
+        site,
+        peer: &x.flow.peer,
+        request: Some(view),
+        destination,
+    };
+    let tables = &*x.active.tables;
+    let now = x.shard.now();
+    let judged = {
+        let mut quota = quota::OfConnection {
+            cells: &mut x.shard.quota.borrow_mut(),
+            memo: &mut x.quota.borrow_mut(),
+            site,
+        };
+        policy::check(tables, &call, &mut quota, now)
+    };
+    x.shard.tell_quota();
+    let notes = judged
+        .as_ref()
+        .map_or_else(|refusal| refusal.notes, Permit::notes);
+    record.audited = notes.audited;
+    x.shard.count_judged(notes);
+    judged.map_err(|refusal| {
+        record.policy = Some(refusal.policy.into());
+        Answer {
+            status: refusal.status,
+            body: [refusal.body, ""],
+            ..Answer::of(refusal.reason)
+        }
+    })
+}
+
+fn aborted<'x>(with: AbortWith) -> End<'x> {
+    let answer = Answer::of(Reason::FaultAbort);
+    match with {
+        AbortWith::Http(status) => End::Answer(Answer { status, ..answer }),
+        // Told in HTTP/1.1 as the status the mesh itself uses for it.
+        AbortWith::Grpc(code) => End::Answer(Answer {
+            status: crate::tables::of_grpc(code).0,
+            ..answer
+        }),
+    }
+}
+
+async fn redirected<'x>(x: &Exchange<'x>, redirect: &Redirect, record: &mut Record) -> End<'x> {
+    let authority = redirect
+        .authority
+        .as_deref()
+        .unwrap_or(x.request.authority());
+    let scheme = redirect.scheme.as_deref().unwrap_or("http");
+    let path = redirect.uri.as_deref().unwrap_or(x.path);
+    let query = x
+        .request
+        .query()
+        .map(|query| format!("?{query}"))
+        .unwrap_or_default();
+    let location = format!("{scheme}://{authority}{path}{query}");
+    let keep_alive = x.request.keep_alive() && x.request.framing().is_empty();
+    let answer = Answer {
+        status: redirect.status,
+        keep_alive,
+        head_only: x.request.method() == "HEAD",
+        fields: &[("location", &location)],
+        ..Answer::of(Reason::None)
+    };
+    End::Done(answer::send(&x.shard.ring, x.downstream, &answer, record).await)
+}
+
+/// The layers of header changes that there are, most specific first.
+fn layers<'a>(
+    storage: &'a mut [Edits<'a>; 2],
+    ops: [Option<&'a ringmesh_wire::snapshot::HeaderOps>; 2],
+    half: impl Fn(&'a ringmesh_wire::snapshot::HeaderOps) -> Edits<'a>,
+) -> &'a [Edits<'a>] {
+    let mut count = 0;
+    for ops in ops.into_iter().flatten() {
+        storage[count] = half(ops);
+        count += 1;
+    }
+    &storage[..count]
+}
+
+fn closing(answer: Answer<'_>) -> Answer<'_> {
+    Answer {
+        keep_alive: false,
+        ..answer
+    }
+}

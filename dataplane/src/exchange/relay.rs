@@ -1,0 +1,243 @@
+//! An opaque connection: pick an endpoint (or the app), then bytes both ways. One `Outcome` each.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use super::flow::{Direction, Flow};
+use super::note::{self, Names};
+use super::record::Record;
+use super::state::{Active, ShardState};
+use crate::balance::{Tried, Verdict};
+use crate::opaque;
+use crate::policy::{self, Call};
+use crate::reason::Reason;
+use crate::ring::{ByteStream, Chunk};
+use crate::route;
+use crate::tables::{Destined, Link, Site, TcpTarget};
+use crate::telemetry::Event;
+use crate::tls::Inner;
+use crate::upstream::{Dial, Stream, connect};
+
+/// Connecting is tried at this many endpoints: nothing was sent, so nothing can happen twice.
+const TRIES_MAX: u32 = 3;
+/// Where no cluster says otherwise, milliseconds.
+const CONNECT_TIMEOUT_MS: u64 = 10_000;
+
+/// Carries a connection of the local app. Where it goes is resolved here and now: what was known
+/// before the first bytes came may be of an older configuration.
+pub async fn outbound(shard: &Rc<ShardState>, flow: &Flow, downstream: &Stream, first: Chunk) {
+    let mut record = Record::new(shard.now());
+    let (connected, names) = match shard.active() {
+        None => (Err(Reason::NoConfig), None),
+        Some(active) => {
+            let connected = to_target(shard, &active, flow, &mut record).await;
+            let names = Names::of(&active.tables, flow, &record);
+            (connected, Some(names))
+        }
+    };
+    carry(shard, flow, downstream, connected, first, record, names).await;
+}
+
+/// Carries a connection to the local app.
+pub async fn inbound(shard: &Rc<ShardState>, flow: &Flow, downstream: &Stream, first: Chunk) {
+    let mut record = Record::new(shard.now());
+    let (connected, names) = match shard.active() {
+        None => (Err(Reason::NoConfig), None),
+        Some(active) => {
+            let connected = to_app(shard, &active, flow, &mut record).await;
+            let names = Names::of(&active.tables, flow, &record);
+            (connected, Some(names))
+        }
+    };
+    carry(shard, flow, downstream, connected, first, record, names).await;
+}
+
+async fn to_target(
+    shard: &Rc<ShardState>,
+    active: &Active,
+    flow: &Flow,
+    record: &mut Record,
+) -> Result<Stream, Reason> {
+    match active.tables.resolve_tcp(flow.original_dst) {
+        TcpTarget::Known(destined) => to_cluster(shard, active, flow, &destined, record).await,
+        TcpTarget::Passthrough(address) => {
+            record.upstream = Some(address);
+            dial(shard, Link::Plain(address), "", CONNECT_TIMEOUT_MS, |_| {
+                true
+            })
+            .await
+        }
+        TcpTarget::Unknown => Err(Reason::UnknownDestination),
+    }
+}
+
+/// Both ways until both are over. `names` stands for the tables, which a connection that lives for
+/// days must not keep.
+async fn carry(
+    shard: &Rc<ShardState>,
+    flow: &Flow,
+    downstream: &Stream,
+    connected: Result<Stream, Reason>,
+    first: Chunk,
+    mut record: Record,
+    names: Option<Names>,
+) {
+    let _busy = shard.begin();
+    match connected {
+        Ok(upstream) => {
+            let options = opaque::RelayOptions {
+                idle_timeout_ms: shard.limits.tcp_idle_timeout_ms,
+            };
+            let relayed = opaque::relay(
+                &shard.ring,
+                downstream,
+                &upstream,
+                first,
+                Chunk::empty(),
+                &options,
+            )
+            .await;
+            record.bytes_in = relayed.forth;
+            record.bytes_out = relayed.back;
+            if relayed.idle {
+                record.reason = Reason::IdleTimeout;
+            }
+        }
+        Err(reason) => {
+            record.reason = reason;
+            downstream.reset();
+        }
+    }
+    note::opaque(shard, flow, &record, names.as_ref());
+}
+
+async fn to_cluster(
+    shard: &Rc<ShardState>,
+    active: &Active,
+    flow: &Flow,
+    destined: &Destined,
+    record: &mut Record,
+) -> Result<Stream, Reason> {
+    let tables = &*active.tables;
+    let cluster = route::choose_tcp(tables, destined, shard.random())?.cluster;
+    let row = tables.cluster(cluster);
+    record.cluster = Some(cluster);
+    record.service = Some(row.service);
+    let site = Site::Outbound(row.service);
+    if tables.policy(site).is_some() {
+        let _permit = judge(shard, active, flow, site, flow.local, record)?;
+    }
+    let mut tried = Tried::default();
+    loop {
+        record.tries += 1;
+        let now = shard.now();
+        let random = shard.random();
+        let pick = shard.balancer.borrow_mut().pick(
+            tables,
+            cluster,
+            now,
+            random,
+            &tried,
+            destined.only,
+        )?;
+        let at = pick.endpoint;
+        let endpoint = &row.endpoints[at];
+        tried.push(endpoint.address);
+        record.endpoint = Some(at);
+        record.upstream = Some(endpoint.address);
+        let may_be = |shown: &_| tables.server_may_be(cluster, endpoint, shown);
+        let timeout_ms = row.policy.connect_timeout_ms;
+        let connected = dial(shard, endpoint.link, &row.sni, timeout_ms, may_be).await;
+        let verdict = match &connected {
+            Ok(_) => Verdict::Answer(200),
+            Err(_) => Verdict::LocalFailure,
+        };
+        shard
+            .balancer
+            .borrow_mut()
+            .finish(pick, verdict, shard.now());
+        match connected {
+            Err(_) if record.tries < TRIES_MAX && destined.only.is_none() => {}
+            connected => return connected,
+        }
+    }
+}
+
+async fn to_app(
+    shard: &Rc<ShardState>,
+    active: &Active,
+    flow: &Flow,
+    record: &mut Record,
+) -> Result<Stream, Reason> {
+    let tables = &*active.tables;
+    let Direction::Inbound { port } = flow.direction else {
+        return Err(Reason::NoRoute);
+    };
+    let row = tables.workload.ports.get(port).ok_or(Reason::NoRoute)?;
+    record.service = tables.service_by_id(&tables.workload.service);
+    let permit = judge(shard, active, flow, Site::Inbound, row.app, record)?;
+    record.upstream = Some(row.app);
+    dial_app(shard, row.app, &permit).await
+}
+
+/// The way to the app asks for a permit, and only `policy::check` makes one.
+async fn dial_app(
+    shard: &ShardState,
+    app: SocketAddr,
+    _permit: &policy::Permit,
+) -> Result<Stream, Reason> {
+    dial(shard, Link::Plain(app), "", CONNECT_TIMEOUT_MS, |_| true).await
+}
+
+fn judge(
+    shard: &Rc<ShardState>,
+    active: &Active,
+    flow: &Flow,
+    site: Site,
+    destination: SocketAddr,
+    record: &mut Record,
+) -> Result<policy::Permit, Reason> {
+    let call = Call {
+        site,
+        peer: &flow.peer,
+        request: None,
+        destination,
+    };
+    let mut quota = shard.quota.borrow_mut();
+    let judged = policy::check(&active.tables, &call, &mut *quota, shard.now());
+    drop(quota);
+    shard.tell_quota();
+    let notes = judged
+        .as_ref()
+        .map_or_else(|refusal| refusal.notes, policy::Permit::notes);
+    record.audited = notes.audited;
+    shard.count_judged(notes);
+    judged.map_err(|refusal| {
+        record.policy = Some(refusal.policy.into());
+        refusal.reason
+    })
+}
+
+async fn dial(
+    shard: &ShardState,
+    link: Link,
+    sni: &str,
+    timeout_ms: u64,
+    may_be: impl Fn(&ringmesh_wire::SpiffeId) -> bool,
+) -> Result<Stream, Reason> {
+    if shard.is_own(link.address()) {
+        return Err(Reason::Loop);
+    }
+    let dial = Dial {
+        link,
+        sni,
+        alpn: Inner::Tcp,
+        material: shard.material(),
+        deadline: shard.now().plus_ms(timeout_ms),
+    };
+    let connected = connect(&shard.ring, dial, may_be).await;
+    if connected.is_ok() {
+        shard.meter.borrow_mut().count(Event::UpstreamOpened);
+    }
+    connected.map_err(|fault| fault.reason)
+}

@@ -1,0 +1,109 @@
+//! An answer's way to the client: head and first body bytes in one submission, the rest as it comes.
+
+use std::pin::pin;
+
+use super::body::{BodyEnd, BodySink, BodySource};
+use super::head_out::HeadOut;
+use crate::http1::{BodyDecoder, Response, ResponsePlan};
+use crate::ring::{ByteStream, Chunk, Ring};
+use crate::upstream::Stream;
+use crate::wait;
+
+/// What it takes.
+#[derive(Debug)]
+pub(super) struct Respond<'r> {
+    pub(super) ring: &'r Ring,
+    pub(super) upstream: &'r Stream,
+    pub(super) downstream: &'r Stream,
+    pub(super) plan: &'r ResponsePlan<'r>,
+    pub(super) idle_timeout_ms: u64,
+}
+
+/// Why an answer did not reach its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RespondFault {
+    /// The client does not take it.
+    ClientGone,
+    /// The route's time is over.
+    Timeout,
+    /// Nothing came for too long.
+    Idle,
+    /// The body breaks its framing.
+    BadBody,
+    /// The upstream's connection failed.
+    Broken,
+    /// No buffer was left for the head: nothing was sent.
+    NoRoom,
+}
+
+/// Pieces one body piece may take: size line, payload, end.
+const PIECES_PER_BODY_PIECE: usize = 3;
+
+/// Sends the answer. `pending` are the bytes behind its head; `decoder` is over at a clean end.
+pub(super) async fn respond(
+    to: &Respond<'_>,
+    response: &Response<'_>,
+    pending: &mut Chunk,
+    decoder: &mut BodyDecoder,
+    bytes_out: &mut u64,
+) -> Result<(), RespondFault> {
+    let mut head = HeadOut::new(to.ring);
+    to.plan
+        .put(response, &mut head)
+        .map_err(|_| RespondFault::NoRoom)?;
+    let mut sink = BodySink::new(to.plan.framing_out());
+    let mut source = BodySource::new(to.upstream, pending, decoder, to.plan.framing);
+    source.forget_kept();
+    while head.room() > PIECES_PER_BODY_PIECE {
+        let Some(piece) = source.ready().map_err(|_| RespondFault::BadBody)? else {
+            break;
+        };
+        sink.piece_into(piece, &mut head)
+            .map_err(|_| RespondFault::NoRoom)?;
+    }
+    if source.is_over() {
+        sink.end_into(source.trailers(), &mut head)
+            .map_err(|_| RespondFault::NoRoom)?;
+    }
+    *bytes_out = source.bytes;
+    to.downstream
+        .send(head.finish())
+        .await
+        .map_err(|_| RespondFault::ClientGone)?;
+    if source.is_over() {
+        return Ok(());
+    }
+    let first_idle = to.ring.now().plus_ms(to.idle_timeout_ms);
+    let mut idle = pin!(to.ring.sleep_until(first_idle));
+    loop {
+        let next = wait::or_timeout(source.next(), idle.as_mut()).await;
+        *bytes_out = source.bytes;
+        let piece = match next {
+            Some(Ok(Some(piece))) => piece,
+            Some(Ok(None)) => break,
+            Some(Err(BodyEnd::Fault)) => return Err(RespondFault::BadBody),
+            Some(Err(BodyEnd::Failed)) => return Err(RespondFault::Broken),
+            None => return Err(RespondFault::Idle),
+        };
+        let out = sink
+            .piece(piece, to.ring)
+            .map_err(|_| RespondFault::Broken)?;
+        match wait::or_timeout(to.downstream.send(out), idle.as_mut()).await {
+            Some(Ok(())) => {}
+            Some(Err(_)) => return Err(RespondFault::ClientGone),
+            None => return Err(RespondFault::Idle),
+        }
+        idle.as_mut()
+            .reset(to.ring.now().plus_ms(to.idle_timeout_ms));
+    }
+    if let Some(out) = sink
+        .end(source.trailers(), to.ring)
+        .map_err(|_| RespondFault::Broken)?
+    {
+        to.downstream
+            .send(out)
+            .await
+            .map_err(|_| RespondFault::ClientGone)?;
+    }
+    Ok(())
+}

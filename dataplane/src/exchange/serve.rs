@@ -1,0 +1,128 @@
+//! A downstream HTTP/1.1 connection: one exchange after the other until one side has enough.
+
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+
+use super::flow::Flow;
+use super::head_in::{HeadBytes, HeadRead, HeadReader};
+use super::pipeline::{self, After, Tools};
+use super::record::Record;
+use super::state::ShardState;
+use super::{answer, note};
+use crate::http1::{Answer, RequestHead};
+use crate::reason::Reason;
+use crate::ring::{ByteStream, Chunk, Sleep};
+use crate::upstream::Stream;
+use crate::wait;
+
+/// How long a closing connection still takes bytes that it throws away, milliseconds: closing with
+/// unread bytes makes the kernel send a reset, which can destroy the answer on its way.
+const LINGER_MS: u64 = 1_000;
+/// Bytes it throws away at most.
+const LINGER_BYTES_MAX: usize = 1024 * 1024;
+
+/// Serves a connection whose first bytes may already be here.
+pub async fn serve(shard: &Rc<ShardState>, flow: &Flow, stream: &Stream, first: Chunk) {
+    let mut reader = HeadReader::new(first);
+    let mut parser = RequestHead::new();
+    let mut tools = Tools::default();
+    let now = shard.now();
+    let mut idle = pin!(
+        shard
+            .ring
+            .sleep_until(now.plus_ms(shard.limits.keep_alive_timeout_ms))
+    );
+    let mut deadline = pin!(
+        shard
+            .ring
+            .sleep_until(now.plus_ms(shard.limits.idle_timeout_ms))
+    );
+    loop {
+        let bytes = match next_head(shard, stream, &mut reader, &mut parser, idle.as_mut()).await {
+            NextHead::Head(bytes) => bytes,
+            NextHead::Quiet => return,
+            NextHead::Refuse(answer) => {
+                refuse(shard, flow, stream, &answer).await;
+                return;
+            }
+        };
+        let request = parser.view(&bytes);
+        let pending = &mut reader.pending;
+        let after = pipeline::run(
+            shard,
+            flow,
+            stream,
+            request,
+            pending,
+            &mut tools,
+            deadline.as_mut(),
+        );
+        match after.await {
+            After::KeepAlive if !shard.draining.get() => {}
+            After::KeepAlive | After::Close => {
+                linger(shard, stream).await;
+                return;
+            }
+            After::Reset => {
+                stream.reset();
+                return;
+            }
+        }
+    }
+}
+
+enum NextHead {
+    Head(HeadBytes),
+    /// The connection ended where it may.
+    Quiet,
+    Refuse(Answer<'static>),
+}
+
+async fn next_head(
+    shard: &ShardState,
+    stream: &Stream,
+    reader: &mut HeadReader,
+    parser: &mut RequestHead,
+    mut idle: Pin<&mut Sleep>,
+) -> NextHead {
+    if !reader.has_begun() {
+        idle.reset(shard.now().plus_ms(shard.limits.keep_alive_timeout_ms));
+        match wait::or_timeout(stream.recv(), idle.as_mut()).await {
+            Some(Ok(chunk)) if !chunk.is_empty() => reader.pending = chunk,
+            Some(Ok(_) | Err(_)) | None => return NextHead::Quiet,
+        }
+    }
+    idle.reset(shard.now().plus_ms(shard.limits.head_timeout_ms));
+    match wait::or_timeout(reader.read(parser, stream), idle).await {
+        Some(HeadRead::Head(bytes)) => NextHead::Head(bytes),
+        Some(HeadRead::Refuse(refusal)) => NextHead::Refuse(Answer::refusal(&refusal)),
+        Some(HeadRead::End { begun: true }) => NextHead::Refuse(Answer::of(Reason::BadRequest)),
+        Some(HeadRead::End { begun: false } | HeadRead::Failed { .. }) => NextHead::Quiet,
+        None => NextHead::Refuse(Answer::of(Reason::HeadTimeout)),
+    }
+}
+
+/// Answers a head that never became a request. It is an exchange too: it is counted and logged.
+async fn refuse(shard: &Rc<ShardState>, flow: &Flow, stream: &Stream, answer: &Answer<'static>) {
+    let mut record = Record::new(shard.now());
+    let after = answer::send(&shard.ring, stream, answer, &mut record).await;
+    note::headless(shard, flow, &record);
+    if after != After::Reset {
+        linger(shard, stream).await;
+    }
+}
+
+/// Ends our direction and takes what the client still sends, within bounds.
+async fn linger(shard: &ShardState, stream: &Stream) {
+    if stream.flush().await.is_err() || stream.shutdown_write().await.is_err() {
+        return;
+    }
+    let mut end = pin!(shard.ring.sleep_until(shard.now().plus_ms(LINGER_MS)));
+    let mut left = LINGER_BYTES_MAX;
+    while let Some(Ok(chunk)) = wait::or_timeout(stream.recv(), end.as_mut()).await {
+        if chunk.is_empty() || chunk.len() >= left {
+            return;
+        }
+        left -= chunk.len();
+    }
+}

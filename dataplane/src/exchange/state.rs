@@ -1,0 +1,358 @@
+//! What one shard owns: configuration in force, pools, balancer, quota cells, counters.
+//!
+//! One `ShardState` per thread behind an `Rc`; every exchange on the shard borrows from it for the
+//! length of a plain call, never across an await. An exchange keeps the [`Active`] it began with,
+//! so a swap never changes the rules under a request.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::balance::Balancer;
+use crate::policy::Notes;
+use crate::policy::quota::QuotaCells;
+use crate::ring::Ring;
+use crate::shard::{FromShard, Outbox};
+use crate::tables::{ClusterIndex, ClusterRow, Link, Tables};
+use crate::telemetry::{Event, LogBuf, Meter, Outcome};
+use crate::time::Mono;
+use crate::tls::TlsMaterial;
+use crate::upstream::{PoolId, PoolKey, Pools};
+use crate::worker::WorkerPlan;
+
+/// Bounds of one shard's downstream side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnLimits {
+    /// Connections at once; above, a new one is answered 503 and closed.
+    pub conns_max: u32,
+    /// From the first byte of a head to its last, milliseconds (slowloris).
+    pub head_timeout_ms: u64,
+    /// Between two requests on a connection, milliseconds.
+    pub keep_alive_timeout_ms: u64,
+    /// Without a byte in either direction inside an exchange, milliseconds.
+    pub idle_timeout_ms: u64,
+    /// Without a byte in either direction of an opaque connection, milliseconds.
+    pub tcp_idle_timeout_ms: u64,
+    /// For the handshake on the mesh port, milliseconds.
+    pub handshake_timeout_ms: u64,
+}
+
+impl Default for ConnLimits {
+    fn default() -> Self {
+        Self {
+            // A tenth of the ring's task table is left for everything else.
+            conns_max: 58_000,
+            // HAProxy recommends 10 s; slower clients are attacks or broken.
+            head_timeout_ms: 10_000,
+            // Envoy 1 h, nginx 75 s: long enough for pooled clients, short enough to free memory.
+            keep_alive_timeout_ms: 600_000,
+            // Envoy's stream idle timeout.
+            idle_timeout_ms: 300_000,
+            // Envoy's and Istio's tcp idle timeout.
+            tcp_idle_timeout_ms: 3_600_000,
+            handshake_timeout_ms: 5_000,
+        }
+    }
+}
+
+/// One configuration in force, with this shard's pools for it.
+#[derive(Debug)]
+pub struct Active {
+    /// The tables, shared with the other shards and never changed.
+    pub tables: Arc<Tables>,
+    /// Pools by cluster and endpoint.
+    endpoints: Box<[Box<[PoolId]>]>,
+    /// Pools of the local app, by workload port.
+    apps: Box<[PoolId]>,
+}
+
+impl Active {
+    /// The pool of an endpoint of a cluster.
+    #[must_use]
+    pub fn pool(&self, cluster: ClusterIndex, endpoint: usize) -> Option<PoolId> {
+        self.endpoints.get(cluster.at())?.get(endpoint).copied()
+    }
+
+    /// The pool of the local app's port, by its place in the workload's ports.
+    #[must_use]
+    pub fn app_pool(&self, port: usize) -> Option<PoolId> {
+        self.apps.get(port).copied()
+    }
+}
+
+/// Everything one shard owns.
+#[derive(Debug)]
+pub struct ShardState {
+    /// Its ring.
+    pub ring: Ring,
+    /// Bounds.
+    pub limits: ConnLimits,
+    /// Endpoint choice and breakers.
+    pub balancer: RefCell<Balancer>,
+    /// Idle upstream connections.
+    pub pools: RefCell<Pools>,
+    /// Quota units.
+    pub quota: RefCell<QuotaCells>,
+    /// Counters and histograms.
+    pub meter: RefCell<Meter>,
+    /// Access log lines not yet handed to the agent; `None`: no access log.
+    pub log: RefCell<Option<LogBuf>>,
+    /// Emptied log buffers; as many circulate as the agent hands out, so a slow disk ends in
+    /// dropped and counted lines, not in growth.
+    spares: RefCell<Vec<Vec<u8>>>,
+    /// To the agent.
+    outbox: Outbox<FromShard>,
+    /// Downstream connections now.
+    pub conns: Cell<u32>,
+    /// Exchanges and relays under way.
+    busy: Rc<Cell<u32>>,
+    /// No new requests: answers say `connection: close`.
+    pub draining: Cell<bool>,
+    /// Addresses this sidecar listens on: never dialled (SEMANTICS 6.5).
+    pub own_addresses: RefCell<Vec<std::net::SocketAddr>>,
+    active: RefCell<Option<Rc<Active>>>,
+    material: RefCell<Option<Arc<TlsMaterial>>>,
+    random: RefCell<fastrand::Rng>,
+    /// Wall clock at `Mono(0)`, microseconds since 1970.
+    unix_us_at_zero: u64,
+    sweeping: Cell<bool>,
+}
+
+/// One exchange in the count.
+#[derive(Debug)]
+pub struct Busy(Rc<Cell<u32>>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
+/// An access-log buffer this full is handed over without being asked for, percent.
+const LOG_HAND_OVER_PERCENT: usize = 50;
+/// How often idle upstream connections are looked at while there are any.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// An upstream connection idle for longer is closed: below the keep-alive of most servers.
+const UPSTREAM_IDLE_MAX: Duration = Duration::from_secs(60);
+
+impl ShardState {
+    /// A shard without configuration.
+    #[must_use]
+    pub fn new(
+        ring: Ring,
+        outbox: Outbox<FromShard>,
+        plan: &WorkerPlan,
+        log: Option<LogBuf>,
+    ) -> Self {
+        let unix_us_at_zero = plan.unix_us.saturating_sub(ring.now().0 / 1_000);
+        Self {
+            ring,
+            outbox,
+            limits: plan.limits,
+            balancer: RefCell::new(Balancer::new(plan.share)),
+            pools: RefCell::default(),
+            quota: RefCell::new(QuotaCells::new(plan.quota_home, plan.seed)),
+            meter: RefCell::default(),
+            log: RefCell::new(log),
+            spares: RefCell::default(),
+            conns: Cell::new(0),
+            busy: Rc::default(),
+            draining: Cell::new(false),
+            own_addresses: RefCell::default(),
+            active: RefCell::default(),
+            material: RefCell::default(),
+            random: RefCell::new(fastrand::Rng::with_seed(plan.seed)),
+            unix_us_at_zero,
+            sweeping: Cell::new(false),
+        }
+    }
+
+    /// Counts an exchange and writes its access-log line.
+    pub fn note(&self, outcome: &Outcome<'_>) {
+        let mut meter = self.meter.borrow_mut();
+        meter.record(outcome);
+        let mut log = self.log.borrow_mut();
+        let Some(lines) = &mut *log else { return };
+        if !lines.push(outcome) {
+            meter.count(Event::LogDropped);
+        }
+        if lines.fill_percent() >= LOG_HAND_OVER_PERCENT {
+            drop((meter, log));
+            self.hand_over_log();
+        }
+    }
+
+    /// Counts what a judgement noticed on its way.
+    pub fn count_judged(&self, notes: Notes) {
+        if notes == Notes::default() {
+            return;
+        }
+        let mut meter = self.meter.borrow_mut();
+        for _ in 0..notes.expression_errors {
+            meter.count(Event::ExpressionError);
+        }
+        if notes.audited {
+            meter.count(Event::Audited);
+        }
+    }
+
+    /// Hands the access-log lines to the agent, if there is an empty buffer to go on with.
+    pub fn hand_over_log(&self) {
+        let mut log = self.log.borrow_mut();
+        if let Some(log) = &mut *log
+            && !log.is_empty()
+            && let Some(spare) = self.spares.borrow_mut().pop()
+        {
+            self.tell(FromShard::Log(log.take(spare)));
+        }
+    }
+
+    /// Takes an emptied log buffer.
+    pub fn take_spare(&self, buffer: Vec<u8>) {
+        self.spares.borrow_mut().push(buffer);
+    }
+
+    /// Leaves a message for the agent.
+    pub fn tell(&self, message: FromShard) {
+        if !self.outbox.send(message) {
+            // The agent asks for everything again or does not live any more.
+            tracing::warn!("the agent does not take its messages");
+        }
+    }
+
+    /// Sends what the quota cells have for the authority.
+    pub fn tell_quota(&self) {
+        let mut quota = self.quota.borrow_mut();
+        while let Some(message) = quota.poll() {
+            self.tell(FromShard::Quota(message));
+        }
+    }
+
+    /// Counts an exchange as under way until the value is dropped.
+    #[must_use]
+    pub fn begin(&self) -> Busy {
+        self.busy.set(self.busy.get() + 1);
+        Busy(Rc::clone(&self.busy))
+    }
+
+    /// Exchanges and relays under way.
+    #[must_use]
+    pub fn busy(&self) -> u32 {
+        self.busy.get()
+    }
+
+    /// Wall clock, microseconds since 1970. Steps of the system clock after the start are not
+    /// followed: order within one log matters more.
+    #[must_use]
+    pub fn unix_us(&self, at: Mono) -> u64 {
+        self.unix_us_at_zero + at.0 / 1_000
+    }
+
+    /// Whether an address is one this sidecar listens on, however it is written.
+    #[must_use]
+    pub fn is_own(&self, address: std::net::SocketAddr) -> bool {
+        self.own_addresses.borrow().iter().any(|own| {
+            own.port() == address.port()
+                && (own.ip() == address.ip()
+                    || (own.ip().is_unspecified() && address.ip().is_loopback()))
+        })
+    }
+
+    /// The clock, as read at the beginning of this turn of the ring.
+    #[must_use]
+    pub fn now(&self) -> Mono {
+        self.ring.now()
+    }
+
+    /// 64 fresh random bits.
+    #[must_use]
+    pub fn random(&self) -> u64 {
+        self.random.borrow_mut().u64(..)
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn active(&self) -> Option<Rc<Active>> {
+        self.active.borrow().clone()
+    }
+
+    /// Our certificate and whom to trust.
+    #[must_use]
+    pub fn material(&self) -> Option<Arc<TlsMaterial>> {
+        self.material.borrow().clone()
+    }
+
+    /// New certificates. Connections made before keep theirs.
+    pub fn set_material(&self, material: Arc<TlsMaterial>) {
+        *self.material.borrow_mut() = Some(material);
+    }
+
+    /// Puts new tables in force, between two requests. Returns the old ones, to be dropped where
+    /// that may take its time.
+    pub fn swap(&self, tables: Arc<Tables>) -> Option<Rc<Active>> {
+        self.balancer.borrow_mut().swap(&tables);
+        let mut pools = self.pools.borrow_mut();
+        let pool_of = |pools: &mut Pools, row: &ClusterRow, link: Link| {
+            let sni = match link {
+                Link::Mesh(_) => row.sni.clone(),
+                Link::Plain(_) => Box::from(""),
+            };
+            pools.id_of(&PoolKey { link, sni })
+        };
+        let endpoints: Box<[Box<[PoolId]>]> = tables
+            .clusters()
+            .iter()
+            .map(|row| {
+                row.endpoints
+                    .iter()
+                    .map(|e| pool_of(&mut pools, row, e.link))
+                    .collect()
+            })
+            .collect();
+        let apps: Box<[PoolId]> = tables
+            .workload
+            .ports
+            .iter()
+            .map(|port| {
+                pools.id_of(&PoolKey {
+                    link: Link::Plain(port.app),
+                    sni: Box::from(""),
+                })
+            })
+            .collect();
+        let named: std::collections::HashSet<PoolId> =
+            endpoints.iter().flatten().chain(&apps).copied().collect();
+        pools.retain(|id| named.contains(&id));
+        drop(pools);
+        self.quota.borrow_mut().swap(&tables, self.now());
+        let active = Rc::new(Active {
+            tables,
+            endpoints,
+            apps,
+        });
+        self.active.borrow_mut().replace(active)
+    }
+
+    /// Sees to it that idle upstream connections are looked at from time to time, and no longer
+    /// than there are any: a quiet shard has no timers.
+    pub fn sweep_while_idle(self: &Rc<Self>) {
+        if self.sweeping.replace(true) {
+            return;
+        }
+        let state = Rc::clone(self);
+        let started = self.ring.spawn(async move {
+            while state.pools.borrow().idle() > 0 {
+                state.ring.sleep_until(state.now() + SWEEP_EVERY).await;
+                state
+                    .pools
+                    .borrow_mut()
+                    .sweep(state.now(), UPSTREAM_IDLE_MAX);
+            }
+            state.sweeping.set(false);
+        });
+        if !started {
+            self.sweeping.set(false);
+        }
+    }
+}

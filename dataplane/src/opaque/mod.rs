@@ -1,0 +1,9 @@
+//! Opaque bytes both ways, between any two streams.
+//!
+//! Owns nothing but the loop: half-closes stay half-closes, a reset is passed on as a reset, bytes
+//! are counted, silence is bounded. What lies between the two sides at any moment is one chunk per
+//! direction plus what a socket may queue.
+
+mod relay;
+
+pub use relay::{RelayOptions, Relayed, relay};

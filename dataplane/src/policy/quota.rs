@@ -1,0 +1,321 @@
+//! The quota step: dimensions evaluated, charged to this shard's cells.
+//!
+//! The counting itself is `ringmesh_quota::Cells`; this file knows expressions and tables, that one
+//! knows units and leases.
+
+use std::borrow::Cow;
+
+use ringmesh_quota::{CellState, Cells, FromCells, Home, Memo, ToCells, Verdict};
+
+use super::attributes::{Attributes, Val};
+use super::check::{Notes, QuotaStep};
+use super::expr;
+use crate::tables::{Generation, QuotaIndex, QuotaRow, Site, Tables};
+use crate::time::Mono;
+
+/// Dimensions of one rule; the wire format allows no more.
+const DIMENSIONS_MAX: usize = ringmesh_wire::limits::LEASE_DIMENSIONS_MAX;
+
+/// This shard's units of every quota.
+#[derive(Debug)]
+pub struct QuotaCells {
+    cells: Cells,
+    installed: Option<Generation>,
+}
+
+impl QuotaCells {
+    /// Without rules. `seed` is random per process.
+    #[must_use]
+    pub fn new(home: Home, seed: u64) -> Self {
+        Self {
+            cells: Cells::new(home, seed),
+            installed: None,
+        }
+    }
+
+    /// Takes new tables into force; counts of unchanged rules stay.
+    pub fn swap(&mut self, tables: &Tables, now: Mono) {
+        let rules = tables.quotas().iter().map(|row| &row.rule);
+        self.cells
+            .install(rules, tables.mesh.on_quota_unavailable, now.0);
+        self.installed = Some(tables.generation());
+    }
+
+    /// Takes a message of the agent.
+    pub fn handle(&mut self, message: ToCells, now: Mono) {
+        self.cells.handle(message, now.0);
+    }
+
+    /// Ends leases and gives back what is idle; about ten times a second while there are rules.
+    pub fn tick(&mut self, now: Mono) {
+        self.cells.tick(now.0);
+    }
+
+    /// The next message for the agent.
+    pub fn poll(&mut self) -> Option<FromCells> {
+        self.cells.poll()
+    }
+
+    /// Every bucket, for people.
+    #[must_use]
+    pub fn state(&self) -> Vec<CellState> {
+        self.cells.state()
+    }
+}
+
+impl QuotaStep for QuotaCells {
+    fn charge(
+        &mut self,
+        tables: &Tables,
+        rules: &[QuotaIndex],
+        attributes: &Attributes<'_>,
+        now: Mono,
+        notes: &mut Notes,
+    ) -> Result<(), QuotaIndex> {
+        self.charge_noting(tables, rules, attributes, now, notes, None)
+    }
+}
+
+/// The quota step of one connection: its peer does not change, so rules that look at nothing else
+/// find their cells once.
+#[derive(Debug)]
+pub struct OfConnection<'c> {
+    /// The shard's units.
+    pub cells: &'c mut QuotaCells,
+    /// What this connection found before.
+    pub memo: &'c mut QuotaMemo,
+    /// Where the call is judged.
+    pub site: Site,
+}
+
+/// What a connection found: good for one configuration and one site.
+#[derive(Debug, Default)]
+pub struct QuotaMemo {
+    of: Option<(Generation, Site)>,
+    memo: Memo,
+}
+
+impl QuotaStep for OfConnection<'_> {
+    fn charge(
+        &mut self,
+        tables: &Tables,
+        rules: &[QuotaIndex],
+        attributes: &Attributes<'_>,
+        now: Mono,
+        notes: &mut Notes,
+    ) -> Result<(), QuotaIndex> {
+        let of = (tables.generation(), self.site);
+        let current = self.cells.installed == Some(of.0);
+        if current && self.memo.of == Some(of) {
+            match self.cells.cells.again(&self.memo.memo, now.0) {
+                Some(Verdict::Admit) => return Ok(()),
+                Some(Verdict::Exhausted { rule } | Verdict::Full { rule }) => {
+                    return Err(QuotaIndex::of(rule));
+                }
+                None => {}
+            }
+        }
+        self.memo.of = None;
+        let lasting = current && rules.iter().all(|at| tables.quota(*at).per_peer);
+        let memo = lasting.then_some(&mut self.memo.memo);
+        let charged = self
+            .cells
+            .charge_noting(tables, rules, attributes, now, notes, memo);
+        if lasting && self.memo.memo.is_ready() {
+            self.memo.of = Some(of);
+        }
+        charged
+    }
+}
+
+impl QuotaCells {
+    fn charge_noting(
+        &mut self,
+        tables: &Tables,
+        rules: &[QuotaIndex],
+        attributes: &Attributes<'_>,
+        now: Mono,
+        notes: &mut Notes,
+        memo: Option<&mut Memo>,
+    ) -> Result<(), QuotaIndex> {
+        let errors_before = notes.expression_errors;
+        let mut ask = self.cells.ask();
+        let mut values = [None; DIMENSIONS_MAX];
+        // Values of the charge before this one, which rules of equal dimensions share.
+        let mut valued = None;
+        for at in rules {
+            let row = tables.quota(*at);
+            let alike = valued == Some(row.dimension_set);
+            match evaluate(row, attributes, alike, &mut values) {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(()) => {
+                    notes.expression_errors += 1;
+                    continue;
+                }
+            }
+            if alike {
+                ask.rule_alike(at.at());
+                continue;
+            }
+            valued = Some(row.dimension_set);
+            ask.rule(at.at());
+            for value in values.iter().take(row.dimensions.len()).flatten() {
+                match *value {
+                    Val::Text(text) => match String::from_utf8_lossy(text) {
+                        Cow::Borrowed(text) => ask.value(text),
+                        Cow::Owned(text) => ask.value(&text),
+                    },
+                    Val::Parts(first, separator, second) => {
+                        ask.value_of(format_args!("{first}{}{second}", char::from(separator)))
+                    }
+                    Val::Int(number) | Val::DurationNs(number) => ask.value_of(number),
+                    Val::Double(number) => ask.value_of(number),
+                    Val::Bool(truth) => ask.value_of(truth),
+                    Val::Ip(ip) => ask.value_of(ip),
+                    Val::Map(_) => ask.value(""),
+                };
+            }
+        }
+        let verdict = match memo {
+            // A rule that cannot be evaluated is counted each time, so it has to be met each time.
+            Some(memo) if notes.expression_errors == errors_before => {
+                ask.decide_noting(now.0, memo)
+            }
+            Some(memo) => {
+                memo.clear();
+                ask.decide(now.0)
+            }
+            None => ask.decide(now.0),
+        };
+        match verdict {
+            Verdict::Admit => Ok(()),
+            Verdict::Exhausted { rule } | Verdict::Full { rule } => Err(QuotaIndex::of(rule)),
+        }
+    }
+}
+
+/// Whether the rule's condition holds, and the values of its dimensions unless they are known. An
+/// instance that cannot be built skips its rule (SEMANTICS 4.4).
+fn evaluate<'a>(
+    row: &'a QuotaRow,
+    attributes: &Attributes<'a>,
+    known: bool,
+    values: &mut [Option<Val<'a>>; DIMENSIONS_MAX],
+) -> Result<bool, ()> {
+    if let Some(when) = &row.when
+        && !expr::holds(when, attributes).map_err(|_| ())?
+    {
+        return Ok(false);
+    }
+    if known {
+        return Ok(true);
+    }
+    for (place, (_, program)) in values.iter_mut().zip(&row.dimensions) {
+        *place = Some(
+            expr::value(program, attributes)
+                .map_err(|_| ())?
+                .ok_or(())?,
+        );
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use ringmesh_wire::Expr;
+    use ringmesh_wire::snapshot::{Applies, Limit, QuotaRule, QuotaScope};
+
+    use super::*;
+    use crate::policy::{Call, check};
+    use crate::tables::Site;
+    use crate::tables::testing::{Arena, Draft, peer};
+
+    fn dimension(name: &str, map: &str, label: &str) -> (String, Expr) {
+        let mut arena = Arena::default();
+        let (key, unknown) = (arena.key(map, label), arena.text("unknown"));
+        arena.otherwise(key, unknown);
+        (name.into(), arena.expr())
+    }
+
+    fn rule(name: &str, amount_max: u64, dimensions: Vec<(String, Expr)>) -> QuotaRule {
+        QuotaRule {
+            name: name.into(),
+            when: None,
+            dimensions,
+            charge: 1,
+            limit: Limit {
+                amount_max,
+                window_ms: 1_000,
+            },
+            overrides: Vec::new(),
+            scope: QuotaScope::Dimensions,
+            applies: Applies::Inbound,
+            enforcers: 1,
+            group: 0,
+        }
+    }
+
+    /// Rules with equal dimensions share their values; each still has its own limit and buckets,
+    /// also where another rule stands between them.
+    #[test]
+    fn rules_alike_share_values_and_nothing_else() {
+        let app = || vec![dimension("app", "source.labels", "app")];
+        let version = vec![dimension("version", "source.labels", "version")];
+        let mut draft = Draft::new();
+        draft.quotas = vec![
+            rule("a", 9, app()),
+            rule("b", 8, app()),
+            rule("c", 7, version),
+            rule("d", 2, app()),
+        ];
+        let tables = draft.tables();
+        let sets: Vec<u32> = tables.quotas().iter().map(|q| q.dimension_set).collect();
+        assert_eq!(sets, [0, 0, 1, 0]);
+        assert!(tables.quotas().iter().all(|q| q.per_peer));
+        let home = Home {
+            shard: 0,
+            shards: 1,
+            standalone: true,
+        };
+        let mut cells = QuotaCells::new(home, 7);
+        let now = Mono(1_000_000_000);
+        cells.swap(&tables, now);
+        let mut ask = |name: &str, version: &str| {
+            let peer = peer(name, version);
+            let call = Call {
+                site: Site::Inbound,
+                peer: &peer,
+                request: None,
+                destination: ([127, 0, 0, 1], 8080).into(),
+            };
+            check(&tables, &call, &mut cells, now)
+                .map(drop)
+                .map_err(|refusal| refusal.policy.to_owned())
+        };
+        assert_eq!(ask("x", "v1"), Ok(()));
+        assert_eq!(ask("x", "v2"), Ok(()));
+        assert_eq!(ask("x", "v1"), Err("d".into()));
+        // Another app has buckets of its own.
+        assert_eq!(ask("y", "v1"), Ok(()));
+        let mut seen: Vec<(String, Vec<String>, u64)> = cells
+            .state()
+            .into_iter()
+            .map(|cell| (cell.bucket.rule, cell.bucket.values, cell.busy))
+            .collect();
+        seen.sort();
+        let wanted = [
+            ("a", "x", 2),
+            ("a", "y", 1),
+            ("b", "x", 2),
+            ("b", "y", 1),
+            ("c", "v1", 2),
+            ("c", "v2", 1),
+            ("d", "x", 2),
+            ("d", "y", 1),
+        ];
+        // The refused call left nothing charged anywhere.
+        let wanted = wanted.map(|(rule, value, n)| (rule.to_owned(), vec![value.to_owned()], n));
+        assert_eq!(seen, wanted);
+    }
+}

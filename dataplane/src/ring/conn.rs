@@ -1,0 +1,102 @@
+//! The state of one TCP connection, shared by its [`Socket`](super::Socket) and the operations in
+//! flight on it. The last of them to go closes the descriptor.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::fmt;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use super::core::Core;
+use super::recv::RecvSide;
+use super::send::SendSide;
+
+/// One TCP connection.
+pub(super) struct Conn {
+    /// `None` only while it is being dropped.
+    fd: Option<OwnedFd>,
+    pub(super) core: Rc<Core>,
+    pub(super) recv: RefCell<RecvSide>,
+    pub(super) send: RefCell<SendSide>,
+    /// No socket is left: what arrives is dropped, what was accepted still goes out.
+    pub(super) orphan: Cell<bool>,
+    /// Closing sends a reset.
+    pub(super) reset: Cell<bool>,
+    peer: OnceCell<SocketAddr>,
+}
+
+impl Conn {
+    pub(super) fn new(core: Rc<Core>, fd: OwnedFd) -> Rc<Self> {
+        core.conns.set(core.conns.get() + 1);
+        Rc::new(Self {
+            fd: Some(fd),
+            core,
+            recv: RefCell::default(),
+            send: RefCell::default(),
+            orphan: Cell::new(false),
+            reset: Cell::new(false),
+            peer: OnceCell::new(),
+        })
+    }
+
+    /// The descriptor, for operations that hold this connection until they are done.
+    pub(super) fn raw(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+
+    /// For plain system calls that do not block.
+    pub(super) fn sys(&self) -> SockRef<'_> {
+        SockRef::from(self.fd.as_ref().expect("open until dropped"))
+    }
+
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        if let Some(peer) = self.peer.get() {
+            return Some(*peer);
+        }
+        let peer = self.sys().peer_addr().ok()?.as_socket()?;
+        Some(*self.peer.get_or_init(|| peer))
+    }
+
+    /// From now on closing sends a reset and drops what was not sent.
+    pub(super) fn reset(&self) {
+        if !self.reset.replace(true) {
+            // Fails only on a socket that is gone already.
+            let _ = self.sys().set_linger(Some(Duration::ZERO));
+            self.cancel_send();
+        }
+    }
+
+    /// The socket is dropped: stop receiving, finish sending, close.
+    pub(super) fn orphan(self: &Rc<Self>) {
+        self.orphan.set(true);
+        self.end_recv();
+        self.end_send();
+    }
+}
+
+impl AsFd for Conn {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_ref().expect("open until dropped").as_fd()
+    }
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        self.core.conns.set(self.core.conns.get() - 1);
+        if let Some(fd) = self.fd.take() {
+            self.core.close(fd);
+        }
+    }
+}
+
+impl fmt::Debug for Conn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Conn")
+            .field("fd", &self.fd)
+            .field("orphan", &self.orphan.get())
+            .finish_non_exhaustive()
+    }
+}

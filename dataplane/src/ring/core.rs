@@ -1,0 +1,428 @@
+//! One ring's state, and the turn that drives it.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use crate::time::Mono;
+
+use super::arena::{Arena, Key};
+use super::bell::Bell;
+use super::buf::Buf;
+use super::chunk::Chunk;
+use super::error::RingError;
+use super::groups::{Group, Size};
+use super::in_flight::Op;
+use super::kernel::{Completion, Kernel, Wait};
+use super::loan::Loan;
+use super::plan::{Picked, RingPlan};
+use super::pool::Pool;
+use super::tasks::Tasks;
+use super::wheel::{Tick, Wheel};
+use super::{Park, Turn};
+
+/// Output buffers: an HTTP head with all its additions, or a TLS record.
+const BUF_BYTES: u32 = 16 * 1024;
+/// Completions taken from the queue at a time.
+const BATCH: usize = 256;
+/// Tasks polled in one turn before the kernel gets what they queued.
+const POLLS_PER_TURN: u32 = 1024;
+/// Boxes for sends kept for reuse; more are in flight only in a burst.
+const LOANS_KEPT: usize = 1024;
+const NS_PER_TICK: u64 = 1_000_000;
+
+/// One ring's state. Fields are dropped in order: the kernel's side goes first.
+pub(super) struct Core {
+    pub(super) kernel: Kernel,
+    pub(super) ops: RefCell<Arena<Op>>,
+    tasks: Tasks,
+    wheel: RefCell<Wheel<Due>>,
+    /// Fired timers, between the wheel and their owners.
+    due: RefCell<Vec<Due>>,
+    batch: RefCell<Vec<Completion>>,
+    #[expect(
+        clippy::vec_box,
+        reason = "the kernel points into a loan while its box moves"
+    )]
+    loans: RefCell<Vec<Box<Loan>>>,
+    heads: Group,
+    bulk: Group,
+    bufs: Rc<Pool>,
+    pub(super) bell: Arc<Bell>,
+    /// Times the bell was answered, and who waits for the next.
+    rung: Cell<u64>,
+    rung_wakers: RefCell<Vec<Waker>>,
+    pub(super) conns: Cell<u32>,
+    now: Cell<Mono>,
+    pub(super) plan: RingPlan,
+}
+
+/// What a timer does.
+#[derive(Debug)]
+enum Due {
+    Wake(Waker),
+    /// Give up on a send whose socket is gone.
+    Linger(Key),
+}
+
+impl Core {
+    pub(super) fn new(plan: &RingPlan, bell: Arc<Bell>) -> Result<Rc<Self>, RingError> {
+        let kernel = Kernel::new(plan)?;
+        let heads = Group::new(&kernel, Size::Heads, plan)?;
+        let bulk = Group::new(&kernel, Size::Bulk, plan)?;
+        let bufs = Pool::listed(plan.bufs_max, BUF_BYTES)
+            .map_err(|error| RingError::at("mmap of output buffers", error))?;
+        let now = clock();
+        let core = Rc::new(Self {
+            kernel,
+            ops: RefCell::new(Arena::new()),
+            tasks: Tasks::new(bell.number(), plan.tasks_max),
+            wheel: RefCell::new(Wheel::new(now.0 / NS_PER_TICK)),
+            due: RefCell::new(Vec::new()),
+            batch: RefCell::new(Vec::with_capacity(BATCH)),
+            loans: RefCell::new(Vec::new()),
+            heads,
+            bulk,
+            bufs,
+            bell,
+            rung: Cell::new(0),
+            rung_wakers: RefCell::new(Vec::new()),
+            conns: Cell::new(0),
+            now: Cell::new(now),
+            plan: plan.clone(),
+        });
+        core.probe_recv()?;
+        core.submit_bell();
+        Ok(core)
+    }
+
+    pub(super) fn picked(&self) -> Picked {
+        self.kernel.picked()
+    }
+
+    pub(super) fn now(&self) -> Mono {
+        self.now.get()
+    }
+
+    pub(super) fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    pub(super) fn group(&self, size: Size) -> &Group {
+        match size {
+            Size::Heads => &self.heads,
+            Size::Bulk => &self.bulk,
+        }
+    }
+
+    pub(super) fn buf(&self) -> Option<Buf> {
+        Buf::take(&self.bufs)
+    }
+
+    /// The chunk a receive has filled; empty if it brought nothing.
+    pub(super) fn filled(&self, size: Size, done: Completion) -> Chunk {
+        let Some(block) = done.block() else {
+            return Chunk::empty();
+        };
+        let pool = self.group(size).pool();
+        let block = u32::from(block);
+        pool.adopt(block);
+        Chunk::from_block(Rc::clone(pool), block, done.result.max(0) as u32)
+    }
+
+    pub(super) fn loan(&self) -> Box<Loan> {
+        self.loans.borrow_mut().pop().unwrap_or_else(Loan::new)
+    }
+
+    pub(super) fn take_back(&self, mut loan: Box<Loan>) {
+        loan.unload();
+        let mut loans = self.loans.borrow_mut();
+        if loans.len() < LOANS_KEPT {
+            loans.push(loan);
+        }
+    }
+
+    // Timers.
+
+    pub(super) fn wake_at(&self, at: Mono, waker: Waker) -> Key {
+        let tick = at.0.div_ceil(NS_PER_TICK);
+        self.wheel.borrow_mut().insert(tick, Due::Wake(waker))
+    }
+
+    /// Changes whom a timer wakes; `false` if it has fired.
+    pub(super) fn rewake(&self, timer: Key, waker: &Waker) -> bool {
+        match self.wheel.borrow_mut().get_mut(timer) {
+            Some(Due::Wake(old)) => {
+                old.clone_from(waker);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn forget_timer(&self, timer: Key) {
+        self.wheel.borrow_mut().remove(timer);
+    }
+
+    /// A timer that gives up on a send after the plan's linger time.
+    pub(super) fn linger(&self, send: Key) -> Key {
+        let at = self.now().plus_ms(self.plan.linger_ms);
+        let tick = at.0.div_ceil(NS_PER_TICK);
+        self.wheel.borrow_mut().insert(tick, Due::Linger(send))
+    }
+
+    // The bell.
+
+    pub(super) fn rung(&self) -> u64 {
+        self.rung.get()
+    }
+
+    pub(super) fn wake_when_rung(&self, waker: &Waker) {
+        let mut wakers = self.rung_wakers.borrow_mut();
+        if !wakers.iter().any(|other| other.will_wake(waker)) {
+            wakers.push(waker.clone());
+        }
+    }
+
+    // The turn.
+
+    pub(super) fn turn(&self, park: Park) -> Turn {
+        // Before the sleep: a buffer that a task let go may be all that a paused socket waits for.
+        self.resume(Size::Heads);
+        self.resume(Size::Bulk);
+        self.kernel.turn(self.wait(park));
+        self.now.set(clock());
+        let completions = self.reap();
+        self.fire();
+        let polls = self.tasks.run(POLLS_PER_TURN);
+        Turn {
+            completions,
+            polls,
+            ready: self.tasks.ready().len() as u32,
+        }
+    }
+
+    fn wait(&self, park: Park) -> Wait {
+        let until = match park {
+            Park::No => return Wait::No,
+            _ if self.tasks.ready().len() > 0 => return Wait::No,
+            Park::Free => Mono::NEVER,
+            Park::Until(at) => at,
+        };
+        let until = until.min(self.next_timer());
+        if until == Mono::NEVER {
+            return Wait::Forever;
+        }
+        let span = until.since(clock());
+        if span == Duration::ZERO {
+            Wait::No
+        } else {
+            Wait::AtMost(span)
+        }
+    }
+
+    /// When the wheel wants to be looked at; `NEVER` without timers.
+    pub(super) fn next_timer(&self) -> Mono {
+        let next = self.wheel.borrow().next();
+        next.map_or(Mono::NEVER, |tick: Tick| {
+            Mono(tick.saturating_mul(NS_PER_TICK))
+        })
+    }
+
+    /// Handles all completions posted so far.
+    fn reap(&self) -> u32 {
+        let mut total = 0;
+        loop {
+            let mut batch = self.batch.take();
+            self.kernel.reap(&mut batch, BATCH);
+            let count = batch.len();
+            for done in batch.drain(..) {
+                self.complete(done);
+            }
+            self.batch.replace(batch);
+            total += count as u32;
+            if count < BATCH {
+                return total;
+            }
+        }
+    }
+
+    fn complete(&self, done: Completion) {
+        let Some(key) = super::token::decode(done.user_data) else {
+            return;
+        };
+        let op = if done.more() {
+            self.ops.borrow().get(key).and_then(Op::share)
+        } else {
+            self.ops.borrow_mut().remove(key)
+        };
+        match op {
+            Some(Op::Recv(conn, size)) => conn.received(size, done),
+            Some(Op::Send(conn, loan)) => conn.sent(loan, done.result),
+            Some(Op::Connect(connecting)) => connecting.completed(done.result),
+            Some(Op::Accept(gate)) => gate.accepted(done),
+            Some(Op::Bell) => self.answer_bell(done.more()),
+            None => panic!("a completion for an operation that is not in flight: {done:?}"),
+        }
+    }
+
+    fn answer_bell(&self, more: bool) {
+        if !more {
+            self.submit_bell();
+        }
+        self.bell.answer();
+        self.rung.set(self.rung.get() + 1);
+        let mut wakers = self.rung_wakers.take();
+        for waker in wakers.drain(..) {
+            waker.wake();
+        }
+        self.rung_wakers.replace(wakers);
+        while let Some(mark) = self.bell.next_mark() {
+            self.tasks.ready().wake(mark);
+        }
+        if self.bell.take_overrun() {
+            self.tasks.ready().wake_all();
+        }
+    }
+
+    /// Lets paused sockets receive again, as many as buffers came home.
+    fn resume(&self, size: Size) {
+        let group = self.group(size);
+        let mut resumed = 0;
+        while let Some(conn) = group.resume(resumed) {
+            conn.resume_recv();
+            resumed += 1;
+        }
+    }
+
+    fn fire(&self) {
+        let tick = self.now().0 / NS_PER_TICK;
+        let mut due = self.due.take();
+        self.wheel
+            .borrow_mut()
+            .expire(tick, |fired| due.push(fired));
+        for fired in due.drain(..) {
+            match fired {
+                Due::Wake(waker) => waker.wake(),
+                Due::Linger(send) => {
+                    let conn = match self.ops.borrow().get(send) {
+                        Some(Op::Send(conn, _)) => Rc::clone(conn),
+                        _ => continue,
+                    };
+                    conn.give_up_sending();
+                }
+            }
+        }
+        self.due.replace(due);
+    }
+
+    /// Ends everything: tasks are dropped, operations cancelled and waited for. Without it, what is
+    /// in flight keeps this ring alive (by design: its memory is lent).
+    pub(super) fn close_all(&self) {
+        self.tasks.clear();
+        let patience = clock().plus_ms(CLOSE_PATIENCE_MS);
+        loop {
+            let keys: Vec<Key> = {
+                let ops = self.ops.borrow();
+                let live = (0..ops.slots()).filter_map(|index| ops.key_at(index));
+                live.filter(|key| !matches!(ops.get(*key), Some(Op::Bell)))
+                    .collect()
+            };
+            if keys.is_empty() || clock() > patience {
+                return;
+            }
+            for key in keys {
+                self.cancel(key);
+            }
+            self.turn(Park::Until(clock().plus_ms(10)));
+        }
+    }
+
+    /// Gives memory of unused buffers back to the system. For quiet moments.
+    pub(super) fn trim(&self) {
+        self.bufs.trim();
+        // A block the kernel has filled and we have not reaped looks free.
+        if self.kernel.all_posted_is_reaped() {
+            self.heads.pool().trim();
+            self.bulk.pool().trim();
+        }
+        self.loans.borrow_mut().truncate(8);
+    }
+
+    /// Finds out whether multishot receive and its byte limit are there, by trying: a limited
+    /// receive on a socket whose peer has left ends at once.
+    fn probe_recv(&self) -> Result<(), RingError> {
+        for limit in [true, false] {
+            if self.try_recv_with(limit)? {
+                self.kernel.set_recv_limit(limit);
+                return Ok(());
+            }
+        }
+        Err(RingError::TooOld("multishot receive"))
+    }
+
+    fn try_recv_with(&self, limit: bool) -> Result<bool, RingError> {
+        let socket = dead_socket().map_err(|error| RingError::at("socketpair", error))?;
+        let entry = super::submit::probe_recv(&socket, limit);
+        // SAFETY: no memory is named, nothing will arrive that could fill a block, and `socket` is
+        // closed after the completion below.
+        unsafe { self.kernel.push(entry) };
+        let mut done = Vec::new();
+        for _ in 0..100 {
+            self.kernel.turn(Wait::AtMost(Duration::from_millis(10)));
+            self.kernel.reap(&mut done, BATCH);
+            if let Some(done) = done.first() {
+                return Ok(done.result != -libc::EINVAL);
+            }
+        }
+        Err(RingError::TooOld("multishot receive that ends"))
+    }
+}
+
+/// How long closing waits for cancelled operations.
+const CLOSE_PATIENCE_MS: u64 = 2000;
+
+/// A socket whose peer is closed.
+fn dead_socket() -> std::io::Result<OwnedFd> {
+    let (here, there) = std::os::unix::net::UnixStream::pair()?;
+    drop(there);
+    Ok(here.into())
+}
+
+/// The clock every ring goes by, for threads that speak of time with a shard.
+#[must_use]
+pub fn monotonic() -> Mono {
+    clock()
+}
+
+/// CLOCK_MONOTONIC.
+fn clock() -> Mono {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is writable for the call; the clock always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    Mono(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        // Closes that are still queued must reach the kernel.
+        self.kernel.turn(Wait::No);
+    }
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core")
+            .field("kernel", &self.kernel)
+            .field("tasks", &self.tasks)
+            .field("conns", &self.conns.get())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,149 @@
+//! Sending: one gathered send in flight per connection, detached from whoever asked for it.
+
+use std::future::Future;
+use std::io;
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use super::arena::Key;
+use super::conn::Conn;
+use super::loan::Loan;
+use super::out::Out;
+use super::socket::Socket;
+
+/// What is on its way out.
+#[derive(Debug, Default)]
+pub(super) struct SendSide {
+    in_flight: Option<Key>,
+    /// Errno of a send that failed; none after it is tried.
+    failed: Option<i32>,
+    /// No more will be accepted; the FIN goes after what was.
+    fin: bool,
+    waker: Option<Waker>,
+    /// Timer that gives up on a send whose socket is gone.
+    linger: Option<Key>,
+}
+
+impl SendSide {
+    /// Whether a send may start: an error, or the wait for the one in flight.
+    fn poll_free(&mut self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(errno) = self.failed {
+            return Poll::Ready(Err(io::Error::from_raw_os_error(errno)));
+        }
+        if self.in_flight.is_none() {
+            return Poll::Ready(Ok(()));
+        }
+        match &mut self.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => self.waker = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+}
+
+impl Conn {
+    fn poll_send(self: &Rc<Self>, out: &mut Out, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        let mut side = self.send.borrow_mut();
+        let free = side.poll_free(cx);
+        if !matches!(free, Poll::Ready(Ok(()))) || out.is_empty() {
+            return free;
+        }
+        if side.fin {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let mut loan = self.core.loan();
+        loan.load(std::mem::take(out));
+        side.in_flight = Some(self.core.submit_send(self, loan));
+        Poll::Ready(Ok(()))
+    }
+
+    pub(super) fn poll_flush(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        self.send.borrow_mut().poll_free(cx)
+    }
+
+    /// The send in flight is done, well or badly, or a part of it.
+    pub(super) fn sent(self: &Rc<Self>, mut loan: Box<Loan>, result: i32) {
+        let mut side = self.send.borrow_mut();
+        side.in_flight = None;
+        match result {
+            // MSG_WAITALL makes a short send rare: only a signal or memory pressure causes it.
+            1.. => {
+                if !loan.advance(result as usize) && !self.reset.get() {
+                    side.in_flight = Some(self.core.submit_send(self, loan));
+                    return;
+                }
+            }
+            0 => side.failed = Some(libc::EPIPE),
+            _ => side.failed = Some(-result),
+        }
+        self.core.take_back(loan);
+        if side.fin {
+            self.send_fin();
+        }
+        if let Some(timer) = side.linger.take() {
+            self.core.forget_timer(timer);
+        }
+        let waker = side.waker.take();
+        drop(side);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn shutdown_write(&self) {
+        let mut side = self.send.borrow_mut();
+        if !std::mem::replace(&mut side.fin, true) && side.in_flight.is_none() {
+            self.send_fin();
+        }
+    }
+
+    fn send_fin(&self) {
+        // A plain call: on TCP it does not block, and the ring's own shutdown is always handed to a
+        // worker thread. Fails only if the connection is gone, which receiving tells as well.
+        let _ = self.sys().shutdown(Shutdown::Write);
+    }
+
+    pub(super) fn cancel_send(&self) {
+        if let Some(key) = self.send.borrow().in_flight {
+            self.core.cancel(key);
+        }
+    }
+
+    /// The socket is gone: what was accepted still goes out, for a bounded time.
+    pub(super) fn end_send(&self) {
+        let mut side = self.send.borrow_mut();
+        side.waker = None;
+        if let Some(key) = side.in_flight
+            && !self.reset.get()
+            && side.linger.is_none()
+        {
+            side.linger = Some(self.core.linger(key));
+        }
+    }
+
+    /// The time to linger is over.
+    pub(super) fn give_up_sending(&self) {
+        self.send.borrow_mut().linger = None;
+        self.reset();
+    }
+}
+
+/// See [`Socket::send`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct SendFut<'a> {
+    pub(super) socket: &'a Socket,
+    pub(super) out: Out,
+}
+
+impl Future for SendFut<'_> {
+    type Output = io::Result<()>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        this.socket.conn.poll_send(&mut this.out, cx)
+    }
+}

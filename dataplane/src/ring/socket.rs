@@ -1,0 +1,127 @@
+//! One TCP connection, as the rooms above see it.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+
+use socket2::SockAddr;
+
+use super::Ring;
+use super::chunk::Chunk;
+use super::conn::Conn;
+use super::connect::Connect;
+use super::out::Out;
+use super::recv::Recv;
+use super::send::SendFut;
+
+/// One TCP connection. Dropping it closes the connection after the bytes accepted for sending have
+/// gone out (bounded by [`linger_ms`](super::RingPlan::linger_ms), then a reset). As with any TCP
+/// socket, closing while received bytes were not taken makes the kernel send a reset.
+pub struct Socket {
+    pub(super) conn: Rc<Conn>,
+}
+
+impl Socket {
+    pub(super) fn over(conn: Rc<Conn>) -> Self {
+        Self { conn }
+    }
+
+    /// Connects; dropping the future gives up. Bound it with a [`Sleep`](super::Sleep): the
+    /// kernel's own patience is about two minutes.
+    ///
+    /// # Errors
+    /// What the system says of socket and connect.
+    pub async fn connect(ring: &Ring, to: SocketAddr) -> io::Result<Self> {
+        Ok(Self::over(Connect::start(&ring.core, to)?.await?))
+    }
+
+    /// The next received bytes; an empty chunk is the peer's FIN, and stays it. Dropping the future
+    /// loses none. At most [`recv_queued_bytes_max`](super::RingPlan::recv_queued_bytes_max) wait
+    /// to be taken; then the peer is held back by TCP.
+    pub fn recv(&self) -> Recv<'_> {
+        Recv(self)
+    }
+
+    /// Received bytes if there are any, without waiting. Does not start receiving; but once
+    /// [`recv`](Self::recv) was polled, the end of an idle connection shows up here.
+    #[must_use]
+    pub fn try_recv(&self) -> Option<io::Result<Chunk>> {
+        self.conn.try_recv()
+    }
+
+    /// Resolves when `out` is *accepted*: the previous send is done and this one submitted. An error
+    /// of an earlier send surfaces here or in [`flush`](Self::flush). Dropped before that, nothing
+    /// of `out` is sent. One task at a time may wait to send.
+    pub fn send(&self, out: Out) -> SendFut<'_> {
+        SendFut { socket: self, out }
+    }
+
+    /// Resolves when every accepted byte was handed to the kernel.
+    ///
+    /// # Errors
+    /// That of the send that failed; the connection takes no more.
+    pub async fn flush(&self) -> io::Result<()> {
+        poll_fn(|cx| self.conn.poll_flush(cx)).await
+    }
+
+    /// FIN after what was accepted; sending more is an error.
+    pub fn shutdown_write(&self) {
+        self.conn.shutdown_write();
+    }
+
+    /// The peer will see a reset when this socket is dropped; what was accepted may be lost.
+    pub fn reset(&self) {
+        self.conn.reset();
+    }
+
+    /// The other end; `0.0.0.0:0` if it is gone already.
+    #[must_use]
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.conn.peer().unwrap_or(UNKNOWN)
+    }
+
+    /// Our end.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        let local = self.conn.sys().local_addr().ok();
+        local.and_then(|at| at.as_socket()).unwrap_or(UNKNOWN)
+    }
+
+    /// Where a redirected connection was meant to go (SO_ORIGINAL_DST); `None` if it came straight
+    /// to us. With TPROXY the local address is that already.
+    #[must_use]
+    pub fn original_dst(&self) -> Option<SocketAddr> {
+        let local = self.local_addr();
+        let sys = self.conn.sys();
+        let meant = match local {
+            SocketAddr::V4(_) => sys.original_dst_v4(),
+            SocketAddr::V6(_) => sys.original_dst_v6(),
+        };
+        let meant = meant.ok().as_ref().and_then(SockAddr::as_socket)?;
+        (meant.ip() != local.ip() || meant.port() != local.port()).then_some(meant)
+    }
+
+    /// Switches Nagle's algorithm; off (`true`) for every socket the ring makes.
+    ///
+    /// # Errors
+    /// What setsockopt says.
+    pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
+        self.conn.sys().set_tcp_nodelay(on)
+    }
+}
+
+const UNKNOWN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.conn.orphan();
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.conn.fmt(f)
+    }
+}

@@ -1,0 +1,295 @@
+use super::*;
+
+const WHOLE: &str = r#"
+node: reviews-v3-1
+service: reviews
+namespace: default
+service_account: reviews
+advertise: 10.0.0.5
+locality: {region: r1, zone: z1}
+labels: {app: reviews, version: v3}
+ports:
+  - {name: http, port: 9080, app: "127.0.0.1:9080"}
+listeners: {outbound: "127.0.0.1:15001", inbound: "0.0.0.0:15006", mesh: "0.0.0.0:15008", admin: "127.0.0.1:15000"}
+control: {address: "127.0.0.1:15012", token_file: join.token}
+shards: auto
+state_dir: /var/lib/ringmesh/reviews-v3-1
+"#;
+
+#[test]
+fn the_file_of_interface_md_is_read_whole() {
+    let settings = Settings::parse(WHOLE).unwrap();
+    assert_eq!(settings.node.0, "reviews-v3-1");
+    assert_eq!(settings.service.to_string(), "reviews.default");
+    assert_eq!(settings.advertise, Some("10.0.0.5".parse().unwrap()));
+    assert_eq!(settings.labels["version"], "v3");
+    assert_eq!(settings.ports.len(), 1);
+    assert_eq!(settings.ports[0].protocol, Protocol::Http1);
+    assert_eq!(settings.ports[0].check, AppCheck::Tcp);
+    assert_eq!(
+        settings.listeners.mesh,
+        Some("0.0.0.0:15008".parse().unwrap())
+    );
+    let control = settings.control.unwrap();
+    assert_eq!((control.host.as_str(), control.port), ("127.0.0.1", 15012));
+    assert_eq!(control.token_file, Some("join.token".into()));
+    assert_eq!(settings.shards, Shards::Auto);
+    assert_eq!(settings.access_log, None);
+}
+
+#[test]
+fn little_is_needed() {
+    let settings = Settings::parse("node: a\nservice: s\nstate_dir: /tmp/x\n").unwrap();
+    assert_eq!(settings.service.to_string(), "s.default");
+    assert_eq!(settings.service_account, "s");
+    assert_eq!(settings.control, None);
+    assert!(settings.ports.is_empty());
+    assert_eq!(
+        settings.listeners.outbound,
+        Some("127.0.0.1:15001".parse().unwrap())
+    );
+    assert_eq!(settings.drain_timeout, Duration::from_secs(10));
+}
+
+#[test]
+fn optional_parts_are_read() {
+    let text = r#"
+node: a
+service: s
+state_dir: /tmp/x
+drain_timeout: 500ms
+shards: 3
+access_log: {path: /tmp/log, forward: true}
+listeners: {inbound: none, mesh: none, outbound: "127.0.0.1:0"}
+control: {address: "[::1]:15012"}
+ports:
+  - {name: grpc-web, port: 80, app: "[::1]:8080", check: http /healthz}
+  - {name: mysql, port: 3306, check: none}
+  - {port: 81, protocol: tcp}
+"#;
+    let settings = Settings::parse(text).unwrap();
+    assert_eq!(settings.shards, Shards::Count(3));
+    assert_eq!(settings.drain_timeout, Duration::from_millis(500));
+    assert_eq!(settings.listeners.inbound, None);
+    assert_eq!(settings.control.unwrap().host, "::1");
+    let path = "/healthz".to_owned();
+    assert_eq!(settings.ports[0].check, AppCheck::Http { path });
+    assert_eq!(settings.ports[0].protocol, Protocol::Http1);
+    assert_eq!(settings.ports[1].protocol, Protocol::Tcp);
+    assert_eq!(settings.ports[1].app, "127.0.0.1:3306".parse().unwrap());
+    assert_eq!(settings.ports[2].protocol, Protocol::Tcp);
+    assert!(settings.access_log.unwrap().forward);
+}
+
+/// `(what is appended to a good file, line:column, field, a word of the complaint)`.
+#[test]
+fn every_mistake_is_told_with_its_place_and_what_would_be_right() {
+    const BASE: &str = "node: a\nservice: s\nstate_dir: /tmp/x\n";
+    let table = [
+        (
+            "colour: red\n",
+            "4:1",
+            "colour",
+            "unknown field; one of node, service",
+        ),
+        ("shards: many\n", "4:9", "shards", "auto, all, or a number"),
+        ("shards: 0\n", "4:9", "shards", "auto, all, or a number"),
+        (
+            "advertise: 300.0.0.1\n",
+            "4:12",
+            "advertise",
+            "an IP address",
+        ),
+        (
+            "advertise: 0.0.0.0\n",
+            "4:12",
+            "advertise",
+            "nobody can be reached",
+        ),
+        ("locality: r1\n", "4:11", "locality", "a text stands here"),
+        (
+            "locality: {rack: 1}\n",
+            "4:12",
+            "locality.rack",
+            "unknown field",
+        ),
+        (
+            "labels: {version: 1.5}\n",
+            "4:19",
+            "labels.version",
+            "in quotes",
+        ),
+        ("labels: [a]\n", "4:9", "labels", "a list stands here"),
+        (
+            "labels: {a: \"x\\ny\"}\n",
+            "4:13",
+            "labels.a",
+            "printable text",
+        ),
+        ("ports: {}\n", "4:8", "ports", "a list of ports"),
+        (
+            "ports:\n  - {name: http}\n",
+            "5:5",
+            "ports[0].port",
+            "missing",
+        ),
+        (
+            "ports:\n  - {port: 70000}\n",
+            "5:12",
+            "ports[0].port",
+            "out of range",
+        ),
+        (
+            "ports:\n  - {port: \"80\"}\n",
+            "5:12",
+            "ports[0].port",
+            "a text stands here",
+        ),
+        (
+            "ports:\n  - {port: 80, app: localhost}\n",
+            "5:21",
+            "ports[0].app",
+            "127.0.0.1",
+        ),
+        (
+            "ports:\n  - {port: 80, protocol: smtp}\n",
+            "5:26",
+            "ports[0].protocol",
+            "one of http",
+        ),
+        (
+            "ports:\n  - {port: 80, check: ping}\n",
+            "5:23",
+            "ports[0].check",
+            "tcp, none",
+        ),
+        (
+            "ports:\n  - {port: 80}\n  - {port: 80}\n",
+            "6:5",
+            "ports[1]",
+            "twice",
+        ),
+        (
+            "listeners: {outbound: 15001}\n",
+            "4:23",
+            "listeners.outbound",
+            "in quotes",
+        ),
+        (
+            "listeners: {outbound: \":15001\"}\n",
+            "4:23",
+            "listeners.outbound",
+            "not an address",
+        ),
+        (
+            "listeners: {admin: \"0.0.0.0:1\"}\n",
+            "4:20",
+            "listeners.admin",
+            "loopback only",
+        ),
+        (
+            "listeners: {dns: none}\n",
+            "4:13",
+            "listeners.dns",
+            "unknown field",
+        ),
+        (
+            "control: {token_file: t}\n",
+            "4:10",
+            "control.address",
+            "missing",
+        ),
+        (
+            "control: {address: \"host\"}\n",
+            "4:20",
+            "control.address",
+            "host and port",
+        ),
+        (
+            "control: {address: \"h:0\"}\n",
+            "4:20",
+            "control.address",
+            "host and port",
+        ),
+        (
+            "access_log: {}\n",
+            "4:13",
+            "access_log",
+            "neither path nor forward",
+        ),
+        (
+            "access_log: /tmp/x\n",
+            "4:13",
+            "access_log",
+            "none, or {path",
+        ),
+        ("drain_timeout: 10\n", "4:16", "drain_timeout", "a unit"),
+        ("drain_timeout: 2h\n", "4:16", "drain_timeout", "up to 1h"),
+        (
+            "drain_timeout: 1.5s\n",
+            "4:16",
+            "drain_timeout",
+            "whole number",
+        ),
+        ("node: b\n", "4:1", "(the file)", "not readable as YAML"),
+        ("x: [\n", "4:4", "(the file)", "not readable as YAML"),
+    ];
+    for (added, place, field, word) in table {
+        let mistake = Settings::parse(&format!("{BASE}{added}")).unwrap_err();
+        let shown = SettingsError::Mistake {
+            file: "sidecar.yaml".into(),
+            mistake,
+        }
+        .to_string();
+        assert!(
+            shown.starts_with(&format!("sidecar.yaml:{place}: {field}: ")),
+            "{added:?} gave {shown}"
+        );
+        assert!(shown.contains(word), "{added:?} gave {shown}");
+        assert!(!shown.contains('\n'), "{added:?} gave {shown}");
+    }
+}
+
+#[test]
+fn a_missing_or_empty_file_is_told() {
+    for text in ["", "# nothing\n", "[]", "node", "node: a\n"] {
+        let mistake = Settings::parse(text).unwrap_err();
+        assert!(!mistake.right.is_empty(), "{text:?} gave {mistake:?}");
+    }
+    let error = Settings::load(Path::new("/nonexistent/sidecar.yaml")).unwrap_err();
+    assert!(error.to_string().contains("/nonexistent/sidecar.yaml"));
+}
+
+#[test]
+fn a_bad_node_name_is_told() {
+    for bad in ["\"\"", "\"a b\"", ".a", "a/b"] {
+        let text = format!("node: {bad}\nservice: s\nstate_dir: /x\n");
+        let mistake = Settings::parse(&text).unwrap_err();
+        assert_eq!((mistake.line, mistake.field.as_str()), (1, "node"), "{bad}");
+    }
+}
+
+#[test]
+fn paths_are_relative_to_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("sidecar.yaml");
+    let text = "node: a\nservice: s\nstate_dir: state\naccess_log: {path: /var/log/a}\n\
+                control: {address: \"h:1\", token_file: join.token}\n";
+    std::fs::write(&file, text).unwrap();
+    let settings = Settings::load(&file).unwrap();
+    assert_eq!(settings.state_dir, dir.path().join("state"));
+    assert_eq!(
+        settings.control.unwrap().token_file,
+        Some(dir.path().join("join.token"))
+    );
+    assert_eq!(settings.access_log.unwrap().path, Some("/var/log/a".into()));
+}
+
+#[test]
+fn a_node_called_no_is_no_boolean() {
+    let settings = Settings::parse("node: n\nservice: no\nstate_dir: /x\n").unwrap();
+    assert_eq!(
+        (settings.node.0.as_str(), settings.service.name.as_str()),
+        ("n", "no")
+    );
+}

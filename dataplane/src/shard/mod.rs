@@ -1,0 +1,13 @@
+//! One shard: a thread with a ring, its inbox, and the loop that runs both.
+//!
+//! The only room that names glommio, and it does so in one file; a plain thread with the same loop
+//! could take its place. Nothing on a shard blocks; messages cross threads through bounded queues
+//! only.
+
+mod executor;
+pub mod message;
+mod queue;
+
+pub use executor::{Seat, ShardError, ShardHandle, prepare_process, spawn_shards};
+pub use message::{FromShard, ToShard};
+pub use queue::{Collected, Inbox, InboxSeed, Mailbox, Outbox, inbox, outboxes};

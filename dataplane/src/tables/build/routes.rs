@@ -1,0 +1,223 @@
+//! Virtual hosts to rows: patterns compiled, destinations resolved to clusters.
+
+use regex::bytes::{Regex, RegexBuilder};
+use ringmesh_wire::snapshot::{
+    Action, Destination, HeaderOps, HttpMatch, HttpRoute, Mesh, Retry, Service, StringMatch,
+    TcpRoute, VirtualHost,
+};
+
+use super::services::Services;
+use crate::tables::error::TablesError;
+use crate::tables::index::ClusterIndex;
+use crate::tables::route_rows::{
+    ActionRow, ClusterChoice, DestinationRow, MatchRow, RouteRow, TcpRouteRow, Text, VirtualHostRow,
+};
+use crate::tables::service_rows::ClusterKey;
+
+/// Compiled size of one regex, bytes: enough for long alternations, little enough that a hostile
+/// counted repetition is refused instead of eating the host's memory.
+const REGEX_BYTES_MAX: usize = 1 << 20;
+
+pub(super) struct Routes {
+    pub(super) virtual_hosts: Vec<VirtualHostRow>,
+    pub(super) routes: Vec<RouteRow>,
+}
+
+pub(super) fn build(
+    hosts: &[VirtualHost],
+    declared: &[Service],
+    services: &Services,
+    mesh: &Mesh,
+) -> Result<Routes, TablesError> {
+    let lower = Lower {
+        declared,
+        services,
+        default_timeout_ms: mesh.default_timeout_ms,
+    };
+    let mut built = Routes {
+        virtual_hosts: Vec::with_capacity(hosts.len()),
+        routes: vec![lower.default_route()],
+    };
+    for host in hosts {
+        let start = built.routes.len();
+        for route in &host.http {
+            built.routes.push(lower.route(host, route)?);
+        }
+        let tcp = host.tcp.iter().map(|rule| lower.tcp(host, rule));
+        built.virtual_hosts.push(VirtualHostRow {
+            name: host.name.as_str().into(),
+            routes_start: u32::try_from(start).unwrap_or(u32::MAX),
+            routes_end: u32::try_from(built.routes.len()).unwrap_or(u32::MAX),
+            tcp: tcp.collect::<Result<_, _>>()?,
+        });
+    }
+    Ok(built)
+}
+
+struct Lower<'a> {
+    declared: &'a [Service],
+    services: &'a Services,
+    default_timeout_ms: u64,
+}
+
+impl Lower<'_> {
+    fn default_route(&self) -> RouteRow {
+        RouteRow {
+            name: "default".into(),
+            matches: Box::default(),
+            action: ActionRow::Forward(Box::default()),
+            fault: None,
+            timeout_ms: self.timeout(None),
+            retry: Retry::default(),
+            rewrite: None,
+            headers: None,
+        }
+    }
+
+    fn timeout(&self, own: Option<u64>) -> Option<u64> {
+        Some(own.unwrap_or(self.default_timeout_ms)).filter(|ms| *ms > 0)
+    }
+
+    fn route(&self, host: &VirtualHost, route: &HttpRoute) -> Result<RouteRow, TablesError> {
+        let place = format!("routes {}: route {}", host.name, route.name);
+        let action = match &route.action {
+            Action::Forward(to) => ActionRow::Forward(self.destinations(to, &place)?),
+            Action::Redirect(to) => ActionRow::Redirect(to.clone()),
+            Action::Respond { status, body } => ActionRow::Respond {
+                status: *status,
+                body: body.as_str().into(),
+            },
+        };
+        let matches = route.matches.iter().map(|m| match_row(m, &place));
+        Ok(RouteRow {
+            name: route.name.as_str().into(),
+            matches: matches.collect::<Result<_, _>>()?,
+            action,
+            fault: route.fault.clone(),
+            timeout_ms: self.timeout(route.timeout_ms),
+            retry: route.retry.clone(),
+            rewrite: route.rewrite.clone(),
+            headers: headers(&route.headers),
+        })
+    }
+
+    fn tcp(&self, host: &VirtualHost, rule: &TcpRoute) -> Result<TcpRouteRow, TablesError> {
+        let place = format!("routes {}: a TCP rule", host.name);
+        Ok(TcpRouteRow {
+            port: rule.port,
+            destinations: self.destinations(&rule.destinations, &place)?,
+        })
+    }
+
+    fn destinations(
+        &self,
+        destinations: &[Destination],
+        place: &str,
+    ) -> Result<Box<[DestinationRow]>, TablesError> {
+        let mut weight_end = 0u64;
+        destinations
+            .iter()
+            .map(|to| {
+                weight_end += u64::from(to.weight);
+                Ok(DestinationRow {
+                    cluster: self.cluster(to, place)?,
+                    weight_end,
+                    headers: headers(&to.headers),
+                })
+            })
+            .collect()
+    }
+
+    fn cluster(&self, to: &Destination, place: &str) -> Result<ClusterChoice, TablesError> {
+        let service = super::service_named(&self.services.by_id, &to.service, place)?;
+        let declared = &self.declared[service.at()];
+        if let Some(subset) = &to.subset
+            && !declared.subsets.iter().any(|s| s.name == *subset)
+        {
+            let what = format!("subset {subset} of service {}", to.service);
+            return Err(TablesError::missing(place, what));
+        }
+        let find = |port: u16| -> Result<ClusterIndex, TablesError> {
+            let key = ClusterKey {
+                service: to.service.clone(),
+                port,
+                subset: to.subset.as_deref().map(Into::into),
+            };
+            self.services
+                .clusters_by_key
+                .get(&key)
+                .copied()
+                .ok_or_else(|| {
+                    let what = format!("port {port} of service {}", to.service);
+                    TablesError::missing(place, what)
+                })
+        };
+        match (to.port, declared.ports.as_slice()) {
+            (Some(port), _) => find(port).map(ClusterChoice::Fixed),
+            (None, [only]) => find(only.number).map(ClusterChoice::Fixed),
+            (None, ports) => {
+                let by_port = ports.iter().map(|p| Ok((p.number, find(p.number)?)));
+                Ok(ClusterChoice::ByPort(by_port.collect::<Result<_, _>>()?))
+            }
+        }
+    }
+}
+
+fn headers(ops: &HeaderOps) -> Option<Box<HeaderOps>> {
+    (!ops.is_empty()).then(|| Box::new(ops.clone()))
+}
+
+fn match_row(wanted: &HttpMatch, place: &str) -> Result<MatchRow, TablesError> {
+    let one = |wanted: &Option<StringMatch>| wanted.as_ref().map(|w| text(w, place)).transpose();
+    let many = |wanted: &[(String, StringMatch)], fold: bool| {
+        wanted
+            .iter()
+            .map(|(name, wanted)| {
+                let name = if fold {
+                    name.to_ascii_lowercase()
+                } else {
+                    name.clone()
+                };
+                Ok((name.into(), text(wanted, place)?))
+            })
+            .collect::<Result<Box<[_]>, TablesError>>()
+    };
+    Ok(MatchRow {
+        port: wanted.port,
+        method: one(&wanted.method)?,
+        uri: one(&wanted.uri)?,
+        fold_uri_case: wanted.ignore_uri_case,
+        scheme: one(&wanted.scheme)?,
+        authority: one(&wanted.authority)?,
+        headers: many(&wanted.headers, true)?,
+        without_headers: many(&wanted.without_headers, true)?,
+        query: many(&wanted.query, false)?,
+    })
+}
+
+fn text(wanted: &StringMatch, place: &str) -> Result<Text, TablesError> {
+    Ok(match wanted {
+        StringMatch::Exact(text) => Text::Exact(text.as_str().into()),
+        StringMatch::Prefix(text) => Text::Prefix(text.as_str().into()),
+        StringMatch::Regex(pattern) => Text::Regex(whole(pattern, place)?),
+        StringMatch::Present => Text::Present,
+    })
+}
+
+/// A regex that must match the whole value. The pattern is compiled alone first, so that one like
+/// `a)(b` cannot escape from its group.
+fn whole(pattern: &str, place: &str) -> Result<Regex, TablesError> {
+    let compiled = |pattern: &str| {
+        RegexBuilder::new(pattern)
+            .size_limit(REGEX_BYTES_MAX)
+            .build()
+            .map_err(|error| {
+                TablesError::invalid(
+                    place,
+                    format!("regex {pattern:?} does not compile: {error}"),
+                )
+            })
+    };
+    compiled(pattern)?;
+    compiled(&format!("\\A(?:{pattern})\\z"))
+}

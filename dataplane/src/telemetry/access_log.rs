@@ -1,0 +1,318 @@
+//! Access log: one JSON object per exchange and line, into a fixed buffer.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::outcome::{Outcome, Party};
+
+/// Longest value of one field, bytes; longer ones are cut at a character.
+const FIELD_BYTES_MAX: usize = 4_096;
+
+/// Lines waiting to be collected. Never grows: a line that does not fit is dropped and counted.
+#[derive(Debug)]
+pub struct LogBuf {
+    bytes: Vec<u8>,
+    capacity: usize,
+    lines: u64,
+    dropped: u64,
+}
+
+impl LogBuf {
+    /// With room for `capacity` bytes, taken at once.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            bytes: Vec::with_capacity(capacity),
+            capacity,
+            lines: 0,
+            dropped: 0,
+        }
+    }
+
+    /// Appends the line of an exchange; false if there was no room for it.
+    pub fn push(&mut self, outcome: &Outcome<'_>) -> bool {
+        let start = self.bytes.len();
+        let mut line = Line {
+            bytes: &mut self.bytes,
+            capacity: self.capacity,
+            full: false,
+        };
+        line.write(outcome);
+        if line.full {
+            self.bytes.truncate(start);
+            self.dropped += 1;
+            return false;
+        }
+        self.lines += 1;
+        true
+    }
+
+    /// The lines, each ended by a line feed.
+    #[must_use]
+    pub fn lines(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Share of the room in use, percent: when to collect.
+    #[must_use]
+    pub fn fill_percent(&self) -> usize {
+        self.bytes.len() * 100 / self.capacity.max(1)
+    }
+
+    /// Takes all lines out, for the agent. `spare` becomes the new room, so that two buffers go
+    /// back and forth and nothing is allocated: pass an emptied one of earlier.
+    #[must_use]
+    pub fn take(&mut self, mut spare: Vec<u8>) -> Vec<u8> {
+        spare.clear();
+        spare.reserve_exact(self.capacity);
+        std::mem::replace(&mut self.bytes, spare)
+    }
+
+    /// Empties it, after the lines were copied.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+    }
+
+    /// Lines written and dropped since start.
+    #[must_use]
+    pub fn counts(&self) -> (u64, u64) {
+        (self.lines, self.dropped)
+    }
+}
+
+/// A line being written; once it is full nothing more is written.
+struct Line<'b> {
+    bytes: &'b mut Vec<u8>,
+    capacity: usize,
+    full: bool,
+}
+
+/// `,"key":` as one literal: pieces are what a line costs, so there are as few as can be.
+macro_rules! key {
+    ($key:literal) => {
+        concat!(",\"", $key, "\":").as_bytes()
+    };
+    ($key:literal, quoted) => {
+        concat!(",\"", $key, "\":\"").as_bytes()
+    };
+}
+
+impl Line<'_> {
+    fn write(&mut self, outcome: &Outcome<'_>) {
+        self.put(b"{\"ts\":\"");
+        self.put(&timestamp(outcome.start_unix_us));
+        self.put(b"\",\"direction\":\"");
+        self.put(outcome.direction.as_str().as_bytes());
+        self.put(b"\",\"protocol\":\"");
+        self.put(outcome.transport.as_str().as_bytes());
+        self.put(b"\"");
+        self.service(key!("source", quoted), &outcome.source);
+        self.text(key!("source_version", quoted), outcome.source.version);
+        let destination = &outcome.destination;
+        self.service(key!("destination", quoted), destination);
+        self.text(key!("destination_version", quoted), destination.version);
+        self.text(key!("method", quoted), outcome.method);
+        self.text(key!("authority", quoted), outcome.authority);
+        self.text(key!("path", quoted), outcome.path);
+        self.number(key!("status"), outcome.status.into());
+        if let Some(status) = outcome.grpc_status {
+            self.number(key!("grpc_status"), status.into());
+        }
+        self.text(key!("reason", quoted), outcome.reason.code());
+        self.text(key!("policy", quoted), outcome.policy);
+        self.text(key!("route", quoted), outcome.route);
+        self.text(key!("cluster", quoted), outcome.cluster);
+        self.address(key!("endpoint", quoted), outcome.endpoint);
+        self.address(key!("peer", quoted), outcome.peer_address);
+        self.text(key!("principal", quoted), outcome.peer_principal);
+        self.number(key!("bytes_in"), outcome.bytes_in);
+        self.number(key!("bytes_out"), outcome.bytes_out);
+        self.number(key!("duration_us"), outcome.total_us);
+        if let Some(upstream_us) = outcome.upstream_us {
+            self.number(key!("upstream_us"), upstream_us);
+        }
+        self.number(key!("queue_us"), outcome.queue_us);
+        self.number(key!("attempts"), outcome.attempts.into());
+        self.text(key!("request_id", quoted), outcome.request_id);
+        let flags = &outcome.flags;
+        for (set, flag) in [
+            (flags.downstream_tls, &b",\"mtls\":true"[..]),
+            (flags.upstream_tls, b",\"upstream_mtls\":true"),
+            (flags.reused, b",\"reused\":true"),
+            (flags.delayed, b",\"delayed\":true"),
+            (flags.passthrough, b",\"passthrough\":true"),
+            (flags.audited, b",\"audited\":true"),
+        ] {
+            if set {
+                self.put(flag);
+            }
+        }
+        self.put(b"}\n");
+    }
+
+    /// Always inlined: most pieces are literals, whose copy is then one or two moves.
+    #[inline(always)]
+    fn put(&mut self, bytes: &[u8]) {
+        if self.capacity - self.bytes.len() < bytes.len() {
+            self.full = true;
+        } else if !self.full {
+            self.bytes.extend_from_slice(bytes);
+        }
+    }
+
+    /// A text field; left out if empty.
+    #[inline(always)]
+    fn text(&mut self, key: &[u8], value: &str) {
+        if value.is_empty() {
+            return;
+        }
+        self.put(key);
+        self.escaped(value);
+        self.put(b"\"");
+    }
+
+    #[inline(always)]
+    fn service(&mut self, key: &[u8], party: &Party<'_>) {
+        if party.service.is_empty() {
+            return;
+        }
+        self.put(key);
+        self.escaped(party.service);
+        if !party.namespace.is_empty() {
+            self.put(b".");
+            self.escaped(party.namespace);
+        }
+        self.put(b"\"");
+    }
+
+    #[inline(always)]
+    fn number(&mut self, key: &[u8], value: u64) {
+        self.put(key);
+        self.digits(value);
+    }
+
+    fn address(&mut self, key: &[u8], address: Option<SocketAddr>) {
+        let Some(address) = address else {
+            return;
+        };
+        self.put(key);
+        match address.ip().to_canonical() {
+            IpAddr::V4(v4) => {
+                for (at, octet) in v4.octets().into_iter().enumerate() {
+                    if at > 0 {
+                        self.put(b".");
+                    }
+                    self.digits(octet.into());
+                }
+            }
+            IpAddr::V6(v6) => {
+                // All eight groups: shortening is for people, and this is for machines.
+                for (at, group) in v6.segments().into_iter().enumerate() {
+                    self.put(if at == 0 { b"[" } else { b":" });
+                    let hex = |nibble: u16| b"0123456789abcdef"[usize::from(nibble & 15)];
+                    let digits = [12, 8, 4, 0].map(|shift| hex(group >> shift));
+                    let zeros = digits[..3].iter().take_while(|d| **d == b'0').count();
+                    self.put(&digits[zeros..]);
+                }
+                self.put(b"]");
+            }
+        }
+        self.put(b":");
+        self.digits(address.port().into());
+        self.put(b"\"");
+    }
+
+    fn digits(&mut self, mut value: u64) {
+        let mut room = [b'0'; 20];
+        let mut at = room.len() - 1;
+        while value > 9 {
+            room[at] = b'0' + (value % 10) as u8;
+            value /= 10;
+            at -= 1;
+        }
+        room[at] = b'0' + value as u8;
+        self.put(&room[at..]);
+    }
+
+    /// JSON string contents (RFC 8259 section 7). DEL and U+2028/2029 need no escape in JSON.
+    fn escaped(&mut self, value: &str) {
+        let value = cut(value);
+        let special = |byte: u8| byte < 0x20 || byte == b'"' || byte == b'\\';
+        // Folding without an early end lets the compiler look at many bytes at once; nearly every
+        // value is plain.
+        if !value.bytes().fold(false, |any, byte| any | special(byte)) {
+            self.put(value.as_bytes());
+            return;
+        }
+        for byte in value.bytes() {
+            match byte {
+                b'"' => self.put(b"\\\""),
+                b'\\' => self.put(b"\\\\"),
+                b'\n' => self.put(b"\\n"),
+                b'\r' => self.put(b"\\r"),
+                b'\t' => self.put(b"\\t"),
+                0..0x20 => {
+                    let hex = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
+                    self.put(&[b'\\', b'u', b'0', b'0', hex(byte >> 4), hex(byte & 15)]);
+                }
+                _ => self.put(&[byte]),
+            }
+        }
+    }
+}
+
+fn cut(value: &str) -> &str {
+    match value.len() {
+        0..=FIELD_BYTES_MAX => value,
+        _ => &value[..value.floor_char_boundary(FIELD_BYTES_MAX)],
+    }
+}
+
+/// RFC 3339, UTC, microseconds.
+fn timestamp(unix_us: u64) -> [u8; 27] {
+    let (seconds, us) = (unix_us / 1_000_000, unix_us % 1_000_000);
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    // Four digits of year: the clock would have to be wrong by 8,000 years for a fifth.
+    let (year, month, day) = civil(days);
+    let mut text = *b"0000-00-00T00:00:00.000000Z";
+    for (at, value) in [
+        (0, year / 100 % 100),
+        (2, year % 100),
+        (5, month),
+        (8, day),
+        (11, second / 3_600),
+        (14, second / 60 % 60),
+        (17, second % 60),
+        (20, us / 10_000),
+        (22, us / 100 % 100),
+        (24, us % 100),
+    ] {
+        text[at] = b'0' + (value / 10) as u8;
+        text[at + 1] = b'0' + (value % 10) as u8;
+    }
+    text
+}
+
+/// Year, month and day of a day counted from 1970-01-01 (Howard Hinnant's `civil_from_days`, for
+/// days that are not negative).
+fn civil(days: u64) -> (u64, u64, u64) {
+    let z = days + 719_468;
+    let (era, day_of_era) = (z / 146_097, z % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    (year, month, day)
+}

@@ -1,0 +1,266 @@
+//! Counters and duration histograms of one shard, by label set.
+
+use std::hash::{BuildHasher, RandomState};
+
+use ringmesh_wire::report::DURATION_BUCKETS_US;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::outcome::{Direction, Outcome, Party, Transport};
+use super::report::{SeriesLabels, SeriesStats, Stats};
+use crate::reason::Reason;
+
+/// Label sets one shard keeps; further ones are counted under `overflow` (FEATURES N11).
+/// 1,000 edges with two codes each; 2,048 sets cost at most 0.9 MiB.
+pub const SERIES_MAX: usize = 2_048;
+
+/// Places in the hash index: a power of two, never more than half full.
+const INDEX_LEN: usize = (SERIES_MAX + 2) * 2;
+const INDEX_PLACES: usize = INDEX_LEN.next_power_of_two();
+const EMPTY: u16 = u16::MAX;
+
+const _: () = assert!(SERIES_MAX + 2 < EMPTY as usize);
+
+/// Things counted that are no exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// A downstream connection was accepted.
+    Accepted,
+    /// A try was repeated.
+    Retried,
+    /// An expression could not be evaluated and did not match.
+    ExpressionError,
+    /// An AUDIT policy matched.
+    Audited,
+    /// An upstream connection was opened.
+    UpstreamOpened,
+    /// A TLS handshake was completed.
+    Handshake,
+    /// A log line was dropped for want of room.
+    LogDropped,
+}
+
+impl Event {
+    /// All of them, in numeric order.
+    pub const ALL: [Self; 7] = [
+        Self::Accepted,
+        Self::Retried,
+        Self::ExpressionError,
+        Self::Audited,
+        Self::UpstreamOpened,
+        Self::Handshake,
+        Self::LogDropped,
+    ];
+
+    /// Metric name.
+    #[must_use]
+    pub fn metric(self) -> &'static str {
+        match self {
+            Self::Accepted => "ringmesh_connections_accepted_total",
+            Self::Retried => "ringmesh_retries_total",
+            Self::ExpressionError => "ringmesh_expression_errors_total",
+            Self::Audited => "ringmesh_audited_total",
+            Self::UpstreamOpened => "ringmesh_upstream_connections_opened_total",
+            Self::Handshake => "ringmesh_tls_handshakes_total",
+            Self::LogDropped => "ringmesh_log_lines_dropped_total",
+        }
+    }
+}
+
+/// What one label set has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Values {
+    pub(super) count: u64,
+    pub(super) buckets: [u64; DURATION_BUCKETS_US.len() + 1],
+    pub(super) duration_sum_us: u64,
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+}
+
+#[derive(Debug)]
+struct Row {
+    hash: u64,
+    labels: SeriesLabels,
+    values: Values,
+}
+
+/// Counters of one shard.
+#[derive(Debug)]
+pub struct Meter {
+    seed: u64,
+    /// Row by hash, linear probing.
+    index: Box<[u16]>,
+    rows: Vec<Row>,
+    events: [u64; Event::ALL.len()],
+    /// Connections closed without an exchange, by reason.
+    refused: [u64; Reason::ALL.len()],
+}
+
+impl Default for Meter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Meter {
+    /// All at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            // Peers choose some labels' values (status codes), so places must not be predictable.
+            seed: RandomState::new().hash_one(1u8),
+            index: vec![EMPTY; INDEX_PLACES].into(),
+            rows: Vec::with_capacity(64),
+            events: [0; Event::ALL.len()],
+            refused: [0; Reason::ALL.len()],
+        }
+    }
+
+    /// Counts an exchange.
+    pub fn record(&mut self, outcome: &Outcome<'_>) {
+        let at = self.row_of(outcome);
+        let Some(row) = self.rows.get_mut(at) else {
+            return;
+        };
+        let values = &mut row.values;
+        values.count += 1;
+        values.duration_sum_us = values.duration_sum_us.saturating_add(outcome.total_us);
+        values.bytes_in += outcome.bytes_in;
+        values.bytes_out += outcome.bytes_out;
+        let bucket = DURATION_BUCKETS_US.partition_point(|bound| *bound < outcome.total_us);
+        values.buckets[bucket] += 1;
+    }
+
+    /// Counts something that is no exchange.
+    pub fn count(&mut self, event: Event) {
+        self.events[event as usize] += 1;
+    }
+
+    /// Counts a connection that ended before there was an exchange (TLS refused, garbage, shed).
+    pub fn refused(&mut self, reason: Reason) {
+        self.refused[reason as usize] += 1;
+    }
+
+    /// Label sets in use.
+    #[must_use]
+    pub fn series(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// A copy of everything, cumulative since start.
+    #[must_use]
+    pub fn collect(&self) -> Stats {
+        let series = self.rows.iter().map(|row| SeriesStats {
+            labels: row.labels.clone(),
+            values: row.values,
+        });
+        Stats {
+            series: series.collect(),
+            events: self.events,
+            refused: self.refused,
+        }
+    }
+
+    fn row_of(&mut self, outcome: &Outcome<'_>) -> usize {
+        let hash = self.hash(outcome);
+        if let Some(at) = self.find(hash, |labels| labels.are_of(outcome)) {
+            return at;
+        }
+        if self.rows.len() < SERIES_MAX {
+            return self.insert(hash, SeriesLabels::of(outcome));
+        }
+        let overflow = SeriesLabels::overflow(outcome.direction);
+        let hash = match outcome.direction {
+            Direction::Outbound => 0,
+            Direction::Inbound => 1,
+        };
+        self.find(hash, |labels| *labels == overflow)
+            .unwrap_or_else(|| self.insert(hash, overflow.clone()))
+    }
+
+    fn find(&self, hash: u64, is_it: impl Fn(&SeriesLabels) -> bool) -> Option<usize> {
+        let mut place = hash as usize % INDEX_PLACES;
+        loop {
+            let at = self.index[place];
+            let row = self.rows.get(usize::from(at))?;
+            if row.hash == hash && is_it(&row.labels) {
+                return Some(at.into());
+            }
+            place = (place + 1) % INDEX_PLACES;
+        }
+    }
+
+    fn insert(&mut self, hash: u64, labels: SeriesLabels) -> usize {
+        let at = self.rows.len();
+        self.rows.push(Row {
+            hash,
+            labels,
+            values: Values::default(),
+        });
+        let mut place = hash as usize % INDEX_PLACES;
+        while self.index[place] != EMPTY {
+            place = (place + 1) % INDEX_PLACES;
+        }
+        self.index[place] = u16::try_from(at).unwrap_or(EMPTY);
+        at
+    }
+
+    fn hash(&self, outcome: &Outcome<'_>) -> u64 {
+        let party = |seed: u64, party: &Party<'_>| {
+            let service = xxh3_64_with_seed(party.service.as_bytes(), seed);
+            let namespace = xxh3_64_with_seed(party.namespace.as_bytes(), service);
+            xxh3_64_with_seed(party.version.as_bytes(), namespace)
+        };
+        let small = u64::from(outcome.status) << 32
+            | u64::from(outcome.grpc_status.map_or(0xff, u8::from)) << 24
+            | (outcome.reason as u64) << 16
+            | (outcome.transport as u64) << 8
+            | outcome.direction as u64;
+        let seed = self.seed ^ small.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        party(party(seed, &outcome.source), &outcome.destination)
+    }
+}
+
+impl SeriesLabels {
+    fn of(outcome: &Outcome<'_>) -> Self {
+        let party = |party: &Party<'_>| {
+            [party.service, party.namespace, party.version].map(Box::<str>::from)
+        };
+        Self {
+            direction: outcome.direction,
+            transport: outcome.transport,
+            source: party(&outcome.source),
+            destination: party(&outcome.destination),
+            status: outcome.status,
+            grpc_status: outcome.grpc_status,
+            reason: outcome.reason,
+        }
+    }
+
+    fn overflow(direction: Direction) -> Self {
+        let party = || ["overflow", "", ""].map(Box::<str>::from);
+        Self {
+            direction,
+            transport: Transport::Http1,
+            source: party(),
+            destination: party(),
+            status: 0,
+            grpc_status: None,
+            reason: Reason::None,
+        }
+    }
+
+    fn are_of(&self, outcome: &Outcome<'_>) -> bool {
+        let is = |[service, namespace, version]: &[Box<str>; 3], party: &Party<'_>| {
+            **service == *party.service
+                && **namespace == *party.namespace
+                && **version == *party.version
+        };
+        self.direction == outcome.direction
+            && self.transport == outcome.transport
+            && self.status == outcome.status
+            && self.grpc_status == outcome.grpc_status
+            && self.reason == outcome.reason
+            && is(&self.source, &outcome.source)
+            && is(&self.destination, &outcome.destination)
+    }
+}

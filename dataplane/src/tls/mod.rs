@@ -1,0 +1,57 @@
+//! Mutual TLS 1.3 between sidecars, over the ring's sockets.
+//!
+//! Reading order: [`TlsMaterial`] is our certificate and whom we trust, built on the agent's thread
+//! and shared; [`accept`] and [`connect`] make a [`TlsStream`], which has the face of a socket
+//! ([`crate::ring::ByteStream`]) and hands out plaintext as ring chunks; [`identify`] says whom a
+//! certificate belongs to, purely.
+//!
+//! Invariants:
+//! - a stream exists only after both sides showed a certificate that chains to our roots and that
+//!   [`identify`] accepts; whether this identity may answer for a *service* is the caller's question
+//!   (secure naming), asked before the first byte is sent;
+//! - TLS 1.3 only, no resumption: every connection verifies again, so a revocation or an expiry
+//!   holds from the next connection on;
+//! - material is swapped, never changed: a connection keeps what it began with;
+//! - end of stream means close_notify: a TCP end without one is an error, so nobody can cut a body
+//!   short unseen.
+
+mod handshake;
+mod identity;
+mod material;
+mod refusal;
+mod stream;
+#[cfg(test)]
+pub(crate) mod tests;
+mod verify;
+
+pub use handshake::{accept, connect};
+pub use identity::{PeerRefusal, PeerTrust, identify};
+pub use material::{MaterialError, TlsMaterial};
+pub use refusal::TlsRefusal;
+pub use stream::TlsStream;
+
+/// What is spoken inside, agreed by ALPN so that nobody has to sniff.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Inner {
+    /// HTTP/1.1.
+    Http1,
+    /// An opaque byte stream.
+    Tcp,
+}
+
+impl Inner {
+    /// Its ALPN name.
+    #[must_use]
+    pub fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Http1 => ringmesh_wire::ALPN_MESH_HTTP1,
+            Self::Tcp => ringmesh_wire::ALPN_MESH_TCP,
+        }
+    }
+
+    fn from_alpn(name: Option<&[u8]>) -> Option<Self> {
+        [Self::Http1, Self::Tcp]
+            .into_iter()
+            .find(|inner| name == Some(inner.alpn()))
+    }
+}

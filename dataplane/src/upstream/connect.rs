@@ -1,0 +1,69 @@
+//! Making a connection: TCP, then mutual TLS where the endpoint has a sidecar.
+
+use std::sync::Arc;
+
+use super::stream::Stream;
+use crate::reason::Reason;
+use crate::ring::{ByteStream, Ring, Socket};
+use crate::tables::Link;
+use crate::time::Mono;
+use crate::tls::{self, TlsMaterial};
+use crate::wait;
+
+/// Why there is no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectFault {
+    /// What to tell the client.
+    pub reason: Reason,
+}
+
+/// What to connect to.
+#[derive(Debug)]
+pub struct Dial<'a> {
+    /// Where and how.
+    pub link: Link,
+    /// SNI, for TLS.
+    pub sni: &'a str,
+    /// ALPN, for TLS.
+    pub alpn: tls::Inner,
+    /// Our certificate and whom to trust, for TLS.
+    pub material: Option<Arc<TlsMaterial>>,
+    /// Give up then.
+    pub deadline: Mono,
+}
+
+/// Connects. `accept` is asked whether the identity the server proved may answer for the service
+/// (secure naming); it is not asked on plaintext.
+///
+/// # Errors
+/// [`Reason::ConnectFailure`], [`Reason::ConnectTimeout`], [`Reason::IdentityMismatch`],
+/// [`Reason::SvidExpired`] or [`Reason::PeerRefused`].
+pub async fn connect(
+    ring: &Ring,
+    dial: Dial<'_>,
+    accept: impl Fn(&ringmesh_wire::SpiffeId) -> bool,
+) -> Result<Stream, ConnectFault> {
+    let fault = |reason| ConnectFault { reason };
+    let mut give_up = std::pin::pin!(ring.sleep_until(dial.deadline));
+    let connecting = Socket::connect(ring, dial.link.address());
+    let socket = match wait::or_timeout(connecting, give_up.as_mut()).await {
+        Some(Ok(socket)) => socket,
+        Some(Err(_)) => return Err(fault(Reason::ConnectFailure)),
+        None => return Err(fault(Reason::ConnectTimeout)),
+    };
+    let Link::Mesh(_) = dial.link else {
+        return Ok(Stream::Plain(socket));
+    };
+    let material = dial.material.ok_or(fault(Reason::SvidExpired))?;
+    let handshake = tls::connect(ring, socket, &material, dial.sni, dial.alpn);
+    let stream = match wait::or_timeout(handshake, give_up.as_mut()).await {
+        Some(Ok(stream)) => stream,
+        Some(Err(refusal)) => return Err(fault(refusal.reason())),
+        None => return Err(fault(Reason::ConnectTimeout)),
+    };
+    if !accept(&stream.peer().spiffe) {
+        stream.reset();
+        return Err(fault(Reason::IdentityMismatch));
+    }
+    Ok(Stream::Tls(Box::new(stream)))
+}

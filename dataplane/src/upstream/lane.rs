@@ -1,0 +1,46 @@
+//! One upstream connection, lent to one exchange.
+
+use std::net::SocketAddr;
+
+use ringmesh_wire::SpiffeId;
+
+use super::pools::PoolId;
+use super::stream::Stream;
+
+/// A connection and where it belongs.
+#[derive(Debug)]
+pub struct Lane {
+    /// The connection.
+    pub stream: Stream,
+    /// Pool it goes back to; `None` for connections that are used once.
+    pub pool: Option<PoolId>,
+    /// It has served an exchange before: the server may be closing it this very moment.
+    pub reused: bool,
+    /// Exchanges begun on it, this one included.
+    pub exchanges: u32,
+}
+
+impl Lane {
+    /// A fresh connection.
+    #[must_use]
+    pub fn fresh(stream: Stream, pool: Option<PoolId>) -> Self {
+        Self {
+            stream,
+            pool,
+            reused: false,
+            exchanges: 1,
+        }
+    }
+
+    /// The address it is connected to.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.stream.peer_addr()
+    }
+
+    /// Who the server proved to be; `None` on plaintext.
+    #[must_use]
+    pub fn identity(&self) -> Option<&SpiffeId> {
+        self.stream.identity().map(|peer| &peer.spiffe)
+    }
+}

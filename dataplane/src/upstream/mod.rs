@@ -1,0 +1,18 @@
+//! Connections to endpoints and to the local app: made, kept warm, lent out.
+//!
+//! A [`Lane`] is one upstream connection lent to one exchange. It comes from [`Pools`] (last used
+//! first, so that the kernel's and the server's caches are warm and surplus connections age out) or
+//! from [`connect`], and goes back only when its last answer ended cleanly.
+//!
+//! Invariants: pools are bounded per endpoint and per shard; a lane from which anything arrived
+//! while it lay idle is never lent again; nothing here decides *whether* or *where* to connect.
+
+mod connect;
+mod lane;
+mod pools;
+mod stream;
+
+pub use connect::{ConnectFault, Dial, connect};
+pub use lane::Lane;
+pub use pools::{PoolId, PoolKey, Pools};
+pub use stream::Stream;

@@ -1,0 +1,95 @@
+//! A connection, plain or encrypted, with one face.
+
+use std::io;
+use std::net::SocketAddr;
+
+use crate::ring::{ByteStream, Chunk, Out, Socket};
+use crate::tls::TlsStream;
+use crate::view::PeerIdentity;
+
+/// A TCP connection, with or without mutual TLS on it.
+#[derive(Debug)]
+pub enum Stream {
+    /// Plaintext.
+    Plain(Socket),
+    /// Mutual TLS. Boxed: its state is ten times a socket's.
+    Tls(Box<TlsStream>),
+}
+
+impl Stream {
+    /// The other end.
+    #[must_use]
+    pub fn peer_addr(&self) -> SocketAddr {
+        match self {
+            Self::Plain(socket) => socket.peer_addr(),
+            Self::Tls(stream) => stream.peer_addr(),
+        }
+    }
+
+    /// Who the other end proved to be; `None` on plaintext.
+    #[must_use]
+    pub fn identity(&self) -> Option<&PeerIdentity> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => Some(stream.peer()),
+        }
+    }
+
+    /// Whether nothing arrived, not even an end. Takes what arrived, so only for connections on
+    /// which nothing may arrive.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        match self {
+            Self::Plain(socket) => socket.try_recv().is_none(),
+            Self::Tls(stream) => stream.try_recv().is_none(),
+        }
+    }
+}
+
+impl ByteStream for Stream {
+    async fn recv(&self) -> io::Result<Chunk> {
+        match self {
+            Self::Plain(socket) => socket.recv().await,
+            Self::Tls(stream) => stream.recv().await,
+        }
+    }
+
+    fn try_recv(&self) -> Option<io::Result<Chunk>> {
+        match self {
+            Self::Plain(socket) => socket.try_recv(),
+            // Decrypting may take several calls: left to `recv`.
+            Self::Tls(_) => None,
+        }
+    }
+
+    async fn send(&self, out: Out) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.send(out).await,
+            Self::Tls(stream) => stream.send(out).await,
+        }
+    }
+
+    async fn flush(&self) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.flush().await,
+            Self::Tls(stream) => stream.flush().await,
+        }
+    }
+
+    async fn shutdown_write(&self) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => {
+                socket.shutdown_write();
+                Ok(())
+            }
+            Self::Tls(stream) => stream.shutdown_write().await,
+        }
+    }
+
+    fn reset(&self) {
+        match self {
+            Self::Plain(socket) => socket.reset(),
+            Self::Tls(stream) => stream.reset(),
+        }
+    }
+}

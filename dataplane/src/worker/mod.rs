@@ -1,0 +1,165 @@
+//! What runs on one shard: listeners, the inbox, and nothing else.
+//!
+//! The shard room gives a ring and queues; this room gives them to the data path and answers the
+//! agent.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use ringmesh_quota::Home;
+
+use crate::accept::{self, Role};
+use crate::balance::ShardShare;
+use crate::exchange::{ConnLimits, ShardState};
+use crate::ring::{ListenOptions, Listener};
+use crate::shard::{FromShard, Seat, ToShard};
+use crate::telemetry::LogBuf;
+
+/// What a shard needs to know before its first connection.
+#[derive(Debug, Clone)]
+pub struct WorkerPlan {
+    /// This shard of how many.
+    pub share: ShardShare,
+    /// Where to listen, and for what.
+    pub listeners: Vec<(Role, SocketAddr)>,
+    /// Bounds.
+    pub limits: ConnLimits,
+    /// Bytes of one access-log buffer; 0: no access log.
+    pub log_bytes: usize,
+    /// Where the shard stands among those that hold quota units.
+    pub quota_home: Home,
+    /// Wall clock at the start, microseconds since 1970.
+    pub unix_us: u64,
+    /// For balancing, splitting and faults.
+    pub seed: u64,
+}
+
+/// How often a draining shard looks whether it is done, milliseconds.
+const DRAIN_LOOK_MS: u64 = 10;
+
+/// How often quota leases are looked after while there are quotas, milliseconds.
+const QUOTA_TICK_MS: u64 = 100;
+
+/// Runs a shard until it is told to stop.
+pub async fn run(seat: Seat<ToShard, FromShard>, plan: WorkerPlan) {
+    let Seat {
+        ring,
+        inbox,
+        outbox,
+        ..
+    } = seat;
+    let log = (plan.log_bytes > 0).then(|| LogBuf::new(plan.log_bytes));
+    let state = Rc::new(ShardState::new(ring.clone(), outbox, &plan, log));
+    *state.own_addresses.borrow_mut() = plan.listeners.iter().map(|(_, at)| *at).collect();
+    let options = ListenOptions {
+        reuse_port: true,
+        ..ListenOptions::default()
+    };
+    for (role, at) in &plan.listeners {
+        match Listener::bind(&ring, *at, &options) {
+            Ok(listener) => {
+                let started = ring.spawn(accept::listen(Rc::clone(&state), listener, *role));
+                debug_assert!(started, "the first tasks of a shard have room");
+            }
+            Err(error) => {
+                state.tell(FromShard::Failed(format!("cannot listen on {at}: {error}")));
+                return;
+            }
+        }
+    }
+    state.tell(FromShard::Listening);
+    let mut worker = Worker {
+        state,
+        quota_ticking: Rc::default(),
+    };
+    loop {
+        match inbox.recv().await {
+            ToShard::Stop => return,
+            message => worker.take(message),
+        }
+    }
+}
+
+struct Worker {
+    state: Rc<ShardState>,
+    quota_ticking: Rc<Cell<bool>>,
+}
+
+impl Worker {
+    fn take(&mut self, message: ToShard) {
+        let state = &self.state;
+        match message {
+            ToShard::Config(tables) => {
+                let generation = tables.generation();
+                let has_quotas = !tables.quotas().is_empty();
+                drop(state.swap(tables));
+                state.tell_quota();
+                if has_quotas {
+                    self.tick_quota();
+                }
+                self.state.tell(FromShard::InForce(generation));
+            }
+            ToShard::Tls(material) => state.set_material(material),
+            ToShard::Quota(message) => {
+                state.quota.borrow_mut().handle(message, state.now());
+                state.tell_quota();
+            }
+            ToShard::Collect => {
+                let stats = state.meter.borrow().collect();
+                state.tell(FromShard::Stats(Box::new(stats)));
+                state.hand_over_log();
+            }
+            ToShard::LogSpare(buffer) => state.take_spare(buffer),
+            ToShard::Drain => self.drain(),
+            ToShard::Stop => {}
+        }
+    }
+
+    /// Looks after leases for as long as there are quotas.
+    fn tick_quota(&self) {
+        if self.quota_ticking.replace(true) {
+            return;
+        }
+        let state = Rc::clone(&self.state);
+        let ticking = Rc::clone(&self.quota_ticking);
+        let started = self.state.ring.spawn(async move {
+            while state
+                .active()
+                .is_some_and(|active| !active.tables.quotas().is_empty())
+            {
+                state
+                    .ring
+                    .sleep_until(state.now().plus_ms(QUOTA_TICK_MS))
+                    .await;
+                state.quota.borrow_mut().tick(state.now());
+                state.tell_quota();
+            }
+            ticking.set(false);
+        });
+        if !started {
+            self.quota_ticking.set(false);
+        }
+    }
+
+    fn drain(&self) {
+        let state = Rc::clone(&self.state);
+        state.draining.set(true);
+        let watching = self.state.ring.spawn(async move {
+            while state.busy() > 0 {
+                state
+                    .ring
+                    .sleep_until(state.now().plus_ms(DRAIN_LOOK_MS))
+                    .await;
+            }
+            state.tell(FromShard::Drained);
+        });
+        if !watching {
+            // A full task table empties while we drain; until then the agent's deadline holds.
+            tracing::warn!("no room for the task that watches the drain");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,85 @@
+//! What this machine can do, and skipping with a printed reason where it cannot.
+//!
+//! `RINGMESH_REQUIRE=root,netns,uring` makes an absent ability a failure; `RINGMESH_SKIPS` names a
+//! file that gets a line per skipped test, for the counts at the end of `make test`.
+
+use std::io::Write as _;
+
+use ringmesh_tuning::probe::{self, Uring};
+
+/// Something a test may need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ability {
+    /// Effective root.
+    Root,
+    /// Network namespaces with rules in them.
+    Netns,
+    /// io_uring.
+    Uring,
+}
+
+impl Ability {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Root => "root",
+            Self::Netns => "netns",
+            Self::Uring => "uring",
+        }
+    }
+
+    fn lacking(self) -> Option<String> {
+        let facts = probe::gather();
+        match self {
+            Self::Root => (!rustix::process::geteuid().is_root()).then(|| "not root".to_owned()),
+            Self::Netns if !(facts.capabilities.net_admin && facts.capabilities.sys_admin) => {
+                Some("no right to make network namespaces".to_owned())
+            }
+            Self::Netns
+                if facts.binaries.nft.is_none() || facts.binaries.iptables_save.is_none() =>
+            {
+                Some("nft or iptables is not installed".to_owned())
+            }
+            Self::Netns => None,
+            Self::Uring => match facts.uring {
+                Uring::Usable { .. } => None,
+                Uring::Refused { error, .. } => Some(format!("io_uring is refused: {error}")),
+            },
+        }
+    }
+}
+
+/// Whether the calling test can run; if not, says why.
+///
+/// # Panics
+/// An absent ability is named in `RINGMESH_REQUIRE`.
+#[must_use]
+pub fn has(needed: &[Ability]) -> bool {
+    let required = std::env::var("RINGMESH_REQUIRE").unwrap_or_default();
+    for ability in needed {
+        let Some(reason) = ability.lacking() else {
+            continue;
+        };
+        let name = ability.name();
+        assert!(
+            !required.split(',').any(|word| word == name),
+            "RINGMESH_REQUIRE wants {name}, but: {reason}"
+        );
+        skip(&reason);
+        return false;
+    }
+    true
+}
+
+fn skip(reason: &str) {
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
+    eprintln!("SKIPPED {test}: {reason}");
+    if let Some(path) = std::env::var_os("RINGMESH_SKIPS") {
+        let file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path);
+        let written = file.and_then(|mut file| writeln!(file, "{test}: {reason}"));
+        written.expect("RINGMESH_SKIPS");
+    }
+}

@@ -1,0 +1,60 @@
+//! What the end-to-end tests share: the stage of `ringmesh demo` (real processes, addresses of their
+//! own, ended by pid), an upstream in this process, small meshes, and skipping with a reason.
+//!
+//! Tests wait for conditions ([`wait`]), never for time; a test that fails prints the last lines of
+//! every process it started and keeps its folder.
+
+pub mod ability;
+pub mod mesh;
+pub mod upstream;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use ringmesh_control::demo::load;
+pub use ringmesh_control::demo::stage::{
+    self, Answer, App, Bins, Conn, ControlService, Launch, Node, NodePlan, Process, Ran, Sidecar,
+    Stage, get, wait,
+};
+
+/// How long anything may take that should be at once; generous, since many tests share two cores.
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// The binaries of the build these tests belong to (`target/debug` for `cargo test`).
+///
+/// # Panics
+/// They are not built: `cargo build --workspace --bins` is what `make test` does first.
+#[must_use]
+pub fn bins() -> Bins {
+    let exe = std::env::current_exe().expect("own path");
+    let folder = exe.ancestors().nth(2).expect("target folder");
+    Bins::in_folder(folder).expect("binaries")
+}
+
+/// A stage for one test.
+///
+/// # Panics
+/// It cannot be set.
+#[must_use]
+pub fn stage() -> Stage {
+    Stage::set(bins(), false).expect("a stage")
+}
+
+/// A file of the repository.
+#[must_use]
+pub fn repository(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .join(path)
+}
+
+/// Hex of SHA-256.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    digest
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}

@@ -1,0 +1,215 @@
+//! An upstream in this process: HTTP/1.1 as a test needs it, or any bytes.
+//!
+//! `GET /bytes/N` answers N bytes with a length, `/chunked/N` the same in chunks, `/close/N` the same
+//! ended by closing; `POST /echo` answers the body it got; `/status/N` that status; `/hang` nothing.
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// A listening upstream; ends with its value.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Where it listens.
+    pub address: SocketAddr,
+    requests: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+}
+
+/// The first `n` bytes of the same row of bytes every time, not compressible and without period.
+#[must_use]
+pub fn bytes(n: usize) -> Vec<u8> {
+    let mut rng = fastrand::Rng::with_seed(2026);
+    let mut bytes = vec![0; n];
+    rng.fill(&mut bytes);
+    bytes
+}
+
+impl Upstream {
+    /// HTTP/1.1 at any port of `ip`.
+    ///
+    /// # Panics
+    /// It cannot listen.
+    #[must_use]
+    pub fn http(ip: IpAddr) -> Self {
+        Self::start(ip, serve_http)
+    }
+
+    /// Sends back what comes, byte for byte, until the client's end; then ends too.
+    ///
+    /// # Panics
+    /// It cannot listen.
+    #[must_use]
+    pub fn echo(ip: IpAddr) -> Self {
+        Self::start(ip, |conn, _| {
+            io::copy(&mut &*conn, &mut &*conn)?;
+            conn.shutdown(std::net::Shutdown::Write)
+        })
+    }
+
+    fn start(ip: IpAddr, serve: fn(&TcpStream, &AtomicU64) -> io::Result<()>) -> Self {
+        let listener = TcpListener::bind((ip, 0)).expect("listen");
+        let address = listener.local_addr().expect("address");
+        let upstream = Self {
+            address,
+            requests: Arc::default(),
+            stop: Arc::default(),
+        };
+        let (requests, stop) = (Arc::clone(&upstream.requests), Arc::clone(&upstream.stop));
+        std::thread::spawn(move || {
+            for conn in listener.incoming() {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                let requests = Arc::clone(&requests);
+                // A peer that breaks off is the test's own doing.
+                std::thread::spawn(move || conn.and_then(|conn| serve(&conn, &requests)));
+            }
+        });
+        upstream
+    }
+
+    /// Requests that reached it.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // Wakes the accepting thread so that it sees the flag.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+struct Head {
+    method: String,
+    target: String,
+    length: usize,
+    chunked: bool,
+    closes: bool,
+}
+
+fn serve_http(conn: &TcpStream, requests: &AtomicU64) -> io::Result<()> {
+    conn.set_nodelay(true)?;
+    let mut reader = BufReader::new(conn);
+    while let Some(head) = read_head(&mut reader)? {
+        requests.fetch_add(1, Ordering::SeqCst);
+        let body = read_body(&mut reader, &head)?;
+        let closes = answer(conn, &mut reader, &head, &body)?;
+        if closes || head.closes {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn read_head(reader: &mut BufReader<&TcpStream>) -> io::Result<Option<Head>> {
+    let mut head = Head {
+        method: String::new(),
+        target: String::new(),
+        length: 0,
+        chunked: false,
+        closes: false,
+    };
+    let mut line = String::new();
+    if reader.read_line(&mut line)? == 0 {
+        return Ok(None);
+    }
+    let mut words = line.split_whitespace().map(str::to_owned);
+    head.method = words.next().unwrap_or_default();
+    head.target = words.next().unwrap_or_default();
+    loop {
+        line.clear();
+        if reader.read_line(&mut line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let text = line.trim().to_ascii_lowercase();
+        match text.split_once(':') {
+            None if text.is_empty() => return Ok(Some(head)),
+            Some(("content-length", value)) => head.length = value.trim().parse().unwrap_or(0),
+            Some(("transfer-encoding", value)) => head.chunked = value.trim() == "chunked",
+            Some(("connection", value)) => head.closes = value.trim() == "close",
+            _ => {}
+        }
+    }
+}
+
+fn read_body(reader: &mut BufReader<&TcpStream>, head: &Head) -> io::Result<Vec<u8>> {
+    let mut body = vec![0; head.length];
+    reader.read_exact(&mut body)?;
+    if !head.chunked {
+        return Ok(body);
+    }
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let size =
+            usize::from_str_radix(line.trim(), 16).map_err(|_| io::ErrorKind::InvalidData)?;
+        let start = body.len();
+        body.resize(start + size, 0);
+        reader.read_exact(&mut body[start..])?;
+        reader.read_line(&mut line)?;
+        if size == 0 {
+            return Ok(body);
+        }
+    }
+}
+
+/// Whether the connection must close now.
+fn answer(
+    mut conn: &TcpStream,
+    reader: &mut BufReader<&TcpStream>,
+    head: &Head,
+    got: &[u8],
+) -> io::Result<bool> {
+    let (what, number) = match head.target.trim_start_matches('/').split_once('/') {
+        Some((what, number)) => (
+            what,
+            number
+                .split('?')
+                .next()
+                .unwrap_or_default()
+                .parse()
+                .unwrap_or(0),
+        ),
+        None => (head.target.trim_start_matches('/'), 0_usize),
+    };
+    let with_length = |body: &[u8]| {
+        let mut text = format!("HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\ncontent-length: {}\r\n\r\n", body.len()).into_bytes();
+        if head.method != "HEAD" {
+            text.extend_from_slice(body);
+        }
+        text
+    };
+    match what {
+        "bytes" => conn.write_all(&with_length(&bytes(number)))?,
+        "echo" => conn.write_all(&with_length(got))?,
+        "status" => conn
+            .write_all(format!("HTTP/1.1 {number} Told\r\ncontent-length: 0\r\n\r\n").as_bytes())?,
+        "hang" => {
+            io::copy(reader, &mut io::sink())?;
+            return Ok(true);
+        }
+        "close" => {
+            conn.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n")?;
+            conn.write_all(&bytes(number))?;
+            return Ok(true);
+        }
+        "chunked" => {
+            conn.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
+            // Uneven pieces, so that boundaries fall everywhere.
+            for piece in bytes(number).chunks(12_345) {
+                conn.write_all(format!("{:x}\r\n", piece.len()).as_bytes())?;
+                conn.write_all(piece)?;
+                conn.write_all(b"\r\n")?;
+            }
+            conn.write_all(b"0\r\n\r\n")?;
+        }
+        _ => conn.write_all(&with_length(b"hello\n"))?,
+    }
+    Ok(false)
+}

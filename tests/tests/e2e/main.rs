@@ -1,0 +1,11 @@
+//! End to end: real processes. One binary, so that it is linked once.
+
+mod bad_rules;
+mod capture;
+mod demo;
+mod identity;
+mod link;
+mod pair;
+mod rules;
+mod sidecar_input;
+mod standalone;

@@ -1,0 +1,227 @@
+//! Looks at the host and changes it. The only part of capture that runs programs.
+
+use std::fmt;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use super::change::{Change, Seen, SeenIptables, Step, Tool};
+use super::nft;
+use super::spec::{Backend, Name};
+use crate::probe::Binaries;
+
+/// A host (or a network namespace of it) whose rules we read and change.
+#[derive(Clone, Debug)]
+pub struct Host {
+    binaries: Binaries,
+    /// Words put before every program: `ip netns exec NAME`.
+    prefix: Vec<String>,
+}
+
+/// Why a change could not be made. What was applied before has been taken back.
+#[derive(Debug)]
+pub enum ApplyError {
+    /// The program is not installed.
+    NoTool {
+        /// Its name.
+        program: &'static str,
+        /// Debian package that has it.
+        package: &'static str,
+    },
+    /// The program could not be started.
+    Start(PathBuf, std::io::Error),
+    /// The program refused; its own words.
+    Refused {
+        /// The program.
+        program: PathBuf,
+        /// What it printed.
+        said: String,
+    },
+}
+
+impl fmt::Display for ApplyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoTool { program, package } => {
+                write!(
+                    f,
+                    "{program} is not installed; would be right: apt-get install {package}"
+                )
+            }
+            Self::Start(program, error) => {
+                write!(f, "{} could not be started: {error}", program.display())
+            }
+            Self::Refused { program, said } => {
+                write!(f, "{} refused: {}", program.display(), said.trim())?;
+                if said.contains("ermitted") || said.contains("ermission denied") {
+                    f.write_str("; would be right: run it as root (CAP_NET_ADMIN)")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl std::error::Error for ApplyError {}
+
+impl Host {
+    /// This host, with the programs `binaries` names.
+    #[must_use]
+    pub const fn new(binaries: Binaries) -> Self {
+        Self {
+            binaries,
+            prefix: Vec::new(),
+        }
+    }
+
+    /// A named network namespace of this host (`ip netns`).
+    #[must_use]
+    pub fn in_netns(binaries: Binaries, netns: &str) -> Self {
+        let prefix = ["ip", "netns", "exec", netns].map(str::to_owned).to_vec();
+        Self { binaries, prefix }
+    }
+
+    /// nftables if it is installed, else iptables.
+    #[must_use]
+    pub const fn preferred(&self) -> Backend {
+        if self.binaries.nft.is_some() || self.binaries.iptables_restore.is_none() {
+            Backend::Nftables
+        } else {
+            Backend::Iptables
+        }
+    }
+
+    /// What of `name` is there now, in every backend that is installed.
+    ///
+    /// # Errors
+    /// A listing program failed: better no answer than a wrong one.
+    pub fn see(&self, name: &Name) -> Result<Seen, ApplyError> {
+        let mut seen = Seen::default();
+        if let Some(program) = &self.binaries.nft {
+            let table = nft::table_of(name);
+            let tables = self.read(program, &["list", "tables"])?;
+            if tables
+                .lines()
+                .any(|line| line.trim() == format!("table inet {table}"))
+            {
+                seen.nftables = Some(self.read(program, &["list", "table", "inet", &table])?);
+            }
+        }
+        for (program, lines) in [
+            (&self.binaries.iptables_save, &mut seen.v4),
+            (&self.binaries.ip6tables_save, &mut seen.v6),
+        ] {
+            if let Some(program) = program {
+                *lines = SeenIptables::pick(&self.read(program, &["-t", "nat"])?, name);
+            }
+        }
+        Ok(seen)
+    }
+
+    /// Makes the change: every step is first tried with the program's own dry run, then applied; if
+    /// one fails, those before it are undone.
+    ///
+    /// # Errors
+    /// The first refusal. The host is then as it was, except that rules the change replaced are gone.
+    pub fn apply(&self, change: &Change) -> Result<(), ApplyError> {
+        for step in &change.steps {
+            self.feed(step.tool, &step.input, true)?;
+        }
+        for (index, step) in change.steps.iter().enumerate() {
+            if let Err(error) = self.feed(step.tool, &step.input, false) {
+                self.undo(&change.steps[..index]);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn undo(&self, steps: &[Step]) {
+        for step in steps.iter().rev().filter(|step| !step.undo.is_empty()) {
+            // Best effort: the first error is the one to tell; `down` finds what is left by name.
+            let _ = self.feed(step.tool, &step.undo, false);
+        }
+    }
+
+    fn feed(&self, tool: Tool, input: &str, dry: bool) -> Result<(), ApplyError> {
+        let (program, mut args) = self.program(tool)?;
+        if dry {
+            args.push(if tool == Tool::Nft {
+                "--check"
+            } else {
+                "--test"
+            });
+        }
+        let mut command = self.command(program);
+        command
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let start = |error| ApplyError::Start(program.to_owned(), error);
+        let mut child = command.spawn().map_err(start)?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // A program that refuses early closes its input; its own words tell more than EPIPE.
+            let _ = stdin.write_all(input.as_bytes());
+        }
+        check(program, &child.wait_with_output().map_err(start)?).map(|_| ())
+    }
+
+    fn read(&self, program: &Path, args: &[&str]) -> Result<String, ApplyError> {
+        let output = self
+            .command(program)
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| ApplyError::Start(program.to_owned(), error))?;
+        check(program, &output)
+    }
+
+    fn command(&self, program: &Path) -> Command {
+        let Some((first, rest)) = self.prefix.split_first() else {
+            return Command::new(program);
+        };
+        let mut command = Command::new(first);
+        command.args(rest).arg(program);
+        command
+    }
+
+    fn program(&self, tool: Tool) -> Result<(&Path, Vec<&'static str>), ApplyError> {
+        let (path, program, package, args) = match tool {
+            Tool::Nft => (&self.binaries.nft, "nft", "nftables", vec!["-f", "-"]),
+            // -w: wait for the lock that old iptables takes, at most 5 s.
+            Tool::IptablesRestore => (
+                &self.binaries.iptables_restore,
+                "iptables-restore",
+                "iptables",
+                vec!["--noflush", "-w", "5"],
+            ),
+            Tool::Ip6tablesRestore => (
+                &self.binaries.ip6tables_restore,
+                "ip6tables-restore",
+                "iptables",
+                vec!["--noflush", "-w", "5"],
+            ),
+        };
+        match path {
+            Some(path) => Ok((path, args)),
+            None => Err(ApplyError::NoTool { program, package }),
+        }
+    }
+}
+
+fn check(program: &Path, output: &Output) -> Result<String, ApplyError> {
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let said = if said.trim().is_empty() {
+        output.status.to_string()
+    } else {
+        said
+    };
+    Err(ApplyError::Refused {
+        program: program.to_owned(),
+        said,
+    })
+}

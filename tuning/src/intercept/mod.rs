@@ -1,0 +1,33 @@
+//! Capture: the firewall rules that send a service's TCP connections to its sidecar.
+//!
+//! ```text
+//! Capture (wish) -> rules (the order of SEMANTICS 6, backend-neutral) -> nft | iptables (text)
+//!                        Seen (what is there) --------------^
+//!                -> Change (plan: what to feed to which program) -> apply -> revert
+//! ```
+//!
+//! Everything before [`apply`] is pure. What we add is found again by *name* (an own table for
+//! nftables, own chains for iptables), never by a state file: so `up` twice is `up` once, and
+//! `down` removes exactly what `up` added even after a crash between the two. Nothing is ever
+//! flushed that we do not own.
+//!
+//! For nftables one change is one `nft -f` transaction over both families. iptables has a table per
+//! family, so one change is one `iptables-restore --noflush` per family, checked with `--test` for
+//! both first; if the second then fails all the same, the first is taken back.
+//!
+//! Only TCP and only the nat table: filtering is the firewall's work, not ours.
+
+mod apply;
+mod change;
+mod iptables;
+mod nft;
+mod rules;
+mod spec;
+
+pub use apply::{ApplyError, Host};
+pub use change::{Change, Seen, SeenIptables, State, Step, Tool, plan_down, plan_up};
+pub use rules::{Hook, Match, Rule, Verdict, rules};
+pub use spec::{Backend, Capture, Families, Name, Net, Ports, SpecError};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+//! The rules as one nftables transaction.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use super::rules::{Hook, LOOPBACK, Match, Rule, Verdict, rules};
+use super::spec::{Capture, Families, Name, Net};
+
+pub(super) fn table_of(name: &Name) -> String {
+    format!("ringmesh_{}", name.as_str())
+}
+
+/// Adds the (maybe absent) table, deletes it, adds it anew: one transaction, the same result
+/// whether it was there or not.
+pub(super) fn up(capture: &Capture) -> String {
+    let table = table_of(&capture.name);
+    let mut text =
+        format!("table inet {table}\ndelete table inet {table}\ntable inet {table} {{\n");
+    let all = rules(capture);
+    for (hook, chain, line) in [
+        (
+            Hook::Output,
+            "output",
+            "type nat hook output priority -100; policy accept;",
+        ),
+        (
+            Hook::Prerouting,
+            "prerouting",
+            "type nat hook prerouting priority dstnat; policy accept;",
+        ),
+    ] {
+        let _ = writeln!(
+            text,
+            "\tchain {chain} {{\n\t\t{line}\n\t\tmeta l4proto != tcp return"
+        );
+        match capture.families {
+            Families::Both => {}
+            Families::V4 => text.push_str("\t\tmeta nfproto != ipv4 return\n"),
+            Families::V6 => text.push_str("\t\tmeta nfproto != ipv6 return\n"),
+        }
+        for rule in all.iter().filter(|rule| rule.hook == hook) {
+            for line in lines(rule) {
+                let _ = writeln!(text, "\t\t{line}");
+            }
+        }
+        text.push_str("\t}\n");
+    }
+    text.push_str("}\n");
+    text
+}
+
+pub(super) fn down(name: &Name) -> String {
+    let table = table_of(name);
+    format!("table inet {table}\ndelete table inet {table}\n")
+}
+
+/// "Not loopback" is a different expression per family, so such a rule becomes two lines.
+fn lines(rule: &Rule) -> Vec<String> {
+    if !rule.when.contains(&Match::DestinationNotLoopback) {
+        return vec![line(rule, None)];
+    }
+    LOOPBACK.iter().map(|net| line(rule, Some(*net))).collect()
+}
+
+fn line(rule: &Rule, loopback: Option<Net>) -> String {
+    let mut text = String::new();
+    for when in &rule.when {
+        let _ = write!(text, "{} ", condition(when, loopback));
+    }
+    let verdict = match rule.then {
+        Verdict::Return => "return".to_owned(),
+        Verdict::Redirect(port) => format!("counter redirect to :{port}"),
+    };
+    format!("{text}{verdict} comment \"{}\"", rule.why)
+}
+
+fn condition(when: &Match, loopback: Option<Net>) -> String {
+    match when {
+        Match::OutLoopback => "oifname \"lo\"".to_owned(),
+        Match::In(name) => format!("iifname \"{name}\""),
+        Match::Source(net) => format!("{} saddr {}", family(*net), block(*net)),
+        Match::Destination(net) => format!("{} daddr {}", family(*net), block(*net)),
+        Match::DestinationNotLoopback => {
+            let net = loopback.unwrap_or(LOOPBACK[0]);
+            format!("{} daddr != {}", family(net), block(net))
+        }
+        Match::DestinationLocal => "fib daddr type local".to_owned(),
+        Match::Port(ports) => format!("tcp dport {}", set(ports)),
+        Match::PortNot(ports) => format!("tcp dport != {}", set(ports)),
+        Match::Uid(uid) => format!("meta skuid {uid}"),
+        Match::UidNot(uid) => format!("meta skuid != {uid}"),
+        Match::Gid(gid) => format!("meta skgid {gid}"),
+        Match::GidNot(gid) => format!("meta skgid != {gid}"),
+        Match::CgroupNot(path) => {
+            let level = path.split('/').count();
+            format!("socket cgroupv2 level {level} != \"{path}\"")
+        }
+    }
+}
+
+fn family(net: Net) -> &'static str {
+    if net.address.is_ipv4() { "ip" } else { "ip6" }
+}
+
+fn block(net: Net) -> String {
+    let whole = match net.address {
+        IpAddr::V4(_) => net.bits == 32,
+        IpAddr::V6(_) => net.bits == 128,
+    };
+    if whole {
+        net.address.to_string()
+    } else {
+        net.to_string()
+    }
+}
+
+fn set(ports: &[u16]) -> String {
+    let words: Vec<String> = ports.iter().map(u16::to_string).collect();
+    format!("{{ {} }}", words.join(", "))
+}
