@@ -195,6 +195,9 @@ impl ShardState {
         if notes.audited {
             meter.count(Event::Audited);
         }
+        if notes.charged {
+            meter.count(Event::QuotaCharged);
+        }
     }
 
     /// Hands the access-log lines to the agent, if there is an empty buffer to go on with.

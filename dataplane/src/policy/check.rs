@@ -30,6 +30,8 @@ pub struct Notes {
     pub expression_errors: u32,
     /// An AUDIT policy matched.
     pub audited: bool,
+    /// At least one quota was charged.
+    pub charged: bool,
 }
 
 /// A call that may not pass. For gRPC the answer is HTTP 200 with `grpc_status`.
@@ -52,7 +54,7 @@ pub struct Refusal<'t> {
 /// The quota step, as `check` calls it.
 pub trait QuotaStep {
     /// Charges a call to every rule of `rules` whose condition holds. Expressions that cannot be
-    /// evaluated skip their rule and are counted in `notes`.
+    /// evaluated skip their rule and are counted in `notes`, which also says whether any rule held.
     ///
     /// # Errors
     /// The rule that is used up; then nothing stays charged to any other.

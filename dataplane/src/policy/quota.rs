@@ -108,7 +108,10 @@ impl QuotaStep for OfConnection<'_> {
         let current = self.cells.installed == Some(of.0);
         if current && self.memo.of == Some(of) {
             match self.cells.cells.again(&self.memo.memo, now.0) {
-                Some(Verdict::Admit) => return Ok(()),
+                Some(Verdict::Admit) => {
+                    notes.charged = self.memo.memo.charges() > 0;
+                    return Ok(());
+                }
                 Some(Verdict::Exhausted { rule } | Verdict::Full { rule }) => {
                     return Err(QuotaIndex::of(rule));
                 }
@@ -143,6 +146,7 @@ impl QuotaCells {
         let mut values = [None; DIMENSIONS_MAX];
         // Values of the charge before this one, which rules of equal dimensions share.
         let mut valued = None;
+        let mut held = false;
         for at in rules {
             let row = tables.quota(*at);
             let alike = valued == Some(row.dimension_set);
@@ -154,6 +158,7 @@ impl QuotaCells {
                     continue;
                 }
             }
+            held = true;
             if alike {
                 ask.rule_alike(at.at());
                 continue;
@@ -189,7 +194,10 @@ impl QuotaCells {
             None => ask.decide(now.0),
         };
         match verdict {
-            Verdict::Admit => Ok(()),
+            Verdict::Admit => {
+                notes.charged = held;
+                Ok(())
+            }
             Verdict::Exhausted { rule } | Verdict::Full { rule } => Err(QuotaIndex::of(rule)),
         }
     }
@@ -290,14 +298,14 @@ mod tests {
                 destination: ([127, 0, 0, 1], 8080).into(),
             };
             check(&tables, &call, &mut cells, now)
-                .map(drop)
-                .map_err(|refusal| refusal.policy.to_owned())
+                .map(|permit| permit.notes().charged)
+                .map_err(|refusal| (refusal.policy.to_owned(), refusal.notes.charged))
         };
-        assert_eq!(ask("x", "v1"), Ok(()));
-        assert_eq!(ask("x", "v2"), Ok(()));
-        assert_eq!(ask("x", "v1"), Err("d".into()));
+        assert_eq!(ask("x", "v1"), Ok(true));
+        assert_eq!(ask("x", "v2"), Ok(true));
+        assert_eq!(ask("x", "v1"), Err(("d".into(), false)));
         // Another app has buckets of its own.
-        assert_eq!(ask("y", "v1"), Ok(()));
+        assert_eq!(ask("y", "v1"), Ok(true));
         let mut seen: Vec<(String, Vec<String>, u64)> = cells
             .state()
             .into_iter()
@@ -317,5 +325,44 @@ mod tests {
         // The refused call left nothing charged anywhere.
         let wanted = wanted.map(|(rule, value, n)| (rule.to_owned(), vec![value.to_owned()], n));
         assert_eq!(seen, wanted);
+    }
+
+    /// What a connection remembers is charged, and said to be charged, like the first call.
+    #[test]
+    fn a_remembered_charge_counts_like_the_first() {
+        let mut draft = Draft::new();
+        draft.quotas = vec![rule("a", 2, vec![dimension("app", "source.labels", "app")])];
+        let tables = draft.tables();
+        let home = Home {
+            shard: 0,
+            shards: 1,
+            standalone: true,
+        };
+        let mut cells = QuotaCells::new(home, 7);
+        let now = Mono(1_000_000_000);
+        cells.swap(&tables, now);
+        let peer = peer("x", "v1");
+        let call = Call {
+            site: Site::Inbound,
+            peer: &peer,
+            request: None,
+            destination: ([127, 0, 0, 1], 8080).into(),
+        };
+        let mut memo = QuotaMemo::default();
+        let mut ask = || {
+            let mut connection = OfConnection {
+                cells: &mut cells,
+                memo: &mut memo,
+                site: Site::Inbound,
+            };
+            check(&tables, &call, &mut connection, now).map(|permit| permit.notes().charged)
+        };
+        assert_eq!(ask().ok(), Some(true));
+        assert_eq!(ask().ok(), Some(true));
+        assert!(ask().is_err());
+        assert!(
+            memo.of.is_some(),
+            "the second call was not the remembered one"
+        );
     }
 }

@@ -35,19 +35,22 @@ pub enum Event {
     UpstreamOpened,
     /// A TLS handshake was completed.
     Handshake,
+    /// A call was charged to its quotas, one or several.
+    QuotaCharged,
     /// A log line was dropped for want of room.
     LogDropped,
 }
 
 impl Event {
     /// All of them, in numeric order.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Accepted,
         Self::Retried,
         Self::ExpressionError,
         Self::Audited,
         Self::UpstreamOpened,
         Self::Handshake,
+        Self::QuotaCharged,
         Self::LogDropped,
     ];
 
@@ -61,6 +64,7 @@ impl Event {
             Self::Audited => "ringmesh_audited_total",
             Self::UpstreamOpened => "ringmesh_upstream_connections_opened_total",
             Self::Handshake => "ringmesh_tls_handshakes_total",
+            Self::QuotaCharged => "ringmesh_quota_charged_total",
             Self::LogDropped => "ringmesh_log_lines_dropped_total",
         }
     }

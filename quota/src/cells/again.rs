@@ -36,6 +36,12 @@ impl Memo {
         self.ready
     }
 
+    /// How many charges it repeats.
+    #[must_use]
+    pub fn charges(&self) -> usize {
+        self.found.len()
+    }
+
     pub(super) fn note(&mut self, cells: &Cells, charges: usize, verdict: Verdict) {
         self.clear();
         let scratch = &cells.scratch;
