@@ -257,6 +257,48 @@ pub struct Token {
     pub created_by: String,
 }
 
+/// `GET /v1/quota`: one quota, and who may spend how much of it now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quota {
+    /// Its name.
+    pub name: String,
+    /// Units are being granted. Not so while a sidecar that may still spend is silent.
+    pub granting: bool,
+    /// The silent sidecars.
+    pub waits_for: Vec<String>,
+    /// Who has how many of the 64 slots: of a slot's buckets it holds all units unless they are
+    /// listed below.
+    pub slots: Vec<Holding>,
+    /// Buckets that several sidecars want.
+    pub buckets: Vec<QuotaBucket>,
+}
+
+/// A bucket that several sidecars want.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotaBucket {
+    /// Values of its dimensions, in the order of the dimensions' names.
+    pub values: Vec<String>,
+    /// Units per window.
+    pub amount_max: u64,
+    /// Window, milliseconds.
+    pub window_ms: u64,
+    /// Units that control has to grant.
+    pub here: u64,
+    /// Units that were granted.
+    pub held: Vec<Holding>,
+}
+
+/// What a shard of a sidecar holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    /// The sidecar.
+    pub node: String,
+    /// Its shard.
+    pub shard: u16,
+    /// Units, or slots.
+    pub units: u64,
+}
+
 /// `GET /v1/certs`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Certificate {

@@ -17,6 +17,7 @@ use tokio::net::UnixListener;
 
 use super::api;
 use super::peer::Who;
+use crate::lease::QuotaAuthority;
 use crate::model;
 use crate::publish::Verdict;
 use crate::rules::{self, Kind};
@@ -51,7 +52,14 @@ pub fn bind(path: &Path) -> std::io::Result<UnixListener> {
 ///
 /// # Errors
 /// Where the listener fails for good.
-pub async fn serve(control: Arc<Control>, listener: UnixListener) -> std::io::Result<()> {
+pub async fn serve(
+    control: Arc<Control>,
+    authority: Arc<QuotaAuthority>,
+    listener: UnixListener,
+) -> std::io::Result<()> {
+    let quotas = Router::new()
+        .route("/v1/quota", get(quota))
+        .with_state(authority);
     let app = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/objects", get(objects))
@@ -71,7 +79,8 @@ pub async fn serve(control: Arc<Control>, listener: UnixListener) -> std::io::Re
         .route("/v1/hosts", get(hosts))
         .route("/v1/audit", get(audit))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state(control);
+        .with_state(control)
+        .merge(quotas);
     let service = app.into_make_service_with_connect_info::<Who>();
     axum::serve(listener, service).await
 }
@@ -552,6 +561,36 @@ async fn tokens(State(control): Here) -> Answer<Vec<api::Token>> {
         created_by: token.created_by,
     });
     Ok(Json(tokens.collect()))
+}
+
+async fn quota(State(authority): State<Arc<QuotaAuthority>>) -> Json<Vec<api::Quota>> {
+    let holding = |(holder, units): (ringmesh_quota::Holder, u64)| api::Holding {
+        node: holder.node.0,
+        shard: holder.shard,
+        units,
+    };
+    let rules = authority.state().await.into_iter().map(|rule| api::Quota {
+        name: rule.name,
+        granting: rule.steady,
+        waits_for: rule.waits_for.into_iter().map(|node| node.0).collect(),
+        slots: rule
+            .seeds
+            .into_iter()
+            .map(|(holder, slots)| holding((holder, slots.into())))
+            .collect(),
+        buckets: rule
+            .accounts
+            .into_iter()
+            .map(|account| api::QuotaBucket {
+                values: account.bucket.values,
+                amount_max: account.bucket.amount_max,
+                window_ms: account.bucket.window_ms,
+                here: account.pool,
+                held: account.held.into_iter().map(holding).collect(),
+            })
+            .collect(),
+    });
+    Json(rules.collect())
 }
 
 async fn certs(State(control): Here) -> Answer<Vec<api::Certificate>> {

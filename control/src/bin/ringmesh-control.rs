@@ -233,12 +233,16 @@ async fn run(plan: Plan) -> Result<(), String> {
         Arc::clone(&control),
         Arc::clone(&control),
     );
-    tasks.spawn(async move { admin::serve(a, api).await.map_err(|e| format!("API: {e}")) });
+    let authority = QuotaAuthority::start(control.registered(), control.quotas());
+    let quotas = Arc::clone(&authority);
+    tasks.spawn(async move {
+        let served = admin::serve(a, quotas, api).await;
+        served.map_err(|e| format!("API: {e}"))
+    });
     tasks.spawn(async move {
         let served = admin::serve_metrics(b, metrics).await;
         served.map_err(|e| format!("metrics: {e}"))
     });
-    let authority = QuotaAuthority::start(control.registered(), control.quotas());
     let links = publish::serve(Arc::clone(&control), endpoint.clone(), Some(authority));
     tasks.spawn(async move {
         links.await;

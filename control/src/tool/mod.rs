@@ -19,6 +19,7 @@ mod get;
 mod history;
 mod output;
 mod proxy;
+mod quota;
 mod statuses;
 mod token;
 
@@ -58,6 +59,8 @@ pub enum Command {
     Token(token::TokenArgs),
     /// Certificates: list, inspect, revoke.
     Cert(cert::CertArgs),
+    /// Quotas: who may spend how much of them now.
+    Quota(quota::QuotaArgs),
     /// Print /etc/hosts lines that give services their names and addresses.
     Hosts(endpoints::HostsArgs),
     /// Compile rules to the snapshot of one sidecar, without a control service.
@@ -90,6 +93,7 @@ pub fn run(socket: &Path, command: &Command) -> ExitCode {
         Command::Endpoints(args) => endpoints::run(&client, args),
         Command::Token(args) => token::run(&client, args),
         Command::Cert(args) => cert::run(&client, args),
+        Command::Quota(args) => quota::run(&client, args),
         Command::Hosts(args) => endpoints::hosts(&client, args),
         Command::Compile(args) => return compile::run(args),
         Command::Analyze(args) => return analyze::run(args),

@@ -215,6 +215,13 @@ fn memquota_alone_and_with_its_parts_limits_v3_to_one_in_five_seconds() {
         })
         .expect("five of v2");
         assert_eq!(allowed, 5, "{rule}");
+        // One sidecar enforces it and holds everything.
+        let shown = mesh.control.tool(&["quota"]).expect("quota").done();
+        let shown = shown.expect("quota");
+        assert!(
+            shown.contains("64/64") && shown.contains("granting"),
+            "{rule}: {shown}"
+        );
         mesh.delete(rule);
         becomes(&mesh, "v3", 200);
         // The next rule has the same name and dimensions: its window must be over.
