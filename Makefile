@@ -29,6 +29,11 @@ lint: ## Format check and clippy, warnings denied
 bench: build ## CPU per request of examples/standalone beside HAProxy, interleaved
 	target/release/ringmesh-bench compare
 
+SOAK_SECONDS ?= 600
+soak: deps ## Rough traffic for SOAK_SECONDS (600): nothing may grow, all counts must agree
+	cargo build --locked --workspace --bins
+	RINGMESH_SOAK_SECONDS=$(SOAK_SECONDS) cargo test --locked -p ringmesh-tests --test e2e soak -- --nocapture
+
 fuzz: ## Fuzz every decoder for FUZZ_SECONDS (60) each; needs cargo-fuzz
 	@scripts/fuzz
 

@@ -2,11 +2,19 @@
 //!
 //! `GET /bytes/N` answers N bytes with a length, `/chunked/N` the same in chunks, `/close/N` the same
 //! ended by closing; `POST /echo` answers the body it got; `/status/N` that status; `/hang` nothing.
+//! Ill-behaved: `/reset/N` resets the connection after N bytes of a larger body, `/drip/N` sends N
+//! bytes one by one.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use ringmesh_control::demo::stage::wait;
+
+/// How long [`Upstream::impatient`] waits for the next request.
+pub const IMPATIENCE: Duration = Duration::from_millis(200);
 
 /// A listening upstream; ends with its value.
 #[derive(Debug)]
@@ -34,6 +42,18 @@ impl Upstream {
     #[must_use]
     pub fn http(ip: IpAddr) -> Self {
         Self::start(ip, serve_http)
+    }
+
+    /// [`Self::http`] that closes a connection nobody uses for [`IMPATIENCE`], without saying so.
+    ///
+    /// # Panics
+    /// It cannot listen.
+    #[must_use]
+    pub fn impatient(ip: IpAddr) -> Self {
+        Self::start(ip, |conn, requests| {
+            conn.set_read_timeout(Some(IMPATIENCE))?;
+            serve_http(conn, requests)
+        })
     }
 
     /// Sends back what comes, byte for byte, until the client's end; then ends too.
@@ -193,6 +213,21 @@ fn answer(
         "hang" => {
             io::copy(reader, &mut io::sink())?;
             return Ok(true);
+        }
+        "reset" => {
+            conn.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n")?;
+            conn.write_all(&bytes(number))?;
+            socket2::SockRef::from(conn).set_linger(Some(Duration::ZERO))?;
+            return Ok(true);
+        }
+        "drip" => {
+            conn.write_all(
+                format!("HTTP/1.1 200 OK\r\ncontent-length: {number}\r\n\r\n").as_bytes(),
+            )?;
+            for byte in bytes(number) {
+                conn.write_all(&[byte])?;
+                wait::pass(Duration::from_millis(1));
+            }
         }
         "close" => {
             conn.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n")?;

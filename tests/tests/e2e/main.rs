@@ -8,4 +8,5 @@ mod link;
 mod pair;
 mod rules;
 mod sidecar_input;
+mod soak;
 mod standalone;

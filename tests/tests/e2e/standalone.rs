@@ -46,13 +46,27 @@ impl Drop for Script {
 
 /// Starts `examples/WHAT/run PORT UPSTREAM MODE` and waits for `ready`.
 pub(crate) fn run(stage: &Stage, what: &str, upstream: &Upstream, mode: &str) -> (Script, u16) {
+    run_with(stage, what, upstream, mode, &[])
+}
+
+/// [`run`] with more of the script's environment.
+pub(crate) fn run_with(
+    stage: &Stage,
+    what: &str,
+    upstream: &Upstream,
+    mode: &str,
+    environment: &[(&str, &str)],
+) -> (Script, u16) {
     let port = free_port();
-    let launch = Launch::new(repository("examples").join(what).join("run"))
+    let mut launch = Launch::new(repository("examples").join(what).join("run"))
         .arg(port.to_string())
         .arg(upstream.address.to_string())
         .arg(mode)
         .env("BIN", &bins().path("").display().to_string())
         .env("STATE", &stage.dir().join(what).display().to_string());
+    for (key, value) in environment {
+        launch = launch.env(key, value);
+    }
     let mut process = Process::start(what, &launch, stage.dir()).expect("start");
     let log = stage.dir().join(format!("{what}.log"));
     process

@@ -1,0 +1,113 @@
+//! What can be seen of the sidecar from outside: descriptors, memory, counters, log.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ringmesh_tests::{SOON, get, wait};
+
+pub(super) struct Watched {
+    pid: u32,
+    admin: SocketAddr,
+    log: PathBuf,
+}
+
+impl Watched {
+    /// The sidecar that the script of process `script` has started.
+    pub(super) fn of(script: u32, admin: SocketAddr, log: PathBuf) -> Self {
+        let pid = wait::until("the sidecar's pid", SOON, || {
+            child_of(script).ok_or_else(|| "no child".to_owned())
+        })
+        .expect("a sidecar");
+        Self { pid, admin, log }
+    }
+
+    pub(super) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid))
+            .expect("its descriptors")
+            .count()
+    }
+
+    /// Waits until no more are open than `before`: idle upstream connections that their server has
+    /// closed are let go within seconds.
+    pub(super) fn wait_for_descriptors(&self, before: usize) {
+        wait::until("as many descriptors as before", SOON, || {
+            match self.descriptors() {
+                now if now <= before => Ok(()),
+                now => Err(format!(
+                    "{now} are open, {before} were before: {}",
+                    self.open_files()
+                )),
+            }
+        })
+        .expect("no descriptor left behind");
+    }
+
+    fn open_files(&self) -> String {
+        let Ok(all) = std::fs::read_dir(format!("/proc/{}/fd", self.pid)) else {
+            return "the sidecar is gone".to_owned();
+        };
+        let targets = all
+            .flatten()
+            .filter_map(|fd| std::fs::read_link(fd.path()).ok());
+        let targets: Vec<String> = targets.map(|to| to.display().to_string()).collect();
+        targets.join(" ")
+    }
+
+    pub(super) fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("status");
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .and_then(|rest| rest.split_whitespace().next())
+            .and_then(|number| number.parse().ok())
+            .expect("VmRSS")
+    }
+
+    /// The request counter once the log has as many lines.
+    pub(super) fn requests_once_logged(&self, patience: Duration) -> u64 {
+        wait::until("as many log lines as requests", patience, || {
+            let counted = self.counter("ringmesh_requests_total");
+            let log = std::fs::read(&self.log).map_err(|error| error.to_string())?;
+            let lines = log.iter().filter(|byte| **byte == b'\n').count() as u64;
+            if counted == lines {
+                Ok(counted)
+            } else {
+                Err(format!("{counted} counted, {lines} logged"))
+            }
+        })
+        .expect("counts that agree")
+    }
+
+    /// Lines the sidecar had to drop, wherever.
+    pub(super) fn lost_log_lines(&self) -> u64 {
+        self.counter("ringmesh_log_lines_dropped_total")
+            + self.counter("ringmesh_access_log_dropped_total")
+    }
+
+    /// Sum over all series of a metric.
+    fn counter(&self, name: &str) -> u64 {
+        let text = get(self.admin, "admin", "/metrics", &[], SOON)
+            .expect("metrics")
+            .text();
+        text.lines()
+            .filter(|line| line.starts_with(name) && !line.starts_with('#'))
+            .filter(|line| line[name.len()..].starts_with(['{', ' ']))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+            .sum()
+    }
+}
+
+fn child_of(parent: u32) -> Option<u32> {
+    std::fs::read_dir("/proc")
+        .ok()?
+        .flatten()
+        .find_map(|entry| {
+            let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+            // After the name in brackets: state, parent.
+            let (name, rest) = stat.rsplit_once(") ")?;
+            let of: u32 = rest.split(' ').nth(1)?.parse().ok()?;
+            (of == parent && name.contains("ringmesh-proxy")).then_some(pid)
+        })
+}
