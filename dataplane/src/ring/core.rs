@@ -59,6 +59,8 @@ pub(super) struct Core {
     pub(super) conns: Cell<u32>,
     now: Cell<Mono>,
     pub(super) plan: RingPlan,
+    #[cfg(test)]
+    pub(super) faults: super::faults::Faults,
 }
 
 /// What a timer does.
@@ -94,6 +96,8 @@ impl Core {
             conns: Cell::new(0),
             now: Cell::new(now),
             plan: plan.clone(),
+            #[cfg(test)]
+            faults: super::faults::Faults::new(plan.weather),
         });
         core.probe_recv()?;
         core.submit_bell();
@@ -210,6 +214,8 @@ impl Core {
         let until = match park {
             Park::No => return Wait::No,
             _ if self.tasks.ready().len() > 0 => return Wait::No,
+            #[cfg(test)]
+            _ if self.faults.holding() => return Wait::No,
             Park::Free => Mono::NEVER,
             Park::Until(at) => at,
         };
@@ -240,6 +246,8 @@ impl Core {
             let mut batch = self.batch.take();
             self.kernel.reap(&mut batch, BATCH);
             let count = batch.len();
+            #[cfg(test)]
+            self.faults.stir(&mut batch);
             for done in batch.drain(..) {
                 self.complete(done);
             }
@@ -345,6 +353,10 @@ impl Core {
     /// Gives memory of unused buffers back to the system. For quiet moments.
     pub(super) fn trim(&self) {
         self.bufs.trim();
+        #[cfg(test)]
+        if self.faults.holding() {
+            return;
+        }
         // A block the kernel has filled and we have not reaped looks free.
         if self.kernel.all_posted_is_reaped() {
             self.heads.pool().trim();

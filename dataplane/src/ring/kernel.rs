@@ -31,6 +31,16 @@ impl Completion {
         cqueue::more(self.flags)
     }
 
+    /// One that no kernel posted: final, without a block.
+    #[cfg(test)]
+    pub(super) fn made_up(user_data: u64, result: i32) -> Self {
+        Self {
+            user_data,
+            result,
+            flags: 0,
+        }
+    }
+
     /// The provided block that was filled.
     pub(super) fn block(self) -> Option<u16> {
         cqueue::buffer_select(self.flags)

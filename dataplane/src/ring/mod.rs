@@ -25,6 +25,8 @@ mod conn;
 mod connect;
 mod core;
 mod error;
+#[cfg(test)]
+mod faults;
 mod groups;
 mod hosting;
 mod in_flight;
@@ -61,6 +63,8 @@ pub use bell::RemoteWaker;
 pub use buf::{Buf, Full};
 pub use chunk::Chunk;
 pub use error::RingError;
+#[cfg(test)]
+pub(crate) use faults::Weather;
 pub use hosting::{adopt, eventfd, register_membarrier};
 pub use listener::{ListenOptions, Listener};
 pub use out::{OUT_PIECES_MAX, Out};

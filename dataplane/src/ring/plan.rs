@@ -24,6 +24,9 @@ pub struct RingPlan {
     pub linger_ms: u64,
     /// Who runs completion work.
     pub task_run: TaskRun,
+    /// Faults between us and the kernel.
+    #[cfg(test)]
+    pub(crate) weather: Option<super::Weather>,
 }
 
 /// Size of one group of receive buffers.
@@ -63,6 +66,8 @@ impl Default for RingPlan {
             recv_queued_bytes_max: 256 * 1024,
             linger_ms: 10_000,
             task_run: TaskRun::Defer,
+            #[cfg(test)]
+            weather: None,
         }
     }
 }

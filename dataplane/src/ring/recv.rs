@@ -144,6 +144,10 @@ impl Conn {
         let wanted = side.wanted && side.queue.is_empty() && side.end == End::Open;
         if wanted && side.armed.is_none() && !side.paused {
             side.left = self.core.group(side.size).recv_limit();
+            #[cfg(test)]
+            {
+                side.left = self.core.faults.shorten_recv(side.left);
+            }
             side.armed = Some(self.core.submit_recv(self, side.size, side.left));
         }
     }

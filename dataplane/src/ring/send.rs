@@ -79,7 +79,9 @@ impl Conn {
             _ => side.failed = Some(-result),
         }
         self.core.take_back(loan);
-        if side.fin {
+        // After a send that failed the stream has a hole: nothing may follow, and the peer has to
+        // learn that nothing will (short of memory, the connection itself may well live).
+        if side.fin || side.failed.is_some() {
             self.send_fin();
         }
         if let Some(timer) = side.linger.take() {

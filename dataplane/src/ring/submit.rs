@@ -23,26 +23,42 @@ use super::token::{self, NOBODY};
 const SEND_FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
 
 impl Core {
+    /// Queues the operation of an entry in [`ops`](Self::ops).
+    ///
+    /// # Safety
+    /// As for [`Kernel::push`](super::kernel::Kernel::push).
+    unsafe fn give(&self, key: Key, entry: Entry) {
+        let number = token::encode(key);
+        #[cfg(test)]
+        if let Some(op) = self.ops.borrow().get(key)
+            && self.faults.refuse(op, number)
+        {
+            return;
+        }
+        // SAFETY: this function's own contract.
+        unsafe { self.kernel.push(entry.user_data(number)) };
+    }
+
     pub(super) fn submit_recv(&self, conn: &Rc<Conn>, size: Size, limit_bytes: u32) -> Key {
         let key = self
             .ops
             .borrow_mut()
             .insert(Op::Recv(Rc::clone(conn), size));
-        let mut entry = opcode::RecvMulti::new(types::Fd(conn.raw()), size as u16)
-            .build()
-            .user_data(token::encode(key));
+        let mut entry = opcode::RecvMulti::new(types::Fd(conn.raw()), size as u16).build();
         if self.kernel.picked().recv_limit {
             limit_recv(&mut entry, limit_bytes);
         }
         // SAFETY: the entry points to no memory; the kernel fills blocks of a registered group,
         // whose pool the core owns, and the op holds the core through `conn`. It holds the
         // descriptor as well.
-        unsafe { self.kernel.push(entry) };
+        unsafe { self.give(key, entry) };
         key
     }
 
     pub(super) fn submit_send(&self, conn: &Rc<Conn>, mut loan: Box<Loan>) -> Key {
         let shape = loan.shape();
+        #[cfg(test)]
+        let shape = self.faults.shorten_send(shape);
         let key = self
             .ops
             .borrow_mut()
@@ -59,7 +75,7 @@ impl Core {
         // SAFETY: header, vectors and pieces belong to the boxed loan, which the op owns; moving the
         // box does not move them, and pieces are windows whose blocks nobody writes while they are
         // held. The op holds the descriptor.
-        unsafe { self.kernel.push(entry.user_data(token::encode(key))) };
+        unsafe { self.give(key, entry) };
         key
     }
 
@@ -70,7 +86,7 @@ impl Core {
         let to = &connecting.to;
         let entry = opcode::Connect::new(fd, to.as_ptr().cast(), to.len()).build();
         // SAFETY: the address lies in the `Rc<Connecting>` the op owns and is never written again.
-        unsafe { self.kernel.push(entry.user_data(token::encode(key))) };
+        unsafe { self.give(key, entry) };
         key
     }
 
@@ -80,7 +96,7 @@ impl Core {
             .flags(libc::SOCK_CLOEXEC)
             .build();
         // SAFETY: no memory; the op holds the listening descriptor.
-        unsafe { self.kernel.push(entry.user_data(token::encode(key))) };
+        unsafe { self.give(key, entry) };
         key
     }
 

@@ -3,6 +3,7 @@
 mod allocations;
 mod mesh;
 mod protocol;
+mod weather;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -18,7 +19,7 @@ use super::{WorkerPlan, run};
 use crate::accept::Role;
 use crate::balance::ShardShare;
 use crate::exchange::ConnLimits;
-use crate::ring::{Park, RemoteWaker, Ring, RingPlan};
+use crate::ring::{Park, RemoteWaker, Ring, RingPlan, Weather};
 use crate::shard::{Collected, FromShard, Mailbox, Seat, ToShard, inbox, outboxes};
 use crate::tables::Tables;
 use crate::tables::testing::{Draft, to};
@@ -39,11 +40,22 @@ impl Bed {
     }
 
     fn start_with(draft: &Draft, role: Role, limits: ConnLimits) -> Self {
-        Self::start_turning(draft, role, limits, |ring, is_done| {
-            while !is_done() {
-                let _ = ring.turn(Park::Free);
-            }
-        })
+        Self::start_turning(draft, role, limits, RingPlan::default(), turn_until)
+    }
+
+    /// An outbound sidecar over a ring that faults.
+    fn start_in(draft: &Draft, weather: Weather) -> Self {
+        let plan = RingPlan {
+            weather: Some(weather),
+            ..RingPlan::default()
+        };
+        Self::start_turning(
+            draft,
+            Role::Outbound,
+            ConnLimits::default(),
+            plan,
+            turn_until,
+        )
     }
 
     /// `turns` is the shard's loop.
@@ -51,6 +63,7 @@ impl Bed {
         draft: &Draft,
         role: Role,
         limits: ConnLimits,
+        ring_plan: RingPlan,
         turns: impl FnOnce(&Ring, &dyn Fn() -> bool) + Send + 'static,
     ) -> Self {
         let at = free_address();
@@ -72,7 +85,7 @@ impl Bed {
             seed: 7,
         };
         let thread = std::thread::spawn(move || {
-            let ring = Ring::with_remote(&RingPlan::default(), remote).unwrap();
+            let ring = Ring::with_remote(&ring_plan, remote).unwrap();
             let done = std::rc::Rc::new(std::cell::Cell::new(false));
             let (inbox, end) = (seed.on(ring.clone()), std::rc::Rc::clone(&done));
             let seat = Seat {
@@ -152,6 +165,12 @@ impl Bed {
 
     fn get(&self, host: &str) -> String {
         self.ask(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"))
+    }
+}
+
+fn turn_until(ring: &Ring, is_done: &dyn Fn() -> bool) {
+    while !is_done() {
+        let _ = ring.turn(Park::Free);
     }
 }
 

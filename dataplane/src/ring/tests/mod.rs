@@ -5,6 +5,7 @@ mod bounds;
 mod bytes;
 mod drops;
 mod ends;
+mod faults;
 mod setup;
 mod timers;
 

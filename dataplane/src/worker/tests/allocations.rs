@@ -21,6 +21,7 @@ fn a_kept_alive_request_allocates_nothing() {
         &draft,
         Role::Outbound,
         ConnLimits::default(),
+        RingPlan::default(),
         move |ring, is_done| {
             let turn_until = |goal: usize| {
                 while count.load(Ordering::SeqCst) < goal && !is_done() {

@@ -1,0 +1,135 @@
+//! Faults between the ring and the real kernel, for tests: what io_uring may do and rarely does.
+//!
+//! From a seed: operations are refused as the kernel refuses them (and never reach it), receives end
+//! after a few bytes, sends are short, completions come late and in another order. Completions of
+//! one operation keep their order, as the kernel promises.
+
+use std::cell::{Cell, RefCell};
+
+use super::in_flight::Op;
+use super::kernel::Completion;
+use super::loan::Shape;
+
+/// How rough a ring is treated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Weather {
+    /// Nothing that a peer could notice: all bytes arrive, only later and in other pieces.
+    Windy(u64),
+    /// Connections break as well: refused, reset, no memory to send.
+    Stormy(u64),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    weather: Option<Weather>,
+    rng: RefCell<fastrand::Rng>,
+    /// Completions that were posted, or made up, and not told yet.
+    held: RefCell<Vec<Completion>>,
+    made: Cell<u64>,
+}
+
+impl Faults {
+    pub(super) fn new(weather: Option<Weather>) -> Self {
+        let seed = match weather {
+            None => 0,
+            Some(Weather::Windy(seed) | Weather::Stormy(seed)) => seed,
+        };
+        Self {
+            weather,
+            rng: RefCell::new(fastrand::Rng::with_seed(seed)),
+            held: RefCell::default(),
+            made: Cell::new(0),
+        }
+    }
+
+    /// Whether the operation must not reach the kernel; its only completion is on its way.
+    pub(super) fn refuse(&self, op: &Op, user_data: u64) -> bool {
+        let Some(weather) = self.weather else {
+            return false;
+        };
+        let mut rng = self.rng.borrow_mut();
+        let mild: &[i32] = match op {
+            Op::Recv(..) => &[libc::ENOBUFS, libc::ENOBUFS, libc::EINTR, libc::EAGAIN],
+            Op::Accept(_) => &[libc::ECONNABORTED, libc::EINTR],
+            Op::Send(..) | Op::Connect(_) | Op::Bell => &[],
+        };
+        let harsh: &[i32] = match op {
+            Op::Recv(..) => &[libc::ECONNRESET, libc::ETIMEDOUT],
+            Op::Send(..) => &[libc::EPIPE, libc::ECONNRESET, libc::ENOMEM],
+            Op::Connect(_) => &[libc::ECONNREFUSED, libc::ENETUNREACH, libc::ETIMEDOUT],
+            Op::Accept(_) | Op::Bell => &[],
+        };
+        let errno = if rng.u8(..4) == 0 {
+            rng.choice(mild)
+        } else if matches!(weather, Weather::Stormy(_)) && rng.u8(..) < 8 {
+            rng.choice(harsh)
+        } else {
+            None
+        };
+        let Some(errno) = errno else { return false };
+        self.made.set(self.made.get() + 1);
+        self.held
+            .borrow_mut()
+            .push(Completion::made_up(user_data, -errno));
+        true
+    }
+
+    /// A receive's bound, perhaps a small one.
+    pub(super) fn shorten_recv(&self, bytes: u32) -> u32 {
+        let mut rng = self.rng.borrow_mut();
+        if self.weather.is_some() && rng.bool() {
+            return rng.u32(1..=bytes.min(500));
+        }
+        bytes
+    }
+
+    /// What of a send to give to the kernel, perhaps only its beginning.
+    pub(super) fn shorten_send(&self, shape: Shape) -> Shape {
+        let mut rng = self.rng.borrow_mut();
+        if self.weather.is_none() || rng.u8(..4) != 0 {
+            return shape;
+        }
+        let (start, len) = match shape {
+            Shape::One { start, len } => (start, len),
+            Shape::Gathered { header } => {
+                // SAFETY: a shape's header lies in its loan, which is held by whoever asks.
+                let vectors = unsafe { (*header).msg_iov };
+                // SAFETY: it points to the loan's vectors, of which there are several.
+                let first = unsafe { *vectors };
+                (first.iov_base.cast_const().cast(), first.iov_len as u32)
+            }
+        };
+        let len = rng.u32(1..=len);
+        Shape::One { start, len }
+    }
+
+    /// Takes what the kernel posted; leaves in `batch` what is told now, in some order.
+    pub(super) fn stir(&self, batch: &mut Vec<Completion>) {
+        if self.weather.is_none() {
+            return;
+        }
+        let mut rng = self.rng.borrow_mut();
+        let mut held = self.held.borrow_mut();
+        held.append(batch);
+        let mut operations: Vec<u64> = held.iter().map(|done| done.user_data).collect();
+        operations.sort_unstable();
+        operations.dedup();
+        rng.shuffle(&mut operations);
+        for operation in operations {
+            if rng.u8(..4) == 0 {
+                continue;
+            }
+            batch.extend(held.extract_if(.., |done| done.user_data == operation));
+        }
+    }
+
+    /// Something was posted and not told.
+    pub(super) fn holding(&self) -> bool {
+        !self.held.borrow().is_empty()
+    }
+
+    /// Operations refused so far.
+    pub(super) fn made(&self) -> u64 {
+        self.made.get()
+    }
+}
