@@ -41,7 +41,7 @@ pub async fn listen(shard: Rc<ShardState>, listener: Listener, role: Role) {
                 continue;
             }
         };
-        shard.meter.borrow_mut().count(Event::Accepted);
+        shard.meter().count(Event::Accepted);
         if shard.conns.get() >= shard.limits.conns_max {
             shed(&shard, socket).await;
             continue;
@@ -54,13 +54,13 @@ pub async fn listen(shard: Rc<ShardState>, listener: Listener, role: Role) {
             drop(counted);
         });
         if !started {
-            shard.meter.borrow_mut().refused(Reason::Shed);
+            shard.meter().refused(Reason::Shed);
         }
     }
 }
 
 async fn shed(shard: &ShardState, socket: Socket) {
-    shard.meter.borrow_mut().refused(Reason::Shed);
+    shard.meter().refused(Reason::Shed);
     // Accepted at once or not at all: the socket's buffer is empty.
     let _ = ByteStream::send(&socket, Out::from(Chunk::from_static(SHED_ANSWER))).await;
     socket.shutdown_write();

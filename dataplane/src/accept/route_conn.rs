@@ -180,15 +180,15 @@ async fn mesh(shard: &Rc<ShardState>, socket: Socket, local: SocketAddr, address
         Some(Ok(stream)) => stream,
         Some(Err(refusal)) => {
             tracing::info!(peer = %address, reason = refusal.reason().code(), %refusal, "refused on the mesh port");
-            shard.meter.borrow_mut().refused(refusal.reason());
+            shard.meter().refused(refusal.reason());
             return;
         }
         None => {
-            shard.meter.borrow_mut().refused(Reason::HeadTimeout);
+            shard.meter().refused(Reason::HeadTimeout);
             return;
         }
     };
-    shard.meter.borrow_mut().count(Event::Handshake);
+    shard.meter().count(Event::Handshake);
     let Some(active) = shard.active() else {
         return stream.reset();
     };
@@ -200,7 +200,7 @@ async fn mesh(shard: &Rc<ShardState>, socket: Socket, local: SocketAddr, address
             .flatten()
     });
     let Some(place) = place else {
-        shard.meter.borrow_mut().refused(Reason::UnknownDestination);
+        shard.meter().refused(Reason::UnknownDestination);
         return stream.reset();
     };
     let peer = Peer {
@@ -252,6 +252,6 @@ async fn sniff(shard: &ShardState, stream: &Stream) -> Option<(Detected, Chunk)>
 
 fn refuse(shard: &ShardState, socket: &Socket, reason: Reason) {
     tracing::info!(peer = %socket.peer_addr(), reason = reason.code(), "connection refused");
-    shard.meter.borrow_mut().refused(reason);
+    shard.meter().refused(reason);
     socket.reset();
 }

@@ -50,6 +50,8 @@ use crate::time::Mono;
 
 /// Statistics, gauges and overdue sends are looked after this often.
 const TICK: Duration = Duration::from_secs(1);
+/// The same while every shard is quiet: what is left to do can wait.
+const QUIET_TICK: Duration = Duration::from_secs(2);
 /// Quota leases are looked after this often: a heartbeat is due every 400 ms.
 const LEASE_TICK: Duration = Duration::from_millis(100);
 /// A configuration is acknowledged when its quotas are leased, or after this.
@@ -158,8 +160,12 @@ struct Agent {
     /// A certificate request is under way.
     certifying: bool,
     stats: Vec<Option<Stats>>,
-    /// Shards that have answered since the last tick.
-    told: usize,
+    /// Shards that were asked for their figures at the last tick and have not answered.
+    asked: usize,
+    /// When the shards are asked again, and what else is done regularly.
+    next_tick: Instant,
+    /// Shards with nothing new to tell until they say so.
+    quiet: Vec<bool>,
     figures: Figures,
     report_sequence: u64,
     log_file: Option<LogFile>,
@@ -264,7 +270,9 @@ impl Agent {
             link_number: 0,
             certifying: false,
             stats: vec![None; shards],
-            told: 0,
+            asked: 0,
+            next_tick: Instant::now(),
+            quiet: vec![false; shards],
             figures: Figures::default(),
             report_sequence: 0,
             log_file,
@@ -289,8 +297,6 @@ impl Agent {
         let mut term = signals(SignalKind::terminate())?;
         let mut interrupt = signals(SignalKind::interrupt())?;
         let mut hang_up = signals(SignalKind::hangup())?;
-        let mut ticks = tokio::time::interval(TICK);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut lease_ticks = tokio::time::interval(LEASE_TICK);
         lease_ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut inputs = self.inputs.take().ok_or("the agent was started twice")?;
@@ -302,6 +308,7 @@ impl Agent {
                 return Ok(());
             }
             let nap = self.nap();
+            let next_tick = self.next_tick.into();
             tokio::select! {
                 _ = term.recv() => self.terminate(),
                 _ = interrupt.recv() => self.terminate(),
@@ -320,7 +327,7 @@ impl Agent {
                 Some(order) = inputs.orders.recv() => match order {
                     Order::Drain => self.drain(true),
                 },
-                _ = ticks.tick() => self.tick(),
+                () = tokio::time::sleep_until(next_tick) => self.tick(),
                 _ = lease_ticks.tick(), if self.leases.is_active() => self.tick_leases(),
                 () = tokio::time::sleep(nap) => {
                     self.tell_session(Input::Wake);
@@ -336,7 +343,8 @@ impl Agent {
 
     /// How long nothing is due by the clock.
     fn nap(&self) -> Duration {
-        let mut nap = TICK;
+        // The tick comes before, so that this wakes nobody without need.
+        let mut nap = 2 * QUIET_TICK;
         if let Some(deadline) = self.session.as_ref().and_then(Session::deadline) {
             nap = nap.min(deadline.since(self.now()));
         }

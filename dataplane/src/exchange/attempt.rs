@@ -158,7 +158,7 @@ async fn acquire(x: &Exchange<'_>, way: &Way<'_>, deadline: Mono) -> Result<Lane
     });
     match connected.await {
         Ok(stream) => {
-            x.shard.meter.borrow_mut().count(Counted::UpstreamOpened);
+            x.shard.meter().count(Counted::UpstreamOpened);
             Ok(Lane::fresh(stream, way.pool))
         }
         Err(fault) => {

@@ -453,7 +453,7 @@ fn may_retry(x: &Exchange<'_>, cluster: ClusterIndex, held: &Cell<Option<Retryin
     let may = taken.is_some();
     held.set(taken);
     if may {
-        x.shard.meter.borrow_mut().count(Event::Retried);
+        x.shard.meter().count(Event::Retried);
     }
     may
 }

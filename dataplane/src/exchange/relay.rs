@@ -237,7 +237,7 @@ async fn dial(
     };
     let connected = connect(&shard.ring, dial, may_be).await;
     if connected.is_ok() {
-        shard.meter.borrow_mut().count(Event::UpstreamOpened);
+        shard.meter().count(Event::UpstreamOpened);
     }
     connected.map_err(|fault| fault.reason)
 }

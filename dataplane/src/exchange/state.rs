@@ -4,7 +4,7 @@
 //! length of a plain call, never across an await. An exchange keeps the [`Active`] it began with,
 //! so a swap never changes the rules under a request.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,7 +95,7 @@ pub struct ShardState {
     /// Quota units.
     pub quota: RefCell<QuotaCells>,
     /// Counters and histograms.
-    pub meter: RefCell<Meter>,
+    meter: RefCell<Meter>,
     /// Access log lines not yet handed to the agent; `None`: no access log.
     pub log: RefCell<Option<LogBuf>>,
     /// Emptied log buffers; as many circulate as the agent hands out, so a slow disk ends in
@@ -117,6 +117,11 @@ pub struct ShardState {
     /// Wall clock at `Mono(0)`, microseconds since 1970.
     unix_us_at_zero: u64,
     sweeping: Cell<bool>,
+    quota_ticking: Cell<bool>,
+    /// Changes of the meter when the agent was told of it.
+    told: Cell<Option<u64>>,
+    /// The agent knows that nothing is counted, and does not ask.
+    quiet: Cell<bool>,
 }
 
 /// One exchange in the count.
@@ -131,6 +136,8 @@ impl Drop for Busy {
 
 /// An access-log buffer this full is handed over without being asked for, percent.
 const LOG_HAND_OVER_PERCENT: usize = 50;
+/// How often quota leases are looked after, milliseconds.
+const QUOTA_TICK_MS: u64 = 100;
 /// How often idle upstream connections are looked at while there are any.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// An upstream connection idle for longer is closed: below the keep-alive of most servers.
@@ -165,12 +172,40 @@ impl ShardState {
             random: RefCell::new(fastrand::Rng::with_seed(plan.seed)),
             unix_us_at_zero,
             sweeping: Cell::new(false),
+            quota_ticking: Cell::new(false),
+            told: Cell::new(None),
+            quiet: Cell::new(false),
+        }
+    }
+
+    /// The shard's counters, to count something. An agent that was told of quiet hears that it is over.
+    pub fn meter(&self) -> RefMut<'_, Meter> {
+        // Without room for the message the next count says it.
+        if self.quiet.get() && self.outbox.send(FromShard::Stirring) {
+            self.quiet.set(false);
+        }
+        self.meter.borrow_mut()
+    }
+
+    /// Tells the agent everything counted, or that nothing was since it was told last; then it need
+    /// not ask, and an idle shard is not woken.
+    pub fn tell_counted(&self) {
+        let (stats, changes) = {
+            let meter = self.meter.borrow();
+            (meter.collect(), meter.changes())
+        };
+        let logged = self.log.borrow().as_ref().is_none_or(LogBuf::is_empty);
+        if self.told.replace(Some(changes)) == Some(changes) && logged {
+            self.quiet.set(true);
+            self.tell(FromShard::Quiet);
+        } else {
+            self.tell(FromShard::Stats(Box::new(stats)));
         }
     }
 
     /// Counts an exchange and writes its access-log line.
     pub fn note(&self, outcome: &Outcome<'_>) {
-        let mut meter = self.meter.borrow_mut();
+        let mut meter = self.meter();
         meter.record(outcome);
         let mut log = self.log.borrow_mut();
         let Some(lines) = &mut *log else { return };
@@ -188,7 +223,7 @@ impl ShardState {
         if notes == Notes::default() {
             return;
         }
-        let mut meter = self.meter.borrow_mut();
+        let mut meter = self.meter();
         for _ in 0..notes.expression_errors {
             meter.count(Event::ExpressionError);
         }
@@ -224,11 +259,32 @@ impl ShardState {
         }
     }
 
-    /// Sends what the quota cells have for the authority.
-    pub fn tell_quota(&self) {
+    /// Sends what the quota cells have for the authority, and sees to it that they are looked after
+    /// for as long as they need it.
+    pub fn tell_quota(self: &Rc<Self>) {
         let mut quota = self.quota.borrow_mut();
         while let Some(message) = quota.poll() {
             self.tell(FromShard::Quota(message));
+        }
+        if quota.needs_ticks() && !self.quota_ticking.replace(true) {
+            drop(quota);
+            self.tick_quota();
+        }
+    }
+
+    fn tick_quota(self: &Rc<Self>) {
+        let state = Rc::clone(self);
+        let started = self.ring.spawn(async move {
+            while state.quota.borrow().needs_ticks() {
+                let next = state.now().plus_ms(QUOTA_TICK_MS);
+                state.ring.sleep_until(next).await;
+                state.quota.borrow_mut().tick(state.now());
+                state.tell_quota();
+            }
+            state.quota_ticking.set(false);
+        });
+        if !started {
+            self.quota_ticking.set(false);
         }
     }
 

@@ -51,6 +51,12 @@ impl QuotaCells {
         self.cells.tick(now.0);
     }
 
+    /// Whether [`Self::tick`] has anything to do, now or later.
+    #[must_use]
+    pub fn needs_ticks(&self) -> bool {
+        self.cells.needs_ticks()
+    }
+
     /// The next message for the agent.
     pub fn poll(&mut self) -> Option<FromCells> {
         self.cells.poll()

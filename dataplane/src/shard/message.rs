@@ -17,7 +17,7 @@ pub enum ToShard {
     Tls(Arc<TlsMaterial>),
     /// A message of the quota authority, or about its leases.
     Quota(ToCells),
-    /// Answer with [`FromShard::Stats`], and hand over the log lines there are.
+    /// Answer with [`FromShard::Stats`] or [`FromShard::Quiet`], and hand over the log lines there are.
     Collect,
     /// An emptied log buffer to write into.
     LogSpare(Vec<u8>),
@@ -40,6 +40,11 @@ pub enum FromShard {
     Quota(FromCells),
     /// Everything counted since start.
     Stats(Box<Stats>),
+    /// Nothing was counted since the last [`FromShard::Stats`]: do not ask again until
+    /// [`FromShard::Stirring`].
+    Quiet,
+    /// Something is being counted again.
+    Stirring,
     /// Access-log lines, each ended by a line feed.
     Log(Vec<u8>),
     /// Nothing is open any more.

@@ -97,6 +97,7 @@ pub struct Meter {
     events: [u64; Event::ALL.len()],
     /// Connections closed without an exchange, by reason.
     refused: [u64; Reason::ALL.len()],
+    changes: u64,
 }
 
 impl Default for Meter {
@@ -116,11 +117,13 @@ impl Meter {
             rows: Vec::with_capacity(64),
             events: [0; Event::ALL.len()],
             refused: [0; Reason::ALL.len()],
+            changes: 0,
         }
     }
 
     /// Counts an exchange.
     pub fn record(&mut self, outcome: &Outcome<'_>) {
+        self.changes += 1;
         let at = self.row_of(outcome);
         let Some(row) = self.rows.get_mut(at) else {
             return;
@@ -136,12 +139,20 @@ impl Meter {
 
     /// Counts something that is no exchange.
     pub fn count(&mut self, event: Event) {
+        self.changes += 1;
         self.events[event as usize] += 1;
     }
 
     /// Counts a connection that ended before there was an exchange (TLS refused, garbage, shed).
     pub fn refused(&mut self, reason: Reason) {
+        self.changes += 1;
         self.refused[reason as usize] += 1;
+    }
+
+    /// Grows with everything that is counted.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Label sets in use.

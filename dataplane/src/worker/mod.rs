@@ -3,7 +3,6 @@
 //! The shard room gives a ring and queues; this room gives them to the data path and answers the
 //! agent.
 
-use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -38,9 +37,6 @@ pub struct WorkerPlan {
 /// How often a draining shard looks whether it is done, milliseconds.
 const DRAIN_LOOK_MS: u64 = 10;
 
-/// How often quota leases are looked after while there are quotas, milliseconds.
-const QUOTA_TICK_MS: u64 = 100;
-
 /// Runs a shard until it is told to stop.
 pub async fn run(seat: Seat<ToShard, FromShard>, plan: WorkerPlan) {
     let Seat {
@@ -69,10 +65,7 @@ pub async fn run(seat: Seat<ToShard, FromShard>, plan: WorkerPlan) {
         }
     }
     state.tell(FromShard::Listening);
-    let mut worker = Worker {
-        state,
-        quota_ticking: Rc::default(),
-    };
+    let mut worker = Worker { state };
     loop {
         match inbox.recv().await {
             ToShard::Stop => return,
@@ -83,7 +76,6 @@ pub async fn run(seat: Seat<ToShard, FromShard>, plan: WorkerPlan) {
 
 struct Worker {
     state: Rc<ShardState>,
-    quota_ticking: Rc<Cell<bool>>,
 }
 
 impl Worker {
@@ -92,13 +84,9 @@ impl Worker {
         match message {
             ToShard::Config(tables) => {
                 let generation = tables.generation();
-                let has_quotas = !tables.quotas().is_empty();
                 drop(state.swap(tables));
                 state.tell_quota();
-                if has_quotas {
-                    self.tick_quota();
-                }
-                self.state.tell(FromShard::InForce(generation));
+                state.tell(FromShard::InForce(generation));
             }
             ToShard::Tls(material) => state.set_material(material),
             ToShard::Quota(message) => {
@@ -106,39 +94,12 @@ impl Worker {
                 state.tell_quota();
             }
             ToShard::Collect => {
-                let stats = state.meter.borrow().collect();
-                state.tell(FromShard::Stats(Box::new(stats)));
+                state.tell_counted();
                 state.hand_over_log();
             }
             ToShard::LogSpare(buffer) => state.take_spare(buffer),
             ToShard::Drain => self.drain(),
             ToShard::Stop => {}
-        }
-    }
-
-    /// Looks after leases for as long as there are quotas.
-    fn tick_quota(&self) {
-        if self.quota_ticking.replace(true) {
-            return;
-        }
-        let state = Rc::clone(&self.state);
-        let ticking = Rc::clone(&self.quota_ticking);
-        let started = self.state.ring.spawn(async move {
-            while state
-                .active()
-                .is_some_and(|active| !active.tables.quotas().is_empty())
-            {
-                state
-                    .ring
-                    .sleep_until(state.now().plus_ms(QUOTA_TICK_MS))
-                    .await;
-                state.quota.borrow_mut().tick(state.now());
-                state.tell_quota();
-            }
-            ticking.set(false);
-        });
-        if !started {
-            self.quota_ticking.set(false);
         }
     }
 

@@ -124,8 +124,9 @@ impl Bed {
     fn next(&self) -> FromShard {
         let until = Instant::now() + PATIENCE;
         loop {
-            if let Some((_, message)) = self.collected.take() {
-                return message;
+            match self.collected.take() {
+                None | Some((_, FromShard::Stirring)) => {}
+                Some((_, message)) => return message,
             }
             assert!(Instant::now() < until, "the worker says nothing");
             std::thread::yield_now();
@@ -135,7 +136,10 @@ impl Bed {
     /// The access log so far, as JSON objects.
     fn log(&self) -> Vec<serde_json::Value> {
         self.mailbox.send(ToShard::Collect).unwrap();
-        assert!(matches!(self.next(), FromShard::Stats(_)));
+        assert!(matches!(
+            self.next(),
+            FromShard::Stats(_) | FromShard::Quiet
+        ));
         self.mailbox.send(ToShard::Collect).unwrap();
         let mut lines = Vec::new();
         loop {
@@ -144,7 +148,7 @@ impl Bed {
                     let text = String::from_utf8(bytes).unwrap();
                     lines.extend(text.lines().map(|line| serde_json::from_str(line).unwrap()));
                 }
-                FromShard::Stats(_) => return lines,
+                FromShard::Stats(_) | FromShard::Quiet => return lines,
                 other => panic!("{other:?}"),
             }
         }

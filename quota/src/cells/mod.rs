@@ -167,10 +167,21 @@ impl Cells {
                 self.carry_over(cell, rule, now);
             }
         }
-        let alone = self.home.standalone && self.home.shards <= 1;
-        if (fresh || gone) && !alone {
+        if (fresh || gone) && !self.is_alone() {
             self.outbox.push_back(FromCells::Restart);
         }
+    }
+
+    /// There is nobody to lease from or to share with.
+    fn is_alone(&self) -> bool {
+        self.home.standalone && self.home.shards <= 1
+    }
+
+    /// Whether [`Self::tick`] has anything to do, now or later: leases that end, or buckets.
+    #[must_use]
+    pub fn needs_ticks(&self) -> bool {
+        let nothing_to_end = self.is_alone() && self.is_empty();
+        !nothing_to_end && !self.rules.is_empty()
     }
 
     /// What is to be sent to the agent, oldest first.

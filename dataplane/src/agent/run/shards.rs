@@ -26,17 +26,19 @@ impl Agent {
                 if let Some(slot) = self.stats.get_mut(shard) {
                     *slot = Some(*stats);
                 }
-                self.told += 1;
-                if self.told == self.doors.len() {
-                    self.report();
+                self.counted();
+            }
+            FromShard::Quiet => {
+                if let Some(quiet) = self.quiet.get_mut(shard) {
+                    *quiet = true;
                 }
-                if let Some(Stopping {
-                    last_words: Some(heard),
-                    ..
-                }) = &mut self.stopping
-                {
-                    *heard += 1;
+                self.counted();
+            }
+            FromShard::Stirring => {
+                if let Some(quiet) = self.quiet.get_mut(shard) {
+                    *quiet = false;
                 }
+                self.next_tick = self.next_tick.min(Instant::now() + TICK);
             }
             FromShard::Quota(message) => {
                 let now = ring::monotonic().0;
@@ -51,6 +53,21 @@ impl Agent {
             }
         }
         Ok(())
+    }
+
+    /// A shard has answered what it was asked.
+    fn counted(&mut self) {
+        self.asked = self.asked.saturating_sub(1);
+        if self.asked == 0 {
+            self.report();
+        }
+        if let Some(Stopping {
+            last_words: Some(heard),
+            ..
+        }) = &mut self.stopping
+        {
+            *heard += 1;
+        }
     }
 
     pub(super) fn log(&mut self, shard: usize, lines: Vec<u8>) {
@@ -78,13 +95,21 @@ impl Agent {
     }
 
     pub(super) fn tick(&mut self) {
+        let quiet = self.quiet.iter().all(|quiet| *quiet);
+        self.next_tick = Instant::now() + if quiet { QUIET_TICK } else { TICK };
         self.doors.retry();
-        self.doors.send_all(&ToShard::Collect);
-        if self.told < self.doors.len() {
-            // A shard that does not answer must not silence the others.
+        let asked = std::mem::take(&mut self.asked);
+        for (shard, quiet) in self.quiet.iter().enumerate() {
+            if !quiet {
+                self.doors.send(shard, ToShard::Collect);
+                self.asked += 1;
+            }
+        }
+        if asked > 0 || self.asked == 0 {
+            // A shard that does not answer must not silence the others; one that has nothing to say
+            // leaves the agent's own figures.
             self.report();
         }
-        self.told = 0;
         self.publisher.sweep();
         self.renew_if_due();
         self.forward_log();

@@ -5,7 +5,6 @@
 //! `make test` soaks for ten seconds; `make soak` sets `RINGMESH_SOAK_SECONDS`.
 
 mod clients;
-mod sidecar;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,8 +15,8 @@ use ringmesh_tests::upstream::Upstream;
 use ringmesh_tests::{SOON, stage, wait};
 
 use crate::standalone::{LOCAL, free_port, run_with};
+use crate::watched::Watched;
 use clients::{Seen, Soaking};
-use sidecar::Watched;
 
 /// Resident memory may differ this much between the first third and the end, KiB: buffers that
 /// happen to be in use, pages the allocator keeps.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ringmesh_tests::{SOON, get, wait};
 
-pub(super) struct Watched {
+pub(crate) struct Watched {
     pid: u32,
     admin: SocketAddr,
     log: PathBuf,
@@ -14,7 +14,7 @@ pub(super) struct Watched {
 
 impl Watched {
     /// The sidecar that the script of process `script` has started.
-    pub(super) fn of(script: u32, admin: SocketAddr, log: PathBuf) -> Self {
+    pub(crate) fn of(script: u32, admin: SocketAddr, log: PathBuf) -> Self {
         let pid = wait::until("the sidecar's pid", SOON, || {
             child_of(script).ok_or_else(|| "no child".to_owned())
         })
@@ -22,7 +22,7 @@ impl Watched {
         Self { pid, admin, log }
     }
 
-    pub(super) fn descriptors(&self) -> usize {
+    pub(crate) fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid))
             .expect("its descriptors")
             .count()
@@ -30,7 +30,7 @@ impl Watched {
 
     /// Waits until no more are open than `before`: idle upstream connections that their server has
     /// closed are let go within seconds.
-    pub(super) fn wait_for_descriptors(&self, before: usize) {
+    pub(crate) fn wait_for_descriptors(&self, before: usize) {
         wait::until("as many descriptors as before", SOON, || {
             match self.descriptors() {
                 now if now <= before => Ok(()),
@@ -41,6 +41,22 @@ impl Watched {
             }
         })
         .expect("no descriptor left behind");
+    }
+
+    /// Times its threads of a name have gone to sleep and been woken since their start.
+    pub(crate) fn wake_ups(&self, thread: &str) -> u64 {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid)).expect("its threads");
+        let of = |task: PathBuf| {
+            let name = std::fs::read_to_string(task.join("comm")).ok()?;
+            let status = std::fs::read_to_string(task.join("status")).ok()?;
+            let count = status
+                .lines()
+                .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+            (name.trim() == thread).then(|| count.trim().parse::<u64>().ok())?
+        };
+        let counts: Vec<u64> = tasks.flatten().filter_map(|task| of(task.path())).collect();
+        assert!(!counts.is_empty(), "no thread {thread}");
+        counts.iter().sum()
     }
 
     fn open_files(&self) -> String {
@@ -54,7 +70,7 @@ impl Watched {
         targets.join(" ")
     }
 
-    pub(super) fn resident_kib(&self) -> u64 {
+    pub(crate) fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("status");
         status
             .lines()
@@ -65,7 +81,7 @@ impl Watched {
     }
 
     /// The request counter once the log has as many lines.
-    pub(super) fn requests_once_logged(&self, patience: Duration) -> u64 {
+    pub(crate) fn requests_once_logged(&self, patience: Duration) -> u64 {
         wait::until("as many log lines as requests", patience, || {
             let counted = self.counter("ringmesh_requests_total");
             let log = std::fs::read(&self.log).map_err(|error| error.to_string())?;
@@ -79,8 +95,19 @@ impl Watched {
         .expect("counts that agree")
     }
 
+    /// As [`Self::requests_once_logged`], once there are so many.
+    pub(crate) fn requests_once_logged_as(&self, count: u64, patience: Duration) -> u64 {
+        wait::until("that many requests", patience, || {
+            match self.requests_once_logged(patience) {
+                counted if counted >= count => Ok(counted),
+                counted => Err(format!("{counted} of {count}")),
+            }
+        })
+        .expect("requests")
+    }
+
     /// Lines the sidecar had to drop, wherever.
-    pub(super) fn lost_log_lines(&self) -> u64 {
+    pub(crate) fn lost_log_lines(&self) -> u64 {
         self.counter("ringmesh_log_lines_dropped_total")
             + self.counter("ringmesh_access_log_dropped_total")
     }
