@@ -1,15 +1,22 @@
-//! `ringmesh-bench`: ringmesh and other proxies under the same load, in the same run.
+//! `ringmesh-bench`: load for any server or proxy, and ringmesh beside other proxies.
 
 mod compare;
+mod descriptors;
 mod figures;
+mod load;
+mod problem;
 mod process;
 mod report;
+mod serve;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Measures ringmesh beside other proxies. Absolute figures are the machine's; trust the ratios.
+/// Measures servers and proxies. Absolute figures are the machine's; trust the ratios of one run.
+///
+/// Exit codes: 0 measured; 1 it did not go well; 2 something has to be installed or asked
+/// differently first, and the message says what.
 #[derive(Debug, Parser)]
 #[command(name = "ringmesh-bench", version)]
 struct Cli {
@@ -19,6 +26,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    /// Load on any server or proxy: HTTP/1.1, TCP, idle connections; closed and open loop.
+    Load(load::Load),
+    /// A cheap, steady upstream: HTTP answers of any size, echo, source, sink.
+    Serve(serve::Serve),
     /// CPU per small HTTP/1.1 request of examples/standalone, with all its rules, beside HAProxy.
     ///
     /// Both proxies get one thread on CPU 0; load (wrk) and upstream (nginx) share the other CPUs.
@@ -27,13 +38,16 @@ enum What {
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().what {
-        What::Compare(compare) => match compare.run() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("ringmesh-bench: {error}");
-                ExitCode::from(1)
-            }
-        },
+    let done = match Cli::parse().what {
+        What::Load(load) => load.run(),
+        What::Serve(serve) => serve.run(),
+        What::Compare(compare) => compare.run().map_err(problem::Problem::from),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("ringmesh-bench: {problem}");
+            ExitCode::from(problem.exit_code())
+        }
     }
 }
