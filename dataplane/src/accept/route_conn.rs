@@ -24,7 +24,7 @@ pub(super) async fn serve(shard: &Rc<ShardState>, socket: Socket, role: Role, lo
     let original_dst = socket.original_dst();
     let address = socket.peer_addr();
     if role == Role::Mesh {
-        return mesh(shard, socket, local, address).await;
+        return Box::pin(mesh(shard, socket, local, address)).await;
     }
     let peer = Peer {
         address,
@@ -84,7 +84,7 @@ async fn outbound(
     let stream = Stream::Plain(socket);
     match declared {
         Protocol::Tcp | Protocol::Tls => {
-            relay::outbound(shard, &flow, &stream, Chunk::empty()).await;
+            Box::pin(relay::outbound(shard, &flow, &stream, Chunk::empty())).await;
         }
         Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => {
             exchange::serve(shard, &flow, &stream, Chunk::empty()).await;
@@ -98,7 +98,7 @@ async fn outbound(
                     exchange::serve(shard, &flow, &stream, first).await;
                 }
                 Detected::TlsHello | Detected::Other | Detected::NeedMore => {
-                    relay::outbound(shard, &flow, &stream, first).await;
+                    Box::pin(relay::outbound(shard, &flow, &stream, first)).await;
                 }
             }
         }
@@ -147,7 +147,7 @@ async fn plain_inbound(
     let stream = Stream::Plain(socket);
     match port.protocol {
         Protocol::Tcp | Protocol::Tls => {
-            relay::inbound(shard, &flow, &stream, Chunk::empty()).await;
+            Box::pin(relay::inbound(shard, &flow, &stream, Chunk::empty())).await;
         }
         Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => {
             exchange::serve(shard, &flow, &stream, Chunk::empty()).await;
@@ -161,7 +161,7 @@ async fn plain_inbound(
                     exchange::serve(shard, &flow, &stream, first).await;
                 }
                 Detected::TlsHello | Detected::Other | Detected::NeedMore => {
-                    relay::inbound(shard, &flow, &stream, first).await;
+                    Box::pin(relay::inbound(shard, &flow, &stream, first)).await;
                 }
             }
         }
@@ -217,7 +217,7 @@ async fn mesh(shard: &Rc<ShardState>, socket: Socket, local: SocketAddr, address
     let stream = Stream::Tls(Box::new(stream));
     match inner {
         Inner::Http1 => exchange::serve(shard, &flow, &stream, Chunk::empty()).await,
-        Inner::Tcp => relay::inbound(shard, &flow, &stream, Chunk::empty()).await,
+        Inner::Tcp => Box::pin(relay::inbound(shard, &flow, &stream, Chunk::empty())).await,
     }
 }
 

@@ -21,8 +21,46 @@ const LINGER_MS: u64 = 1_000;
 /// Bytes it throws away at most.
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
 
+/// A connection without a request for so long gives back what serving one needs, milliseconds. Long
+/// enough that a busy connection never does, short enough that thousands of idle ones hold little.
+const PARK_AFTER_MS: u64 = 1_000;
+
 /// Serves a connection whose first bytes may already be here.
+///
+/// Parsers, decoders and the state of an exchange live in one box while requests come, and are gone
+/// while none does: an idle connection is a socket and a timer.
 pub async fn serve(shard: &Rc<ShardState>, flow: &Flow, stream: &Stream, first: Chunk) {
+    let mut first = Some(first);
+    while let Some(bytes) = first.take() {
+        match Box::pin(while_busy(shard, flow, stream, bytes)).await {
+            Left::Ended => return,
+            Left::Idle => first = parked(shard, stream).await,
+        }
+    }
+}
+
+/// Why [`while_busy`] returned.
+enum Left {
+    /// The connection is over.
+    Ended,
+    /// No request came for [`PARK_AFTER_MS`].
+    Idle,
+}
+
+/// The first bytes of the next request; `None` if the client closed or its time is over.
+async fn parked(shard: &ShardState, stream: &Stream) -> Option<Chunk> {
+    let rest = shard
+        .limits
+        .keep_alive_timeout_ms
+        .saturating_sub(PARK_AFTER_MS);
+    let idle = pin!(shard.ring.sleep_until(shard.now().plus_ms(rest)));
+    match wait::or_timeout(stream.recv(), idle).await {
+        Some(Ok(chunk)) if !chunk.is_empty() => Some(chunk),
+        Some(Ok(_) | Err(_)) | None => None,
+    }
+}
+
+async fn while_busy(shard: &Rc<ShardState>, flow: &Flow, stream: &Stream, first: Chunk) -> Left {
     let mut reader = HeadReader::new(first);
     let mut parser = RequestHead::new();
     let mut tools = Tools::default();
@@ -40,10 +78,11 @@ pub async fn serve(shard: &Rc<ShardState>, flow: &Flow, stream: &Stream, first: 
     loop {
         let bytes = match next_head(shard, stream, &mut reader, &mut parser, idle.as_mut()).await {
             NextHead::Head(bytes) => bytes,
-            NextHead::Quiet => return,
+            NextHead::Quiet => return Left::Ended,
+            NextHead::Idle => return Left::Idle,
             NextHead::Refuse(answer) => {
                 refuse(shard, flow, stream, &answer).await;
-                return;
+                return Left::Ended;
             }
         };
         let request = parser.view(&bytes);
@@ -61,11 +100,11 @@ pub async fn serve(shard: &Rc<ShardState>, flow: &Flow, stream: &Stream, first: 
             After::KeepAlive if !shard.draining.get() => {}
             After::KeepAlive | After::Close => {
                 linger(shard, stream).await;
-                return;
+                return Left::Ended;
             }
             After::Reset => {
                 stream.reset();
-                return;
+                return Left::Ended;
             }
         }
     }
@@ -75,6 +114,8 @@ enum NextHead {
     Head(HeadBytes),
     /// The connection ended where it may.
     Quiet,
+    /// Nothing came for a while.
+    Idle,
     Refuse(Answer<'static>),
 }
 
@@ -86,10 +127,12 @@ async fn next_head(
     mut idle: Pin<&mut Sleep>,
 ) -> NextHead {
     if !reader.has_begun() {
-        idle.reset(shard.now().plus_ms(shard.limits.keep_alive_timeout_ms));
+        let patience = PARK_AFTER_MS.min(shard.limits.keep_alive_timeout_ms);
+        idle.reset(shard.now().plus_ms(patience));
         match wait::or_timeout(stream.recv(), idle.as_mut()).await {
             Some(Ok(chunk)) if !chunk.is_empty() => reader.pending = chunk,
-            Some(Ok(_) | Err(_)) | None => return NextHead::Quiet,
+            Some(Ok(_) | Err(_)) => return NextHead::Quiet,
+            None => return NextHead::Idle,
         }
     }
     idle.reset(shard.now().plus_ms(shard.limits.head_timeout_ms));

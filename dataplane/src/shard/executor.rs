@@ -228,22 +228,28 @@ impl Host {
         });
         assert!(started, "the table of tasks is empty");
         let mut busy_at = self.ring.now();
+        // Our own timers are no traffic: they must not keep memory from being given back.
+        let mut traffic_at = busy_at;
         let mut trimmed = false;
         while !ended.get() {
             let turn = self.ring.turn(Park::Until(busy_at + QUIET));
             let now = self.ring.now();
+            if turn.completions > 0 {
+                traffic_at = now;
+                trimmed = false;
+            }
             if turn != Turn::default() {
                 busy_at = now;
-                trimmed = false;
             } else if now.since(busy_at) >= QUIET {
                 let until = if trimmed {
                     Mono::NEVER
                 } else {
-                    busy_at + TRIM_AFTER
+                    traffic_at + TRIM_AFTER
                 };
                 if self.park(until).await {
                     busy_at = self.ring.now();
-                } else if !trimmed && self.ring.now() >= until {
+                }
+                if !trimmed && self.ring.now() >= until {
                     self.ring.trim();
                     trimmed = true;
                 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use ringmesh_tests::ability::{Ability, has};
 use ringmesh_tests::upstream::Upstream;
-use ringmesh_tests::{SOON, get, stage, wait};
+use ringmesh_tests::{Conn, SOON, get, stage, wait};
 
 use crate::standalone::{LOCAL, free_port, run_with};
 use crate::watched::Watched;
@@ -55,5 +55,56 @@ fn an_idle_shard_is_not_woken_and_counts_again_when_it_is_used() {
         let answer = get((LOCAL, port).into(), "any.example", "/bytes/1", &[], SOON);
         assert_eq!(answer.expect("answer").status, 200);
         assert_eq!(watched.requests_once_logged_as(n, SOON), n);
+    }
+}
+
+/// Memory an idle connection may hold in an unoptimised build, KiB; 14 before connections were
+/// parked.
+const IDLE_CONN_KIB_MAX: u64 = 4;
+/// What the sidecar may have grown besides, KiB: pages touched for the first time.
+const BESIDES_KIB_MAX: u64 = 1024;
+
+#[test]
+fn an_idle_connection_holds_little() {
+    const CONNS: u64 = 400;
+    if !has(&[Ability::Uring]) {
+        return;
+    }
+    let (stage, upstream) = (stage(), Upstream::impatient(LOCAL));
+    let (process, port) = run_with(&stage, "standalone", &upstream, "http", &[]);
+    let to = (LOCAL, port).into();
+    let log = stage.dir().join("standalone/access.log");
+    let watched = Watched::of(process.pid(), to, log);
+    // What the first request touches is not the connections'.
+    assert_eq!(
+        get(to, "any.example", "/bytes/1", &[], SOON)
+            .expect("first")
+            .status,
+        200
+    );
+    let before = watched.resident_kib();
+    let mut idle: Vec<Conn> = (0..CONNS)
+        .map(|_| {
+            let mut conn = Conn::open(to, SOON).expect("connect");
+            let answer = conn.get("any.example", "/bytes/1", &[]).expect("answer");
+            assert_eq!(answer.status, 200);
+            conn
+        })
+        .collect();
+    let most = before + CONNS * IDLE_CONN_KIB_MAX + BESIDES_KIB_MAX;
+    wait::until("idle connections to hold little", SOON, || {
+        match watched.resident_kib() {
+            now if now <= most => Ok(()),
+            now => Err(format!(
+                "{CONNS} connections hold {} KiB",
+                now.saturating_sub(before)
+            )),
+        }
+    })
+    .expect("little memory");
+    // Parked is not closed.
+    for conn in &mut idle {
+        let answer = conn.get("any.example", "/bytes/1", &[]).expect("answer");
+        assert_eq!(answer.status, 200);
     }
 }
