@@ -190,15 +190,13 @@ impl ShardState {
     /// Tells the agent everything counted, or that nothing was since it was told last; then it need
     /// not ask, and an idle shard is not woken.
     pub fn tell_counted(&self) {
-        let (stats, changes) = {
-            let meter = self.meter.borrow();
-            (meter.collect(), meter.changes())
-        };
+        let changes = self.meter.borrow().changes();
         let logged = self.log.borrow().as_ref().is_none_or(LogBuf::is_empty);
         if self.told.replace(Some(changes)) == Some(changes) && logged {
             self.quiet.set(true);
             self.tell(FromShard::Quiet);
         } else {
+            let stats = self.meter.borrow().collect();
             self.tell(FromShard::Stats(Box::new(stats)));
         }
     }
