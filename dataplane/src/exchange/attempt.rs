@@ -11,6 +11,7 @@ use super::head_out::HeadOut;
 use super::pipeline::{After, Exchange};
 use super::record::Record;
 use super::respond::{self, Respond, RespondFault};
+use super::sides::{Client, Inflow, Outflow, Seen};
 use crate::balance::Verdict;
 use crate::http1::{Edits, Version, limits};
 use crate::http1::{Framing, Known, Next, RequestPlan, Response, ResponseHead, ResponsePlan};
@@ -81,7 +82,7 @@ pub(super) async fn attempt(
     x: &Exchange<'_>,
     way: &Way<'_>,
     changes: &Changes<'_>,
-    body: &mut BodySource<'_, Stream>,
+    body: &mut BodySource<'_>,
     parser: &mut ResponseHead,
     decoder: &mut crate::http1::BodyDecoder,
     record: &mut Record,
@@ -200,7 +201,7 @@ impl Carried<'_, '_> {
     async fn run(
         &self,
         changes: &Changes<'_>,
-        body: &mut BodySource<'_, Stream>,
+        body: &mut BodySource<'_>,
         parser: &mut ResponseHead,
         decoder: &mut crate::http1::BodyDecoder,
         record: &mut Record,
@@ -218,12 +219,12 @@ impl Carried<'_, '_> {
         let upgrade = x.request.upgrade().is_some();
         let method = x.request.method();
         let framing = x.request.framing();
-        let mut sink = BodySink::new(framing);
         record.upstream = Some(lane.address());
         record.reused = reused;
         record.upstream_tls = lane.identity().is_some();
-        match send_request(x, changes, framing, upgrade, body, &mut sink, upstream).await {
-            Ok(()) => {}
+        let sent = send_request(x, changes, framing, upgrade, body, upstream).await;
+        let mut outflow = match sent {
+            Ok(outflow) => outflow,
             Err(SendFault::Broken) => {
                 return TryEnd::Failed(TryOutcome::Reset { reused }, Reason::UpstreamReset);
             }
@@ -233,15 +234,15 @@ impl Carried<'_, '_> {
             Err(SendFault::NoRoom) => {
                 return TryEnd::Hopeless(Reason::HeadTooLarge, Verdict::Neutral);
             }
-        }
+        };
         record.sent = Some(x.shard.now());
 
         let mut reader = HeadReader::default();
         let mut interim = 0;
         let mut pumping = !body.is_over();
         let mut watching = !pumping && !body.has_more() && !x.has_early();
-        let mut pump = pin!(body::pump(body, &mut sink, upstream, &x.shard.ring));
-        let mut watch = pin!(x.downstream.recv());
+        let mut pump = pin!(body::pump(body, &mut outflow));
+        let mut watch = pin!(x.client.watch());
         let bytes = loop {
             let event = {
                 let mut read = pin!(reader.read(parser, upstream));
@@ -262,11 +263,9 @@ impl Carried<'_, '_> {
                     } else if watching && let Poll::Ready(seen) = watch.as_mut().poll(cx) {
                         watching = false;
                         match seen {
-                            Err(_) => return Poll::Ready(Event::ClientGone),
-                            // Half-closed: legal after a whole request (SEMANTICS 8.9).
-                            Ok(chunk) if chunk.is_empty() => {}
-                            // The next request, early.
-                            Ok(chunk) => x.early.set(Some(chunk)),
+                            Seen::Gone => return Poll::Ready(Event::ClientGone),
+                            Seen::HalfClosed => {}
+                            Seen::Early(chunk) => x.early.set(Some(chunk)),
                         }
                     }
                     sleep.as_mut().poll(cx).map(|()| Event::Timeout)
@@ -342,22 +341,23 @@ impl Carried<'_, '_> {
             edits: changes.response,
         };
         if is_tunnel {
+            let Client::Http1(downstream) = x.client;
             let mut out = HeadOut::new(&x.shard.ring);
             if plan.put(&response, &mut out).is_err()
-                || x.downstream.send(out.finish()).await.is_err()
+                || downstream.send(out.finish()).await.is_err()
             {
                 return TryEnd::ClientGone;
             }
             let first = x.early.take().unwrap_or_default();
-            let relayed = relay_tunnel(x, upstream, first, reader.pending).await;
+            let relayed = relay_tunnel(x, downstream, upstream, first, reader.pending).await;
             record.bytes_in += relayed.forth;
             record.bytes_out += relayed.back;
             return TryEnd::Finished(After::Close, verdict);
         }
         let respond = Respond {
             ring: &x.shard.ring,
-            upstream,
-            downstream: x.downstream,
+            upstream: Inflow::Http1(upstream),
+            client: x.client,
             plan: &plan,
             idle_timeout_ms: x.shard.limits.idle_timeout_ms,
         };
@@ -420,6 +420,7 @@ impl Carried<'_, '_> {
 
 async fn relay_tunnel(
     x: &Exchange<'_>,
+    downstream: &Stream,
     upstream: &Stream,
     to_upstream: Chunk,
     to_downstream: Chunk,
@@ -429,7 +430,7 @@ async fn relay_tunnel(
     };
     opaque::relay(
         &x.shard.ring,
-        x.downstream,
+        downstream,
         upstream,
         to_upstream,
         to_downstream,
@@ -439,9 +440,10 @@ async fn relay_tunnel(
 }
 
 async fn send_interim(x: &Exchange<'_>, response: &Response<'_>) -> bool {
+    let Client::Http1(downstream) = x.client;
     let mut out = HeadOut::new(&x.shard.ring);
     ResponsePlan::put_interim(response, &mut out).is_ok()
-        && x.downstream.send(out.finish()).await.is_ok()
+        && downstream.send(out.finish()).await.is_ok()
 }
 
 enum SendFault {
@@ -451,16 +453,16 @@ enum SendFault {
 }
 
 /// Sends the head with what is here of the body, in one submission where it fits.
-async fn send_request(
-    x: &Exchange<'_>,
+async fn send_request<'o>(
+    x: &Exchange<'o>,
     changes: &Changes<'_>,
     framing: Framing,
     upgrade: bool,
-    body: &mut BodySource<'_, Stream>,
-    sink: &mut BodySink,
-    upstream: &Stream,
-) -> Result<(), SendFault> {
+    body: &mut BodySource<'_>,
+    upstream: &'o Stream,
+) -> Result<Outflow<'o>, SendFault> {
     let ring = &x.shard.ring;
+    let mut sink = BodySink::new(framing);
     let plan = RequestPlan {
         path: changes.path,
         host: changes.host,
@@ -492,10 +494,14 @@ async fn send_request(
                     sink.end_into(trailers, &mut head)
                         .map_err(|_| SendFault::NoRoom)?;
                 }
-                return upstream
-                    .send(head.finish())
-                    .await
-                    .map_err(|_| SendFault::Broken);
+                return match upstream.send(head.finish()).await {
+                    Ok(()) => Ok(Outflow::Http1 {
+                        stream: upstream,
+                        sink,
+                        ring,
+                    }),
+                    Err(_) => Err(SendFault::Broken),
+                };
             };
             sink.piece_into(piece, &mut head)
                 .map_err(|_| SendFault::NoRoom)?;

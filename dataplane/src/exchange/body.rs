@@ -1,8 +1,9 @@
 //! A request body on its way: what is here already, what still comes, and what may be sent again.
 
 use super::head_out::HeadOut;
+use super::sides::{Inflow, OutFault, Outflow};
 use crate::http1::{BodyDecoder, BodyFault, ChunkEncoder, Framing};
-use crate::ring::{ByteStream, Chunk, Out, Ring};
+use crate::ring::{Chunk, Out, Ring};
 
 /// Bytes of a request body kept for sending it again. As Linkerd's; Envoy keeps up to 1 MiB and
 /// pays for it in memory on every request with a body.
@@ -21,8 +22,8 @@ pub(super) enum BodyEnd {
 
 /// Where body pieces come from: the bytes behind the head, then the connection.
 #[derive(Debug)]
-pub(super) struct BodySource<'c, S> {
-    stream: &'c S,
+pub(super) struct BodySource<'c> {
+    inflow: Inflow<'c>,
     pending: &'c mut Chunk,
     decoder: &'c mut BodyDecoder,
     /// Payload bytes so far.
@@ -33,17 +34,17 @@ pub(super) struct BodySource<'c, S> {
     replayable: bool,
 }
 
-impl<'c, S: ByteStream> BodySource<'c, S> {
-    /// A body that begins in `pending` and goes on in `stream`.
+impl<'c> BodySource<'c> {
+    /// A body that begins in `pending` and goes on in `inflow`.
     pub(super) fn new(
-        stream: &'c S,
+        inflow: Inflow<'c>,
         pending: &'c mut Chunk,
         decoder: &'c mut BodyDecoder,
         framing: Framing,
     ) -> Self {
         decoder.begin(framing);
         Self {
-            stream,
+            inflow,
             pending,
             decoder,
             bytes: 0,
@@ -120,7 +121,7 @@ impl<'c, S: ByteStream> BodySource<'c, S> {
             if self.decoder.is_over() {
                 return Ok(None);
             }
-            let chunk = self.stream.recv().await.map_err(|_| BodyEnd::Failed)?;
+            let chunk = self.inflow.recv().await.map_err(|_| BodyEnd::Failed)?;
             if chunk.is_empty() {
                 if self.until_close {
                     self.decoder.begin(Framing::None);
@@ -236,25 +237,26 @@ pub(super) enum PumpEnd {
     NoRoom,
 }
 
+impl From<OutFault> for PumpEnd {
+    fn from(fault: OutFault) -> Self {
+        match fault {
+            OutFault::Broken => Self::Upstream,
+            OutFault::NoRoom => Self::NoRoom,
+        }
+    }
+}
+
 /// Carries the rest of a body, piece by piece as it comes.
 ///
 /// # Errors
 /// [`PumpEnd`].
-pub(super) async fn pump<D: ByteStream, U: ByteStream>(
-    source: &mut BodySource<'_, D>,
-    sink: &mut BodySink,
-    upstream: &U,
-    ring: &Ring,
+pub(super) async fn pump(
+    source: &mut BodySource<'_>,
+    outflow: &mut Outflow<'_>,
 ) -> Result<(), PumpEnd> {
     while let Some(piece) = source.next().await.map_err(PumpEnd::Downstream)? {
-        let out = sink.piece(piece, ring).map_err(|_| PumpEnd::NoRoom)?;
-        upstream.send(out).await.map_err(|_| PumpEnd::Upstream)?;
+        outflow.piece(piece).await?;
     }
-    if let Some(out) = sink
-        .end(source.trailers(), ring)
-        .map_err(|_| PumpEnd::NoRoom)?
-    {
-        upstream.send(out).await.map_err(|_| PumpEnd::Upstream)?;
-    }
+    outflow.end(source.trailers()).await?;
     Ok(())
 }

@@ -7,6 +7,7 @@
 //! pipeline  outbound: resolve, route, fault, policy of external services, tries
 //!           inbound: policy, then the app
 //! attempt   one try at one endpoint: lane, request out, answer's head in
+//! sides     client and upstream, whatever they speak
 //! respond   the answer's way to the client
 //! answer    an answer of our own
 //! body      request bodies: here, still coming, kept for a retry
@@ -31,6 +32,7 @@ pub mod relay;
 mod request_id;
 mod respond;
 mod serve;
+mod sides;
 mod state;
 
 pub use flow::{Direction, Flow};

@@ -16,6 +16,7 @@ use super::attempt::{self, Changes, TryEnd, Way};
 use super::body::BodySource;
 use super::flow::{Direction, Flow};
 use super::record::Record;
+use super::sides::Client;
 use super::state::{Active, ShardState};
 use super::{answer, note, request_id};
 use crate::balance::{Retrying, Tried, Verdict};
@@ -30,7 +31,6 @@ use crate::route::{self, Choice, Decided};
 use crate::tables::{ClusterIndex, Destined, Link, Site, Target};
 use crate::telemetry::Event;
 use crate::time::Mono;
-use crate::upstream::Stream;
 use crate::view::RequestView;
 
 /// What becomes of the downstream connection.
@@ -60,7 +60,7 @@ pub(super) struct Exchange<'x> {
     pub(super) shard: &'x Rc<ShardState>,
     pub(super) active: &'x Active,
     pub(super) flow: &'x Flow,
-    pub(super) downstream: &'x Stream,
+    pub(super) client: Client<'x>,
     pub(super) request: Request<'x>,
     /// Normalised path.
     pub(super) path: &'x str,
@@ -101,7 +101,7 @@ impl<'x> Exchange<'x> {
 
 /// The parts of a connection that an exchange changes.
 struct Moving<'m> {
-    body: BodySource<'m, Stream>,
+    body: BodySource<'m>,
     response: &'m mut ResponseHead,
     response_body: &'m mut BodyDecoder,
     rewritten: &'m mut String,
@@ -110,10 +110,10 @@ struct Moving<'m> {
 
 /// Carries out one exchange. `pending` holds what came behind the head, and afterwards what came
 /// behind the body.
-pub async fn run(
+pub(super) async fn run(
     shard: &Rc<ShardState>,
     flow: &Flow,
-    downstream: &Stream,
+    client: Client<'_>,
     request: Request<'_>,
     pending: &mut Chunk,
     tools: &mut Tools,
@@ -123,7 +123,7 @@ pub async fn run(
     let mut record = Record::new(shard.now());
     let Some(active) = shard.active() else {
         let answer = Answer::of(Reason::NoConfig);
-        let after = answer::send(&shard.ring, downstream, &closing(answer), &mut record).await;
+        let after = answer::send(&shard.ring, client, &closing(answer), &mut record).await;
         note::headless(shard, flow, &record);
         return after;
     };
@@ -133,7 +133,7 @@ pub async fn run(
         shard,
         active: &active,
         flow,
-        downstream,
+        client,
         request,
         path,
         request_id: std::str::from_utf8(&fresh_id).unwrap_or_default(),
@@ -142,7 +142,7 @@ pub async fn run(
     };
     let framing = request.framing();
     let mut moving = Moving {
-        body: BodySource::new(downstream, pending, &mut tools.request_body, framing),
+        body: BodySource::new(client.inflow(), pending, &mut tools.request_body, framing),
         response: &mut tools.response,
         response_body: &mut tools.response_body,
         rewritten: &mut tools.rewritten,
@@ -164,7 +164,7 @@ pub async fn run(
                 head_only: request.method() == "HEAD",
                 ..answer
             };
-            answer::send(&shard.ring, downstream, &answer, &mut record).await
+            answer::send(&shard.ring, client, &answer, &mut record).await
         }
         End::ClientGone => {
             record.status = 499;
@@ -689,7 +689,7 @@ async fn redirected<'x>(x: &Exchange<'x>, redirect: &Redirect, record: &mut Reco
         fields: &[("location", &location)],
         ..Answer::of(Reason::None)
     };
-    End::Done(answer::send(&x.shard.ring, x.downstream, &answer, record).await)
+    End::Done(answer::send(&x.shard.ring, x.client, &answer, record).await)
 }
 
 /// The layers of header changes that there are, most specific first.

@@ -4,6 +4,7 @@ use std::pin::pin;
 
 use super::body::{BodyEnd, BodySink, BodySource};
 use super::head_out::HeadOut;
+use super::sides::{Client, Inflow, OutFault, Outflow};
 use crate::http1::{BodyDecoder, Response, ResponsePlan};
 use crate::ring::{ByteStream, Chunk, Ring};
 use crate::upstream::Stream;
@@ -13,8 +14,8 @@ use crate::wait;
 #[derive(Debug)]
 pub(super) struct Respond<'r> {
     pub(super) ring: &'r Ring,
-    pub(super) upstream: &'r Stream,
-    pub(super) downstream: &'r Stream,
+    pub(super) upstream: Inflow<'r>,
+    pub(super) client: Client<'r>,
     pub(super) plan: &'r ResponsePlan<'r>,
     pub(super) idle_timeout_ms: u64,
 }
@@ -47,29 +48,13 @@ pub(super) async fn respond(
     decoder: &mut BodyDecoder,
     bytes_out: &mut u64,
 ) -> Result<(), RespondFault> {
-    let mut head = HeadOut::new(to.ring);
-    to.plan
-        .put(response, &mut head)
-        .map_err(|_| RespondFault::NoRoom)?;
-    let mut sink = BodySink::new(to.plan.framing_out());
     let mut source = BodySource::new(to.upstream, pending, decoder, to.plan.framing);
     source.forget_kept();
-    while head.room() > PIECES_PER_BODY_PIECE {
-        let Some(piece) = source.ready().map_err(|_| RespondFault::BadBody)? else {
-            break;
-        };
-        sink.piece_into(piece, &mut head)
-            .map_err(|_| RespondFault::NoRoom)?;
-    }
-    if source.is_over() {
-        sink.end_into(source.trailers(), &mut head)
-            .map_err(|_| RespondFault::NoRoom)?;
-    }
+    let begun = match to.client {
+        Client::Http1(stream) => begin_http1(to, stream, response, &mut source).await,
+    };
     *bytes_out = source.bytes;
-    to.downstream
-        .send(head.finish())
-        .await
-        .map_err(|_| RespondFault::ClientGone)?;
+    let mut outflow = begun?;
     if source.is_over() {
         return Ok(());
     }
@@ -85,25 +70,60 @@ pub(super) async fn respond(
             Some(Err(BodyEnd::Failed)) => return Err(RespondFault::Broken),
             None => return Err(RespondFault::Idle),
         };
-        let out = sink
-            .piece(piece, to.ring)
-            .map_err(|_| RespondFault::Broken)?;
-        match wait::or_timeout(to.downstream.send(out), idle.as_mut()).await {
+        match wait::or_timeout(outflow.piece(piece), idle.as_mut()).await {
             Some(Ok(())) => {}
-            Some(Err(_)) => return Err(RespondFault::ClientGone),
+            Some(Err(fault)) => return Err(fault.into()),
             None => return Err(RespondFault::Idle),
         }
         idle.as_mut()
             .reset(to.ring.now().plus_ms(to.idle_timeout_ms));
     }
-    if let Some(out) = sink
-        .end(source.trailers(), to.ring)
-        .map_err(|_| RespondFault::Broken)?
-    {
-        to.downstream
-            .send(out)
-            .await
-            .map_err(|_| RespondFault::ClientGone)?;
+    outflow
+        .end(source.trailers())
+        .await
+        .map_err(RespondFault::from)
+}
+
+impl From<OutFault> for RespondFault {
+    /// Of a body under way: without a buffer it is cut.
+    fn from(fault: OutFault) -> Self {
+        match fault {
+            OutFault::Broken => Self::ClientGone,
+            OutFault::NoRoom => Self::Broken,
+        }
     }
-    Ok(())
+}
+
+/// Sends the head and what is here of the body, in one submission.
+async fn begin_http1<'r>(
+    to: &Respond<'r>,
+    stream: &'r Stream,
+    response: &Response<'_>,
+    source: &mut BodySource<'_>,
+) -> Result<Outflow<'r>, RespondFault> {
+    let mut head = HeadOut::new(to.ring);
+    to.plan
+        .put(response, &mut head)
+        .map_err(|_| RespondFault::NoRoom)?;
+    let mut sink = BodySink::new(to.plan.framing_out());
+    while head.room() > PIECES_PER_BODY_PIECE {
+        let Some(piece) = source.ready().map_err(|_| RespondFault::BadBody)? else {
+            break;
+        };
+        sink.piece_into(piece, &mut head)
+            .map_err(|_| RespondFault::NoRoom)?;
+    }
+    if source.is_over() {
+        sink.end_into(source.trailers(), &mut head)
+            .map_err(|_| RespondFault::NoRoom)?;
+    }
+    stream
+        .send(head.finish())
+        .await
+        .map_err(|_| RespondFault::ClientGone)?;
+    Ok(Outflow::Http1 {
+        stream,
+        sink,
+        ring: to.ring,
+    })
 }

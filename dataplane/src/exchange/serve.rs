@@ -7,6 +7,7 @@ use super::flow::Flow;
 use super::head_in::{HeadBytes, HeadRead, HeadReader};
 use super::pipeline::{self, After, Tools};
 use super::record::Record;
+use super::sides::Client;
 use super::state::ShardState;
 use super::{answer, note};
 use crate::http1::{Answer, RequestHead};
@@ -90,7 +91,7 @@ async fn while_busy(shard: &Rc<ShardState>, flow: &Flow, stream: &Stream, first:
         let after = pipeline::run(
             shard,
             flow,
-            stream,
+            Client::Http1(stream),
             request,
             pending,
             &mut tools,
@@ -148,7 +149,7 @@ async fn next_head(
 /// Answers a head that never became a request. It is an exchange too: it is counted and logged.
 async fn refuse(shard: &Rc<ShardState>, flow: &Flow, stream: &Stream, answer: &Answer<'static>) {
     let mut record = Record::new(shard.now());
-    let after = answer::send(&shard.ring, stream, answer, &mut record).await;
+    let after = answer::send(&shard.ring, Client::Http1(stream), answer, &mut record).await;
     note::headless(shard, flow, &record);
     if after != After::Reset {
         linger(shard, stream).await;
