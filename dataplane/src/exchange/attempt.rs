@@ -18,12 +18,12 @@ use crate::http1::{Framing, Known, Next, RequestPlan, Response, ResponseHead, Re
 use crate::opaque;
 use crate::reason::Reason;
 use crate::ring::{ByteStream, Chunk, Sleep};
-use crate::route::retry::TryOutcome;
+use crate::route::retry::{self, TryOutcome};
 use crate::tables::{ClusterIndex, Link};
 use crate::telemetry::Event as Counted;
 use crate::time::Mono;
 use crate::tls;
-use crate::upstream::{Dial, Lane, PoolId, Stream, connect};
+use crate::upstream::{Dial, Lane, PoolId, Stream, Want, connect};
 
 /// Where a try goes.
 #[derive(Debug, Clone, Copy)]
@@ -98,6 +98,7 @@ pub(super) async fn attempt(
             return TryEnd::Failed(outcome, reason);
         }
     };
+    let idle_for = lane.idle_for;
     sleep.as_mut().reset(deadline.min(try_deadline));
     let mut carried = Carried {
         x,
@@ -120,16 +121,27 @@ pub(super) async fn attempt(
         .await;
     carried.settle();
     if let TryEnd::Failed(TryOutcome::Reset { reused: true }, _) = &end
-        && let Some(pool) = way.pool
+        && let (Some(pool), Some(idle_for)) = (way.pool, idle_for)
     {
-        x.shard.pools.borrow_mut().distrust(pool);
+        x.shard.pools.borrow_mut().distrust(pool, idle_for);
     }
     end
 }
 
+/// What kind of connection will do for this request.
+fn want(x: &Exchange<'_>, way: &Way<'_>) -> Want {
+    if way.fresh {
+        Want::Fresh
+    } else if retry::is_idempotent(x.request.method()) && x.request.framing().is_empty() {
+        Want::Any
+    } else {
+        Want::Careful
+    }
+}
+
 async fn acquire(x: &Exchange<'_>, way: &Way<'_>, deadline: Mono) -> Result<Lane, Reason> {
     if let Some(pool) = way.pool
-        && let Some(lane) = x.shard.pools.borrow_mut().lend(pool, way.fresh)
+        && let Some(lane) = (x.shard.pools.borrow_mut()).lend(pool, want(x, way), x.shard.now())
     {
         let may_serve = match (way.endpoint, lane.identity()) {
             (Some((cluster, endpoint)), Some(shown)) => {
@@ -214,7 +226,7 @@ impl Carried<'_, '_> {
         let Some(lane) = &self.lane else {
             return TryEnd::Hopeless(Reason::Shed, Verdict::Neutral);
         };
-        let reused = lane.reused;
+        let reused = lane.idle_for.is_some();
         let upstream = &lane.stream;
         let upgrade = x.request.upgrade().is_some();
         let method = x.request.method();

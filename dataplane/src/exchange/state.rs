@@ -7,7 +7,6 @@
 use std::cell::{Cell, RefCell, RefMut};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::balance::Balancer;
 use crate::policy::Notes;
@@ -19,6 +18,7 @@ use crate::telemetry::{Event, LogBuf, Meter, Outcome};
 use crate::time::Mono;
 use crate::tls::TlsMaterial;
 use crate::upstream::{PoolId, PoolKey, Pools};
+use crate::wait;
 use crate::worker::WorkerPlan;
 
 /// Bounds of one shard's downstream side.
@@ -138,10 +138,9 @@ impl Drop for Busy {
 const LOG_HAND_OVER_PERCENT: usize = 50;
 /// How often quota leases are looked after, milliseconds.
 const QUOTA_TICK_MS: u64 = 100;
-/// How often idle upstream connections are looked at while there are any.
-const SWEEP_EVERY: Duration = Duration::from_secs(5);
-/// An upstream connection idle for longer is closed: below the keep-alive of most servers.
-const UPSTREAM_IDLE_MAX: Duration = Duration::from_secs(60);
+/// Between two looks at idle upstream connections, milliseconds: a server that closes a thousand at
+/// once is looked at a few times, not a thousand.
+const SWEEP_PAUSE_MS: u64 = 20;
 
 impl ShardState {
     /// A shard without configuration.
@@ -350,12 +349,13 @@ impl ShardState {
     pub fn swap(&self, tables: Arc<Tables>) -> Option<Rc<Active>> {
         self.balancer.borrow_mut().swap(&tables);
         let mut pools = self.pools.borrow_mut();
+        pools.begin_swap();
         let pool_of = |pools: &mut Pools, row: &ClusterRow, link: Link| {
             let sni = match link {
                 Link::Mesh(_) => row.sni.clone(),
                 Link::Plain(_) => Box::from(""),
             };
-            pools.id_of(&PoolKey { link, sni })
+            pools.named(&PoolKey { link, sni }, row.policy.idle_timeout_ms)
         };
         let endpoints: Box<[Box<[PoolId]>]> = tables
             .clusters()
@@ -372,15 +372,14 @@ impl ShardState {
             .ports
             .iter()
             .map(|port| {
-                pools.id_of(&PoolKey {
+                let key = PoolKey {
                     link: Link::Plain(port.app),
                     sni: Box::from(""),
-                })
+                };
+                pools.named(&key, u64::MAX)
             })
             .collect();
-        let named: std::collections::HashSet<PoolId> =
-            endpoints.iter().flatten().chain(&apps).copied().collect();
-        pools.retain(|id| named.contains(&id));
+        pools.retire_unnamed();
         drop(pools);
         self.quota.borrow_mut().swap(&tables, self.now());
         let active = Rc::new(Active {
@@ -391,8 +390,8 @@ impl ShardState {
         self.active.borrow_mut().replace(active)
     }
 
-    /// Sees to it that idle upstream connections are looked at from time to time, and no longer
-    /// than there are any: a quiet shard has no timers.
+    /// Sees to it that idle upstream connections are looked at when one ends or its time is over, and
+    /// no longer than there are any: a quiet shard has no timers.
     pub fn sweep_while_idle(self: &Rc<Self>) {
         if self.sweeping.replace(true) {
             return;
@@ -400,11 +399,12 @@ impl ShardState {
         let state = Rc::clone(self);
         let started = self.ring.spawn(async move {
             while state.pools.borrow().idle() > 0 {
-                state.ring.sleep_until(state.now() + SWEEP_EVERY).await;
-                state
-                    .pools
-                    .borrow_mut()
-                    .sweep(state.now(), UPSTREAM_IDLE_MAX);
+                let ended = state.ring.end_unwatched();
+                let next = state.pools.borrow_mut().sweep(state.now());
+                // Ends that come together are looked at together.
+                let soonest = state.now().plus_ms(SWEEP_PAUSE_MS).min(next);
+                wait::first(state.ring.sleep_until(next), ended).await;
+                state.ring.sleep_until(soonest).await;
             }
             state.sweeping.set(false);
         });

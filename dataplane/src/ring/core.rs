@@ -14,6 +14,7 @@ use super::arena::{Arena, Key};
 use super::bell::Bell;
 use super::buf::Buf;
 use super::chunk::Chunk;
+use super::ends::Ends;
 use super::error::RingError;
 use super::groups::{Group, Size};
 use super::in_flight::Op;
@@ -56,6 +57,7 @@ pub(super) struct Core {
     /// Times the bell was answered, and who waits for the next.
     rung: Cell<u64>,
     rung_wakers: RefCell<Vec<Waker>>,
+    pub(super) ends: Ends,
     pub(super) conns: Cell<u32>,
     now: Cell<Mono>,
     pub(super) plan: RingPlan,
@@ -93,6 +95,7 @@ impl Core {
             bell,
             rung: Cell::new(0),
             rung_wakers: RefCell::new(Vec::new()),
+            ends: Ends::default(),
             conns: Cell::new(0),
             now: Cell::new(now),
             plan: plan.clone(),

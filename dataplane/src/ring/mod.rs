@@ -24,6 +24,7 @@ mod chunk;
 mod conn;
 mod connect;
 mod core;
+mod ends;
 mod error;
 #[cfg(test)]
 mod faults;
@@ -62,6 +63,7 @@ pub use core::monotonic;
 pub use bell::RemoteWaker;
 pub use buf::{Buf, Full};
 pub use chunk::Chunk;
+pub use ends::EndUnwatched;
 pub use error::RingError;
 #[cfg(test)]
 pub(crate) use faults::Weather;
@@ -147,6 +149,12 @@ impl Ring {
     /// may have left *after* making this and before awaiting it.
     pub fn rung(&self) -> Rung {
         Rung::new(self.clone())
+    }
+
+    /// Resolves when a connection has ended, after this call, on which nobody waits to receive. One
+    /// task at a time hears of it.
+    pub fn end_unwatched(&self) -> EndUnwatched {
+        EndUnwatched::new(self.clone())
     }
 
     /// An output buffer of 16 KiB; `None` when all are in use.

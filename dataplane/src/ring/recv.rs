@@ -13,6 +13,7 @@ use super::conn::Conn;
 use super::groups::{BULK_BLOCK_BYTES, HEADS_BLOCK_BYTES, Size};
 use super::kernel::Completion;
 use super::socket::Socket;
+use crate::time::Mono;
 
 /// What was received and not taken, and what the kernel is doing about more.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(super) struct RecvSide {
     /// In the group's list of those waiting for a buffer.
     paused: bool,
     end: End,
+    /// When `end` became something else than open.
+    ended_at: Mono,
     size: Size,
     /// Completions in a row that speak for the other size.
     streak: u8,
@@ -60,6 +63,7 @@ impl Default for RecvSide {
             stopping: false,
             paused: false,
             end: End::Open,
+            ended_at: Mono::NEVER,
             size: Size::Heads,
             streak: 0,
             left: 0,
@@ -139,6 +143,12 @@ impl Conn {
         Poll::Pending
     }
 
+    /// When the peer's end, or a failure, was seen.
+    pub(super) fn ended_at(&self) -> Option<Mono> {
+        let side = self.recv.borrow();
+        (side.end != End::Open).then_some(side.ended_at)
+    }
+
     /// Starts a receive if one is wanted, possible and not there.
     fn keep_receiving(self: &Rc<Self>, side: &mut RecvSide) {
         let wanted = side.wanted && side.queue.is_empty() && side.end == End::Open;
@@ -193,9 +203,15 @@ impl Conn {
         let news = !side.queue.is_empty() || side.end != End::Open;
         if news {
             let waker = side.waker.take();
+            let ended = side.end != End::Open;
+            if ended {
+                side.ended_at = self.core.now();
+            }
             drop(side);
-            if let Some(waker) = waker {
-                waker.wake();
+            match waker {
+                Some(waker) => waker.wake(),
+                None if ended => self.core.ends.note(),
+                None => {}
             }
         } else {
             // The receive may have ended without bringing anything.

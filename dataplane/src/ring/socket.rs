@@ -15,6 +15,7 @@ use super::connect::Connect;
 use super::out::Out;
 use super::recv::Recv;
 use super::send::SendFut;
+use crate::time::Mono;
 
 /// One TCP connection. Dropping it closes the connection after the bytes accepted for sending have
 /// gone out (bounded by [`linger_ms`](super::RingPlan::linger_ms), then a reset). As with any TCP
@@ -49,6 +50,12 @@ impl Socket {
     #[must_use]
     pub fn try_recv(&self) -> Option<io::Result<Chunk>> {
         self.conn.try_recv()
+    }
+
+    /// When the peer's end, or a failure, was seen, whether or not it was taken.
+    #[must_use]
+    pub fn ended_at(&self) -> Option<Mono> {
+        self.conn.ended_at()
     }
 
     /// Resolves when `out` is *accepted*: the previous send is done and this one submitted. An error

@@ -16,6 +16,7 @@ use rustls::Connection;
 use super::Inner;
 use super::refusal::TlsRefusal;
 use crate::ring::{Buf, ByteStream, Chunk, OUT_PIECES_MAX, Out, Ring, Socket};
+use crate::time::Mono;
 use crate::view::PeerIdentity;
 
 /// A mutually authenticated connection to another sidecar.
@@ -58,6 +59,12 @@ impl TlsStream {
     #[must_use]
     pub fn peer_addr(&self) -> SocketAddr {
         self.pipe.socket.peer_addr()
+    }
+
+    /// When the peer ended the connection below, or it failed, if it has.
+    #[must_use]
+    pub fn ended_at(&self) -> Option<Mono> {
+        self.pipe.socket.ended_at()
     }
 
     /// Plaintext if there is any, without waiting.

@@ -1,6 +1,7 @@
 //! One upstream connection, lent to one exchange.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use ringmesh_wire::SpiffeId;
 
@@ -14,8 +15,9 @@ pub struct Lane {
     pub stream: Stream,
     /// Pool it goes back to; `None` for connections that are used once.
     pub pool: Option<PoolId>,
-    /// It has served an exchange before: the server may be closing it this very moment.
-    pub reused: bool,
+    /// How long it lay idle in its pool before this exchange: the server may be closing it this very
+    /// moment. `None`: it is new.
+    pub idle_for: Option<Duration>,
     /// Exchanges begun on it, this one included.
     pub exchanges: u32,
 }
@@ -27,7 +29,7 @@ impl Lane {
         Self {
             stream,
             pool,
-            reused: false,
+            idle_for: None,
             exchanges: 1,
         }
     }

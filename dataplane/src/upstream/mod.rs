@@ -8,11 +8,12 @@
 //! while it lay idle is never lent again; nothing here decides *whether* or *where* to connect.
 
 mod connect;
+mod keep_alive;
 mod lane;
 mod pools;
 mod stream;
 
 pub use connect::{ConnectFault, Dial, connect};
 pub use lane::Lane;
-pub use pools::{PoolId, PoolKey, Pools};
+pub use pools::{PoolId, PoolKey, Pools, Want};
 pub use stream::Stream;

@@ -1,5 +1,9 @@
 //! Idle connections by endpoint, last used first.
 //!
+//! A server that closes idle connections must not do so while a request is on its way. Each pool
+//! learns its server's keep-alive time ([`KeepAlive`]) and stops lending a connection shortly before;
+//! a request that could not be repeated gets a connection only within what is known to be safe.
+//!
 //! A pool has a number that stays the same across configuration swaps, so an exchange that began
 //! under old tables gives its lane back to the right place. A pool that the new tables no longer
 //! name is retired: its idle lanes close at once, lent ones when they come back.
@@ -9,6 +13,7 @@ use std::time::Duration;
 
 use slab::Slab;
 
+use super::keep_alive::KeepAlive;
 use super::lane::Lane;
 use super::stream::Stream;
 use crate::tables::{Link, Seeded};
@@ -19,6 +24,13 @@ use crate::time::Mono;
 const IDLE_PER_POOL_MAX: usize = 256;
 /// Idle connections kept by one shard.
 const IDLE_PER_SHARD_MAX: usize = 4096;
+/// A connection idle for longer is closed, whatever a rule allows: routers on the way forget flows
+/// they have not seen for minutes, and then nobody tells us of the end.
+const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
+/// The sweep comes no more often than this, however many connections end, ...
+const SWEEP_SOONEST: Duration = Duration::from_millis(50);
+/// ... and no later than this while there are idle connections.
+const SWEEP_LATEST: Duration = Duration::from_secs(5);
 
 /// Number of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,6 +53,11 @@ struct Pool {
     /// Lanes lent or being made.
     lent: usize,
     retired: bool,
+    /// The swap that named it last.
+    named_in: u64,
+    /// Least of the idle timeouts of the clusters that name it.
+    idle_max: Duration,
+    server: KeepAlive,
 }
 
 #[derive(Debug)]
@@ -50,20 +67,44 @@ struct Idle {
     exchanges: u32,
 }
 
+/// What a request needs of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// Whatever is there: the request can be repeated if the server is just closing it.
+    Any,
+    /// Nothing that the server may be closing: the request cannot be repeated.
+    Careful,
+    /// A new one.
+    Fresh,
+}
+
 /// All pools of a shard.
 #[derive(Debug, Default)]
 pub struct Pools {
     by_key: HashMap<PoolKey, PoolId, Seeded>,
     pools: Slab<Pool>,
     idle: usize,
+    swaps: u64,
 }
 
 impl Pools {
-    /// The pool of a key, made if it is new.
-    pub fn id_of(&mut self, key: &PoolKey) -> PoolId {
+    /// Begins a swap of tables: pools that [`Self::named`] does not name until
+    /// [`Self::retire_unnamed`] are of the old ones only.
+    pub fn begin_swap(&mut self) {
+        self.swaps += 1;
+    }
+
+    /// The pool of a key, made if it is new. Of several idle timeouts the least counts.
+    pub fn named(&mut self, key: &PoolKey, idle_timeout_ms: u64) -> PoolId {
+        let idle_max = Duration::from_millis(idle_timeout_ms).min(IDLE_TIME_MAX);
         if let Some(id) = self.by_key.get(key) {
             if let Some(pool) = self.pools.get_mut(id.0) {
                 pool.retired = false;
+                pool.idle_max = match pool.named_in == self.swaps {
+                    true => pool.idle_max.min(idle_max),
+                    false => idle_max,
+                };
+                pool.named_in = self.swaps;
             }
             return *id;
         }
@@ -72,20 +113,20 @@ impl Pools {
             idle: Vec::new(),
             lent: 0,
             retired: false,
+            named_in: self.swaps,
+            idle_max,
+            server: KeepAlive::default(),
         };
         let id = PoolId(self.pools.insert(pool));
         self.by_key.insert(key.clone(), id);
         id
     }
 
-    /// Retires every pool that `keep` does not name.
-    pub fn retain(&mut self, keep: impl Fn(PoolId) -> bool) {
-        let gone: Vec<PoolId> = self
-            .pools
-            .iter()
-            .map(|(at, _)| PoolId(at))
-            .filter(|id| !keep(*id))
-            .collect();
+    /// Retires every pool that this swap did not name.
+    pub fn retire_unnamed(&mut self) {
+        let swap = self.swaps;
+        let unnamed = self.pools.iter().filter(|(_, pool)| pool.named_in != swap);
+        let gone: Vec<PoolId> = unnamed.map(|(at, _)| PoolId(at)).collect();
         for id in gone {
             if let Some(pool) = self.pools.get_mut(id.0) {
                 pool.retired = true;
@@ -96,26 +137,33 @@ impl Pools {
         }
     }
 
-    /// An idle lane of the pool that nothing arrived on, or `None` (always, when it must be `fresh`);
-    /// then the caller connects. Either way one lane of the pool counts as lent until
-    /// [`Self::give_back`] or [`Self::lost`].
-    pub fn lend(&mut self, id: PoolId, fresh: bool) -> Option<Lane> {
+    /// An idle lane of the pool that nothing arrived on, or `None`; then the caller connects. Either
+    /// way one lane of the pool counts as lent until [`Self::give_back`] or [`Self::lost`].
+    pub fn lend(&mut self, id: PoolId, want: Want, now: Mono) -> Option<Lane> {
         let pool = self.pools.get_mut(id.0)?;
         pool.lent += 1;
-        if fresh {
+        if want == Want::Fresh {
             return None;
         }
-        while let Some(idle) = pool.idle.pop() {
+        while let Some(last) = pool.idle.last() {
+            let age = now.since(last.since);
+            if !pool.may_lend(age, want, now) {
+                return None;
+            }
+            let idle = pool.idle.pop()?;
             self.idle -= 1;
             // Bytes or an end while idle: the server is done with it (or out of step with us).
-            if idle.stream.is_quiet() {
-                return Some(Lane {
-                    stream: idle.stream,
-                    pool: Some(id),
-                    reused: true,
-                    exchanges: idle.exchanges.saturating_add(1),
-                });
+            if !idle.stream.is_quiet() {
+                pool.saw_end(&idle);
+                continue;
             }
+            pool.server.alive(age);
+            return Some(Lane {
+                stream: idle.stream,
+                pool: Some(id),
+                idle_for: Some(age),
+                exchanges: idle.exchanges.saturating_add(1),
+            });
         }
         None
     }
@@ -125,6 +173,7 @@ impl Pools {
         let Some(id) = lane.pool else { return };
         if let Some(pool) = self.pools.get_mut(id.0)
             && !pool.retired
+            && !pool.idle_max.is_zero()
             && pool.idle.len() < IDLE_PER_POOL_MAX
             && self.idle < IDLE_PER_SHARD_MAX
         {
@@ -138,10 +187,12 @@ impl Pools {
         self.lost(id);
     }
 
-    /// Closes the pool's idle lanes, because a lane taken from it was dead. Taken last used first,
-    /// it was the likeliest to live: the rest have lain idle longer, or their server is gone.
-    pub fn distrust(&mut self, id: PoolId) {
+    /// Closes the pool's idle lanes, because a lane taken from it after `idle_for` was dead. Taken
+    /// last used first, it was the likeliest to live: the rest have lain idle longer, or their
+    /// server is gone.
+    pub fn distrust(&mut self, id: PoolId, idle_for: Duration) {
         if let Some(pool) = self.pools.get_mut(id.0) {
+            pool.server.ended(idle_for);
             self.idle -= pool.idle.len();
             pool.idle.clear();
         }
@@ -155,17 +206,16 @@ impl Pools {
         self.forget_if_unused(id);
     }
 
-    /// Closes lanes that the server has closed or that lay idle for `idle_max` or longer.
-    pub fn sweep(&mut self, now: Mono, idle_max: Duration) {
+    /// Closes lanes that the server has closed, and those that will not be lent any more. Returns
+    /// when to come again.
+    pub fn sweep(&mut self, now: Mono) -> Mono {
+        let mut next = now + SWEEP_LATEST;
         for (_, pool) in &mut self.pools {
             let before = pool.idle.len();
-            pool.idle
-                .retain(|idle| now.since(idle.since) < idle_max && idle.stream.is_quiet());
+            next = next.min(pool.sweep(now));
             self.idle -= before - pool.idle.len();
-            if pool.idle.is_empty() {
-                pool.idle = Vec::new();
-            }
         }
+        next.max(now + SWEEP_SOONEST)
     }
 
     /// Idle connections of the shard.
@@ -183,5 +233,75 @@ impl Pools {
             let pool = self.pools.remove(id.0);
             self.by_key.remove(&pool.key);
         }
+    }
+}
+
+impl Pool {
+    /// Whether the lane last used, idle for `age`, may be lent.
+    fn may_lend(&mut self, age: Duration, want: Want, now: Mono) -> bool {
+        if age >= self.idle_max {
+            return false;
+        }
+        if want == Want::Careful && age >= self.server.lend_carefully_below() {
+            // Perhaps one that has lain longer shows that this is safe.
+            self.look_at_oldest(now);
+            return age < self.server.lend_carefully_below();
+        }
+        self.server.lend_below().is_none_or(|limit| age < limit)
+    }
+
+    /// Learns from the lane that has lain longest.
+    fn look_at_oldest(&mut self, now: Mono) {
+        if let Some(oldest) = self.idle.first()
+            && oldest.stream.ended_at().is_none()
+        {
+            self.server.alive(now.since(oldest.since));
+        }
+    }
+
+    /// Learns from the end of a lane, if it has one.
+    fn saw_end(&mut self, idle: &Idle) {
+        if let Some(at) = idle.stream.ended_at() {
+            self.server.ended(at.since(idle.since));
+        }
+    }
+
+    /// See [`Pools::sweep`]. Of the lanes that are not lent any more the oldest stays, so that the
+    /// server's own end is seen and what was learned can be corrected.
+    fn sweep(&mut self, now: Mono) -> Mono {
+        let mut server = self.server;
+        self.idle.retain(|idle| {
+            let age = now.since(idle.since);
+            if !idle.stream.is_quiet() {
+                if let Some(at) = idle.stream.ended_at() {
+                    server.ended(at.since(idle.since));
+                }
+                return false;
+            }
+            server.alive(age);
+            if age < self.idle_max {
+                return true;
+            }
+            // It outlived all that is known of the server: as good as an end.
+            if server.is_learned() {
+                server.ended(age);
+            }
+            false
+        });
+        self.server = server;
+        let limit = self.server.lend_below().unwrap_or(Duration::MAX);
+        let over = self
+            .idle
+            .partition_point(|idle| now.since(idle.since) >= limit);
+        if over > 1 {
+            self.idle.drain(1..over);
+        }
+        if self.idle.is_empty() {
+            self.idle = Vec::new();
+        }
+        let ends = |idle: &Idle, after: Duration| idle.since + after;
+        let oldest = self.idle.first().map(|idle| ends(idle, self.idle_max));
+        let next = self.idle.get(1).map(|idle| ends(idle, limit));
+        oldest.into_iter().chain(next).min().unwrap_or(Mono::NEVER)
     }
 }

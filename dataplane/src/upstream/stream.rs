@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use crate::ring::{ByteStream, Chunk, Out, Socket};
+use crate::time::Mono;
 use crate::tls::TlsStream;
 use crate::view::PeerIdentity;
 
@@ -32,6 +33,15 @@ impl Stream {
         match self {
             Self::Plain(_) => None,
             Self::Tls(stream) => Some(stream.peer()),
+        }
+    }
+
+    /// When the other end closed, or the connection failed, if it has.
+    #[must_use]
+    pub fn ended_at(&self) -> Option<Mono> {
+        match self {
+            Self::Plain(socket) => socket.ended_at(),
+            Self::Tls(stream) => stream.ended_at(),
         }
     }
 
