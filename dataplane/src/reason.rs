@@ -71,11 +71,13 @@ pub enum Reason {
     IdleTimeout,
     /// No configuration has arrived yet (503).
     NoConfig,
+    /// CONNECT to an address outside the mesh, asked by somebody who is not on this host (403).
+    TunnelRefused,
 }
 
 impl Reason {
     /// All of them, for tables of counters; in numeric order.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::None,
         Self::BadRequest,
         Self::HeadTooLarge,
@@ -108,6 +110,7 @@ impl Reason {
         Self::BadBody,
         Self::IdleTimeout,
         Self::NoConfig,
+        Self::TunnelRefused,
     ];
 
     /// The stable code.
@@ -146,6 +149,7 @@ impl Reason {
             Self::BadBody => "bad_body",
             Self::IdleTimeout => "idle_timeout",
             Self::NoConfig => "no_config",
+            Self::TunnelRefused => "tunnel_refused",
         }
     }
 }

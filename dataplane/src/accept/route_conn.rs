@@ -12,7 +12,7 @@ use crate::detect::{DETECT_BYTES_MAX, Detected, detect};
 use crate::exchange::{self, Direction, Flow, ShardState, relay};
 use crate::reason::Reason;
 use crate::ring::{ByteStream, Chunk, Socket};
-use crate::tables::{Destined, Tables, TcpTarget};
+use crate::tables::{Tables, TcpTarget};
 use crate::telemetry::Event;
 use crate::tls::{self, Inner};
 use crate::upstream::Stream;
@@ -69,7 +69,7 @@ async fn outbound(
 ) {
     let target = tables.resolve_tcp(original_dst);
     let declared = match &target {
-        TcpTarget::Known(destined) => declared(tables, destined),
+        TcpTarget::Known(destined) => tables.declared(destined),
         TcpTarget::Passthrough(_) => Protocol::Auto,
         // Nothing was dialled: only Host can tell, so it has to be HTTP.
         TcpTarget::Unknown if original_dst.is_none() => Protocol::Http1,
@@ -102,19 +102,6 @@ async fn outbound(
                 }
             }
         }
-    }
-}
-
-/// By the service's port; without a service by what rules there are: TCP rules alone mean TCP.
-fn declared(tables: &Tables, to: &Destined) -> Protocol {
-    let rules = to.virtual_host.map(|at| tables.virtual_host(at));
-    match to.service {
-        Some(service) => tables
-            .service(service)
-            .port(to.port)
-            .map_or(Protocol::Auto, |port| port.protocol),
-        None if rules.is_some_and(|rules| rules.routes().next().is_none()) => Protocol::Tcp,
-        None => Protocol::Auto,
     }
 }
 

@@ -13,7 +13,7 @@ use super::record::Record;
 use super::respond::{self, Respond, RespondFault};
 use super::sides::{Client, Inflow, Outflow, Seen};
 use crate::balance::Verdict;
-use crate::http1::{Edits, Version, limits};
+use crate::http1::{Edits, TargetForm, Version, limits};
 use crate::http1::{Framing, Known, Next, RequestPlan, Response, ResponseHead, ResponsePlan};
 use crate::opaque;
 use crate::reason::Reason;
@@ -228,9 +228,16 @@ impl Carried<'_, '_> {
         };
         let reused = lane.idle_for.is_some();
         let upstream = &lane.stream;
-        let upgrade = x.request.upgrade().is_some();
         let method = x.request.method();
         let framing = x.request.framing();
+        // With a body nobody could say where it ends and the new protocol begins; an upgrade may
+        // always be ignored (RFC 9110 section 7.8).
+        let upgrade = x.request.upgrade().is_some() && framing.is_empty();
+        let asks_for_tunnel = x.request.form() == TargetForm::Authority;
+        if (upgrade || asks_for_tunnel) && body.has_more() {
+            // The next request, or the first bytes of what it is upgraded to.
+            x.early.set(Some(body.take_more()));
+        }
         record.upstream = Some(lane.address());
         record.reused = reused;
         record.upstream_tls = lane.identity().is_some();
@@ -348,7 +355,10 @@ impl Carried<'_, '_> {
             to: x.request.version(),
             framing,
             tells_length_only: method == "HEAD" || status == 304,
-            keep_alive: x.request.keep_alive() && !x.shard.draining.get() && !pumping,
+            keep_alive: x.request.keep_alive()
+                && !x.shard.draining.get()
+                && !pumping
+                && (is_tunnel || !asks_for_tunnel),
             upgrade: is_tunnel && status == 101,
             edits: changes.response,
         };

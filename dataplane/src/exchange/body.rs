@@ -85,6 +85,13 @@ impl<'c> BodySource<'c> {
         !self.pending.is_empty()
     }
 
+    /// Takes the bytes that are here and not this body's: its successor, or a tunnel's first.
+    #[must_use]
+    pub(super) fn take_more(&mut self) -> Chunk {
+        debug_assert!(self.is_over(), "they are the body's until it is over");
+        std::mem::take(self.pending)
+    }
+
     /// From here on nothing is kept: part of an answer went downstream, or nobody will ask.
     pub(super) fn forget_kept(&mut self) {
         self.replayable = false;

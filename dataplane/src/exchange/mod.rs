@@ -11,6 +11,7 @@
 //! respond   the answer's way to the client
 //! answer    an answer of our own
 //! body      request bodies: here, still coming, kept for a retry
+//! tunnel    CONNECT
 //! relay     opaque connections
 //! note      the one Outcome
 //! ```
@@ -34,6 +35,7 @@ mod respond;
 mod serve;
 mod sides;
 mod state;
+mod tunnel;
 
 pub use flow::{Direction, Flow};
 pub use serve::serve;

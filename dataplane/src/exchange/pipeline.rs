@@ -18,9 +18,9 @@ use super::flow::{Direction, Flow};
 use super::record::Record;
 use super::sides::Client;
 use super::state::{Active, ShardState};
-use super::{answer, note, request_id};
+use super::{answer, note, request_id, tunnel};
 use crate::balance::{Retrying, Tried, Verdict};
-use crate::http1::{Answer, BodyDecoder, Edits, Known, Request, ResponseHead, path};
+use crate::http1::{Answer, BodyDecoder, Edits, Known, Request, ResponseHead, TargetForm, path};
 use crate::policy::quota::{self, QuotaMemo};
 use crate::policy::{self, Call, Permit};
 use crate::reason::Reason;
@@ -28,7 +28,7 @@ use crate::ring::{Chunk, Sleep};
 use crate::route::fault;
 use crate::route::retry::{self, Next, RetryState, TryFacts, TryOutcome};
 use crate::route::{self, Choice, Decided};
-use crate::tables::{ClusterIndex, Destined, Link, Site, Target};
+use crate::tables::{ClusterIndex, Destined, Link, Site, Target, Tunnel};
 use crate::telemetry::Event;
 use crate::time::Mono;
 use crate::view::RequestView;
@@ -89,6 +89,18 @@ impl<'x> Exchange<'x> {
             headers: &self.request,
             port,
         }
+    }
+
+    /// Where the local app's request is meant to go, and whether it is a tunnel that begins here.
+    fn target(&self) -> (Target, bool) {
+        let (tables, original_dst) = (&self.active.tables, self.flow.original_dst);
+        let authority = self.request.authority();
+        if self.request.form() == TargetForm::Authority
+            && let Tunnel::Here(target) = tables.resolve_tunnel(authority, original_dst)
+        {
+            return (target, true);
+        }
+        (tables.resolve_http(authority, original_dst), false)
     }
 
     /// A request id is taken over as it came; the caller's sidecar made it.
@@ -158,7 +170,11 @@ pub(super) async fn run(
         End::Done(after) => after,
         End::Answer(answer) => {
             // Unread body: the next head cannot be found without reading all of it.
-            let keep = answer.keep_alive && body_is_over && request.keep_alive();
+            // After a CONNECT may stand a tunnel's bytes, which are nobody's request.
+            let keep = answer.keep_alive
+                && body_is_over
+                && request.keep_alive()
+                && request.form() != TargetForm::Authority;
             let answer = Answer {
                 keep_alive: keep && !shard.draining.get(),
                 head_only: request.method() == "HEAD",
@@ -199,14 +215,25 @@ async fn outbound<'x>(
     record: &mut Record,
 ) -> End<'x> {
     let tables = &*x.active.tables;
-    let destined = match tables.resolve_http(x.request.authority(), x.flow.original_dst) {
+    let (target, opens_tunnel) = x.target();
+    let destined = match target {
         Target::Known(destined) => destined,
+        Target::Passthrough(address) if opens_tunnel => {
+            let first = moving.body.take_more();
+            let carried = tunnel::to_address(x, address, first, record).await;
+            return carried.map_or_else(End::of, End::Done);
+        }
         Target::Passthrough(address) => return passthrough(x, moving, record, address).await,
         Target::Unknown => return End::of(Reason::UnknownDestination),
     };
     record.service = destined.service;
     let view = x.view(destined.port);
-    let choice = match route::choose(tables, &destined, &view, x.shard.random()) {
+    let choose = if opens_tunnel {
+        route::choose_tunnel
+    } else {
+        route::choose
+    };
+    let choice = match choose(tables, &destined, &view, x.shard.random()) {
         Ok(choice) => choice,
         Err(reason) => return End::of(reason),
     };
@@ -237,6 +264,11 @@ async fn outbound<'x>(
                     Ok(_permit) => {}
                     Err(answer) => return End::Answer(answer),
                 }
+            }
+            if opens_tunnel {
+                let first = moving.body.take_more();
+                let carried = tunnel::to_cluster(x, &destined, cluster, first, record).await;
+                return carried.map_or_else(End::of, End::Done);
             }
             let mut storage = [Edits::default(); 2];
             let request_edits = layers(

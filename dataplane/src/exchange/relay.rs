@@ -13,7 +13,7 @@ use crate::policy::{self, Call};
 use crate::reason::Reason;
 use crate::ring::{ByteStream, Chunk};
 use crate::route;
-use crate::tables::{Destined, Link, Site, TcpTarget};
+use crate::tables::{ClusterIndex, Destined, Link, Site, TcpTarget};
 use crate::telemetry::Event;
 use crate::tls::Inner;
 use crate::upstream::{Dial, Stream, connect};
@@ -60,13 +60,7 @@ async fn to_target(
 ) -> Result<Stream, Reason> {
     match active.tables.resolve_tcp(flow.original_dst) {
         TcpTarget::Known(destined) => to_cluster(shard, active, flow, &destined, record).await,
-        TcpTarget::Passthrough(address) => {
-            record.upstream = Some(address);
-            dial(shard, Link::Plain(address), "", CONNECT_TIMEOUT_MS, |_| {
-                true
-            })
-            .await
-        }
+        TcpTarget::Passthrough(address) => to_address(shard, address, record).await,
         TcpTarget::Unknown => Err(Reason::UnknownDestination),
     }
 }
@@ -111,6 +105,16 @@ async fn carry(
     note::opaque(shard, flow, &record, names.as_ref());
 }
 
+/// Connects to an address that is not the mesh's.
+pub(super) async fn to_address(
+    shard: &ShardState,
+    address: SocketAddr,
+    record: &mut Record,
+) -> Result<Stream, Reason> {
+    record.upstream = Some(address);
+    dial_plain(shard, address).await
+}
+
 async fn to_cluster(
     shard: &Rc<ShardState>,
     active: &Active,
@@ -127,19 +131,30 @@ async fn to_cluster(
     if tables.policy(site).is_some() {
         let _permit = judge(shard, active, flow, site, flow.local, record)?;
     }
+    to_endpoint(shard, active, cluster, destined.only, Inner::Tcp, record).await
+}
+
+/// Connects to an endpoint of a cluster: to another if the first does not answer. `inner` is what a
+/// sidecar there is told to expect.
+pub(super) async fn to_endpoint(
+    shard: &Rc<ShardState>,
+    active: &Active,
+    cluster: ClusterIndex,
+    only: Option<SocketAddr>,
+    inner: Inner,
+    record: &mut Record,
+) -> Result<Stream, Reason> {
+    let tables = &*active.tables;
+    let row = tables.cluster(cluster);
     let mut tried = Tried::default();
     loop {
         record.tries += 1;
         let now = shard.now();
         let random = shard.random();
-        let pick = shard.balancer.borrow_mut().pick(
-            tables,
-            cluster,
-            now,
-            random,
-            &tried,
-            destined.only,
-        )?;
+        let pick = shard
+            .balancer
+            .borrow_mut()
+            .pick(tables, cluster, now, random, &tried, only)?;
         let at = pick.endpoint;
         let endpoint = &row.endpoints[at];
         tried.push(endpoint.address);
@@ -147,7 +162,7 @@ async fn to_cluster(
         record.upstream = Some(endpoint.address);
         let may_be = |shown: &_| tables.server_may_be(cluster, endpoint, shown);
         let timeout_ms = row.policy.connect_timeout_ms;
-        let connected = dial(shard, endpoint.link, &row.sni, timeout_ms, may_be).await;
+        let connected = dial(shard, endpoint.link, &row.sni, inner, timeout_ms, may_be).await;
         let verdict = match &connected {
             Ok(_) => Verdict::Answer(200),
             Err(_) => Verdict::LocalFailure,
@@ -157,7 +172,7 @@ async fn to_cluster(
             .borrow_mut()
             .finish(pick, verdict, shard.now());
         match connected {
-            Err(_) if record.tries < TRIES_MAX && destined.only.is_none() => {}
+            Err(_) if record.tries < TRIES_MAX && only.is_none() => {}
             connected => return connected,
         }
     }
@@ -186,7 +201,12 @@ async fn dial_app(
     app: SocketAddr,
     _permit: &policy::Permit,
 ) -> Result<Stream, Reason> {
-    dial(shard, Link::Plain(app), "", CONNECT_TIMEOUT_MS, |_| true).await
+    dial_plain(shard, app).await
+}
+
+async fn dial_plain(shard: &ShardState, address: SocketAddr) -> Result<Stream, Reason> {
+    let link = Link::Plain(address);
+    dial(shard, link, "", Inner::Tcp, CONNECT_TIMEOUT_MS, |_| true).await
 }
 
 fn judge(
@@ -222,6 +242,7 @@ async fn dial(
     shard: &ShardState,
     link: Link,
     sni: &str,
+    inner: Inner,
     timeout_ms: u64,
     may_be: impl Fn(&ringmesh_wire::SpiffeId) -> bool,
 ) -> Result<Stream, Reason> {
@@ -231,7 +252,7 @@ async fn dial(
     let dial = Dial {
         link,
         sni,
-        alpn: Inner::Tcp,
+        alpn: inner,
         material: shard.material(),
         deadline: shard.now().plus_ms(timeout_ms),
     };

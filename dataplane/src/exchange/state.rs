@@ -311,7 +311,9 @@ impl ShardState {
         self.own_addresses.borrow().iter().any(|own| {
             own.port() == address.port()
                 && (own.ip() == address.ip()
-                    || (own.ip().is_unspecified() && address.ip().is_loopback()))
+                    || (own.ip().is_unspecified() && address.ip().is_loopback())
+                    // Dialled, it means this host.
+                    || address.ip().is_unspecified())
         })
     }
 

@@ -30,7 +30,10 @@ impl Answer<'static> {
         let status = match reason {
             Reason::None => 200,
             Reason::BadRequest | Reason::BadBody => 400,
-            Reason::AuthzDenied | Reason::CheckDenied | Reason::PlaintextRefused => 403,
+            Reason::AuthzDenied
+            | Reason::CheckDenied
+            | Reason::PlaintextRefused
+            | Reason::TunnelRefused => 403,
             Reason::NoRoute => 404,
             Reason::HeadTimeout | Reason::IdleTimeout => 408,
             Reason::QuotaExhausted => 429,

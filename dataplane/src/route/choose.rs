@@ -1,6 +1,6 @@
 //! The first route that matches, and one of its destinations.
 
-use ringmesh_wire::snapshot::{HeaderOps, Redirect};
+use ringmesh_wire::snapshot::{HeaderOps, Protocol, Redirect};
 
 use super::matching;
 use crate::reason::Reason;
@@ -21,6 +21,21 @@ pub struct Choice<'t> {
     /// Bytes of the path that a `uri.prefix` match took, for [`super::rewrite`]; `None` where the
     /// whole path matched.
     pub prefix_bytes: Option<usize>,
+}
+
+impl<'t> Choice<'t> {
+    /// Where no rule says anything.
+    fn default_route(tables: &'t Tables, cluster: ClusterIndex) -> Self {
+        Self {
+            index: RouteIndex::DEFAULT,
+            route: tables.route(RouteIndex::DEFAULT),
+            decided: Decided::Forward {
+                cluster,
+                headers: None,
+            },
+            prefix_bytes: None,
+        }
+    }
 }
 
 /// Where a matched request goes.
@@ -69,15 +84,8 @@ pub fn choose<'t>(
     let Some(host) = ruled else {
         let service = to.service.ok_or(Reason::NoRoute)?;
         let cluster = tables.service(service).cluster(to.port);
-        return Ok(Choice {
-            index: RouteIndex::DEFAULT,
-            route: tables.route(RouteIndex::DEFAULT),
-            decided: Decided::Forward {
-                cluster: cluster.ok_or(Reason::NoCluster)?,
-                headers: None,
-            },
-            prefix_bytes: None,
-        });
+        let cluster = cluster.ok_or(Reason::NoCluster)?;
+        return Ok(Choice::default_route(tables, cluster));
     };
     for index in host.routes() {
         let route = tables.route(index);
@@ -132,6 +140,24 @@ pub fn choose_tcp(tables: &Tables, to: &Destined, random: u64) -> Result<TcpChoi
     cluster
         .map(|cluster| TcpChoice { cluster })
         .ok_or(Reason::NoCluster)
+}
+
+/// Chooses the route of a tunnel: by the rules for opaque connections where the port is one, else by
+/// those for requests, to which CONNECT has a method and an authority but no path.
+///
+/// # Errors
+/// As [`choose`] and [`choose_tcp`].
+pub fn choose_tunnel<'t>(
+    tables: &'t Tables,
+    to: &Destined,
+    request: &RequestView<'_>,
+    random: u64,
+) -> Result<Choice<'t>, Reason> {
+    if matches!(tables.declared(to), Protocol::Tcp | Protocol::Tls) {
+        let TcpChoice { cluster } = choose_tcp(tables, to, random)?;
+        return Ok(Choice::default_route(tables, cluster));
+    }
+    choose(tables, to, request, random)
 }
 
 /// The destination that `random` falls on: share = weight / sum of weights.

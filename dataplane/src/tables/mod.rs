@@ -40,7 +40,7 @@ pub use policy_rows::{
     Rule, Site, Source,
 };
 pub use program::{Attribute, MapAttribute, Op, Program};
-pub use resolve::{Destined, Target, TcpTarget};
+pub use resolve::{Destined, Target, TcpTarget, Tunnel};
 pub use route_rows::{
     ActionRow, ClusterChoice, DestinationRow, MatchRow, RouteRow, TcpRouteRow, Text, VirtualHostRow,
 };

@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 
-use ringmesh_wire::snapshot::OutboundMode;
+use ringmesh_wire::snapshot::{OutboundMode, Protocol};
 
 use super::Tables;
 use super::hosts::HostEntry;
@@ -57,7 +57,43 @@ pub enum TcpTarget {
     Unknown,
 }
 
+/// Who opens the tunnel that a CONNECT asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tunnel {
+    /// This sidecar, to here. [`Target::Passthrough`] is an address that the authority spells out.
+    Here(Target),
+    /// Whoever the app dialled: for us it is a request like any other.
+    There,
+}
+
 impl Tables {
+    /// Where a CONNECT leads. A proxy that the app dialled by its address is asked itself; else the
+    /// order is that of a connection to the authority: address, host name, then ALLOW_ANY, for
+    /// which an address has to be spelled out because nothing on a shard resolves names.
+    #[must_use]
+    pub fn resolve_tunnel(&self, authority: &str, original_dst: Option<SocketAddr>) -> Tunnel {
+        if original_dst.is_some_and(|dst| self.resolve_address(dst).is_some()) {
+            return Tunnel::There;
+        }
+        let (host, port) = split_authority(authority);
+        let address = host
+            .parse()
+            .ok()
+            .zip(port)
+            .map(|(ip, port)| SocketAddr::new(normal_ip(ip), port));
+        let known = address
+            .and_then(|address| self.resolve_address(address))
+            .or_else(|| self.resolve_host(host, port));
+        match (known, address) {
+            (Some(known), _) => Tunnel::Here(Target::Known(known)),
+            (None, _) if original_dst.is_some() => Tunnel::There,
+            (None, Some(address)) if self.mesh.outbound == OutboundMode::AllowAny => {
+                Tunnel::Here(Target::Passthrough(address))
+            }
+            (None, _) => Tunnel::Here(Target::Unknown),
+        }
+    }
+
     /// Where an HTTP request was meant to go. `authority` is the Host as sent, with or without a
     /// port; `original_dst` the address the app dialled, `None` in direct mode.
     #[must_use]
@@ -112,6 +148,21 @@ impl Tables {
                 TcpTarget::Passthrough(dst)
             }
             _ => TcpTarget::Unknown,
+        }
+    }
+
+    /// What is spoken there: by the service's port; without a service by what rules there are: TCP
+    /// rules alone mean TCP.
+    #[must_use]
+    pub fn declared(&self, to: &Destined) -> Protocol {
+        let rules = to.virtual_host.map(|at| self.virtual_host(at));
+        match to.service {
+            Some(service) => self
+                .service(service)
+                .port(to.port)
+                .map_or(Protocol::Auto, |port| port.protocol),
+            None if rules.is_some_and(|rules| rules.routes().next().is_none()) => Protocol::Tcp,
+            None => Protocol::Auto,
         }
     }
 

@@ -6,7 +6,7 @@ use ringmesh_wire::snapshot::{
 use ringmesh_wire::{ServiceId, SpiffeId};
 
 use super::testing::{Draft, on, to, uri};
-use super::{ClusterKey, Destined, Link, Tables, Target, TcpTarget};
+use super::{ClusterKey, Destined, Link, Tables, Target, TcpTarget, Tunnel};
 
 fn draft() -> Draft {
     Draft::new()
@@ -247,6 +247,53 @@ fn any_host_takes_what_nothing_else_does() {
         tables.resolve_tcp(None),
         TcpTarget::Known(Destined { port: 80, .. })
     ));
+}
+
+#[test]
+fn tunnels_go_where_a_connection_to_the_authority_would() {
+    let mut draft = draft().http("reviews", vec![to(&[("reviews", "", 1)])]);
+    draft.at("reviews").vips = vec!["10.96.0.1".parse().unwrap()];
+    let cases = [
+        ("reviews:9080", None, "reviews:9080 (reviews.default)"),
+        ("reviews:1", None, "unknown"),
+        ("nobody:80", None, "unknown"),
+        ("10.96.0.1:9080", None, "reviews:9080 (reviews.default)"),
+        (
+            "[::ffff:10.96.0.1]:9080",
+            None,
+            "reviews:9080 (reviews.default)",
+        ),
+        (
+            "10.0.0.3:19080",
+            None,
+            "reviews:9080 (reviews.default) !10.0.0.3:19080",
+        ),
+        ("9.9.9.9:443", None, "passthrough 9.9.9.9:443"),
+        ("[2001:db8::1]:443", None, "passthrough [2001:db8::1]:443"),
+        // Somebody else was dialled to open it, unless it leads into the mesh.
+        ("9.9.9.9:443", Some("8.8.8.8:3128"), "there"),
+        ("nobody:443", Some("8.8.8.8:3128"), "there"),
+        ("nobody:443", Some("10.96.0.1:9080"), "there"),
+        ("reviews:9080", Some("10.0.0.3:19080"), "there"),
+        (
+            "reviews:9080",
+            Some("8.8.8.8:3128"),
+            "reviews:9080 (reviews.default)",
+        ),
+    ];
+    let tables = draft.tables();
+    for (authority, dialled, wanted) in cases {
+        let got = match tables.resolve_tunnel(authority, dialled.map(addr)) {
+            Tunnel::Here(target) => shown(&tables, target),
+            Tunnel::There => "there".to_owned(),
+        };
+        assert_eq!(got, wanted, "{authority:?} {dialled:?}");
+    }
+    draft.mesh.outbound = OutboundMode::RegistryOnly;
+    assert_eq!(
+        draft.tables().resolve_tunnel("9.9.9.9:443", None),
+        Tunnel::Here(Target::Unknown)
+    );
 }
 
 #[test]

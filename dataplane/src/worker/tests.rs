@@ -4,6 +4,7 @@ mod allocations;
 mod idle_close;
 mod mesh;
 mod protocol;
+mod tunnels;
 mod weather;
 
 use std::io::{Read, Write};

@@ -104,6 +104,40 @@ fn a_call_goes_through_two_sidecars_and_both_tell_of_it() {
     assert_eq!(pair.calls.load(Ordering::SeqCst), 1);
 }
 
+/// What goes through a tunnel to an HTTP port are requests for the sidecar there, each judged and
+/// charged as if it had come without one.
+#[test]
+fn requests_inside_a_tunnel_are_requests_to_the_callees_sidecar() {
+    let pair = Pair::start();
+    let mut client = pair.caller.client();
+    client
+        .write_all(b"CONNECT ratings:9080 HTTP/1.1\r\nHost: ratings:9080\r\n\r\n")
+        .unwrap();
+    let head = read_head(&mut client).unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    for _ in 0..2 {
+        client
+            .write_all(b"GET /inside HTTP/1.1\r\nHost: ratings\r\n\r\n")
+            .unwrap();
+        assert!(read_answer(&mut client).ends_with("hello"));
+    }
+    client.write_all(b"nonsense\r\n\r\n").unwrap();
+    let answer = read_answer(&mut client);
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    drop(client);
+    let into = pair.callee.log();
+    assert_eq!(into.len(), 3);
+    assert_eq!(into[1]["path"], "/inside", "{}", into[1]);
+    let through_tcp = Pair::of(Protocol::Tcp, hello());
+    let mut client = through_tcp.caller.client();
+    client
+        .write_all(b"CONNECT ratings:9080 HTTP/1.1\r\nHost: ratings:9080\r\n\r\n")
+        .unwrap();
+    assert!(read_head(&mut client).is_some());
+    client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    assert!(read_answer(&mut client).ends_with("hello"));
+}
+
 #[test]
 fn a_server_with_a_valid_certificate_of_another_service_is_not_served() {
     let pair = Pair::start();
