@@ -6,7 +6,7 @@ use std::io;
 use std::pin::pin;
 use std::task::Poll;
 
-use crate::ring::{ByteStream, Chunk, Out, Ring};
+use crate::ring::{ByteStream, Chunk, Out, Ring, Socket, Splice, Spliced};
 use crate::time::Mono;
 
 /// How to relay.
@@ -23,6 +23,8 @@ pub struct Relayed {
     pub forth: u64,
     /// Bytes from the second side to the first.
     pub back: u64,
+    /// Of both, bytes that were spliced: they never were in this process.
+    pub spliced: u64,
     /// It ended because nothing moved.
     pub idle: bool,
     /// It ended because one side failed; both were reset.
@@ -45,11 +47,12 @@ pub async fn relay<A: ByteStream, B: ByteStream>(
     to_a: Chunk,
     options: &RelayOptions,
 ) -> Relayed {
-    let (forth, back) = (Cell::new(0), Cell::new(0));
     let moved = Cell::new(ring.now());
+    let forth = Count::new(ring, &moved);
+    let back = Count::new(ring, &moved);
     let end = {
-        let mut there = pin!(carry(ring, a, b, to_b, &forth, &moved));
-        let mut here = pin!(carry(ring, b, a, to_a, &back, &moved));
+        let mut there = pin!(carry(a, b, to_b, &forth));
+        let mut here = pin!(carry(b, a, to_a, &back));
         let (mut there_ended, mut here_ended) = (false, false);
         let mut idle = pin!(ring.sleep_until(moved.get().plus_ms(options.idle_timeout_ms)));
         poll_fn(|cx| {
@@ -86,36 +89,137 @@ pub async fn relay<A: ByteStream, B: ByteStream>(
         b.reset();
     }
     Relayed {
-        forth: forth.get(),
-        back: back.get(),
+        forth: forth.bytes.get(),
+        back: back.bytes.get(),
+        spliced: forth.spliced.get() + back.spliced.get(),
         idle: matches!(end, End::Idle),
         reset: matches!(end, End::Failed),
     }
 }
 
+/// What one direction has moved.
+struct Count<'a> {
+    ring: &'a Ring,
+    bytes: Cell<u64>,
+    spliced: Cell<u64>,
+    /// When anything moved, either way.
+    moved: &'a Cell<Mono>,
+}
+
+impl<'a> Count<'a> {
+    fn new(ring: &'a Ring, moved: &'a Cell<Mono>) -> Self {
+        Self {
+            ring,
+            bytes: Cell::new(0),
+            spliced: Cell::new(0),
+            moved,
+        }
+    }
+
+    fn add(&self, bytes: u64) {
+        self.bytes.set(self.bytes.get() + bytes);
+        self.moved.set(self.ring.now());
+    }
+}
+
 /// One direction, to its end: the sender's FIN becomes ours, after everything before it.
 async fn carry<F: ByteStream, T: ByteStream>(
-    ring: &Ring,
     from: &F,
     to: &T,
     first: Chunk,
-    bytes: &Cell<u64>,
-    moved: &Cell<Mono>,
+    count: &Count<'_>,
 ) -> io::Result<()> {
+    let mut pace = Pace::default();
     let mut chunk = first;
     loop {
         if !chunk.is_empty() {
             let out = gather(from, chunk);
             let len = out.len() as u64;
             to.send(out).await?;
-            bytes.set(bytes.get() + len);
-            moved.set(ring.now());
+            count.add(len);
+            if pace.is_bulk(len)
+                && let (Some(from), Some(to)) = (from.plain(), to.plain())
+                && splice(from, to, count).await? == Ended::Yes
+            {
+                break;
+            }
         }
         chunk = from.recv().await?;
         if chunk.is_empty() {
-            to.flush().await?;
-            return to.shutdown_write().await;
+            break;
         }
+    }
+    to.flush().await?;
+    to.shutdown_write().await
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Ended {
+    /// The sender has said FIN.
+    Yes,
+    /// It goes on in buffers.
+    No,
+}
+
+/// Goes on by splicing, for as long as that pays.
+async fn splice(from: &Socket, to: &Socket, count: &Count<'_>) -> io::Result<Ended> {
+    from.hold().await;
+    while let Some(received) = from.try_recv() {
+        let received = received?;
+        if received.is_empty() {
+            return Ok(Ended::Yes);
+        }
+        let len = received.len() as u64;
+        to.send(received.into()).await?;
+        count.add(len);
+    }
+    to.flush().await?;
+    let mut splice = Splice::start(from, to)?;
+    let mut small = 0;
+    while small < SMALL_STREAK {
+        match splice.step().await? {
+            Spliced::Bytes(bytes) => {
+                count.add(bytes.into());
+                count.spliced.set(count.spliced.get() + u64::from(bytes));
+                small = if bytes < SMALL_BYTES { small + 1 } else { 0 };
+            }
+            Spliced::End => return Ok(Ended::Yes),
+            Spliced::NoPipe => break,
+        }
+    }
+    Ok(Ended::No)
+}
+
+/// Whether a direction moves enough at once for splicing to pay. Small messages never add up to
+/// bulk: each of them would cost two calls and a poll more.
+#[derive(Debug, Default)]
+struct Pace {
+    /// Bytes of large sends without a small one between them.
+    large: u64,
+}
+
+/// A send of less than this is a small one.
+const LARGE_BYTES: u64 = 16 * 1024;
+/// After so much in large sends a direction is spliced: a stream of this length takes few
+/// milliseconds, so shorter ones never pay for the change.
+const BULK_BYTES: u64 = 256 * 1024;
+/// A splice of less than this is a small one.
+const SMALL_BYTES: u32 = 4 * 1024;
+/// Small splices in a row after which a direction goes back to buffers.
+const SMALL_STREAK: u32 = 8;
+
+impl Pace {
+    fn is_bulk(&mut self, sent: u64) -> bool {
+        self.large = if sent < LARGE_BYTES {
+            0
+        } else {
+            self.large + sent
+        };
+        if self.large < BULK_BYTES {
+            return false;
+        }
+        self.large = 0;
+        true
     }
 }
 
@@ -142,7 +246,7 @@ fn gather<F: ByteStream>(from: &F, first: Chunk) -> Out {
 
 #[cfg(test)]
 mod tests {
-    use std::io::ErrorKind;
+    use std::io::{ErrorKind, Read, Write};
     use std::net::{Shutdown, SocketAddr, TcpStream};
     use std::time::Duration;
 
@@ -265,5 +369,139 @@ mod tests {
         assert!(caller && callee);
         assert_eq!(relayed.forth, LEN as u64);
         assert_eq!(relayed.back, LEN as u64 + 1);
+        assert!(relayed.spliced > LEN as u64, "{relayed:?}");
+    }
+
+    #[test]
+    fn small_messages_go_both_ways_beside_and_after_bulk() {
+        const LEN: usize = 4 << 20;
+        const BALLS: usize = 2000;
+        let ping = |stream: &TcpStream, serve: bool| {
+            let mut ball = [7; 64];
+            for _ in 0..BALLS {
+                let mut stream = stream;
+                if serve {
+                    stream.write_all(&ball).unwrap();
+                }
+                stream.read_exact(&mut ball).unwrap();
+                if !serve {
+                    stream.write_all(&ball).unwrap();
+                }
+            }
+        };
+        let (got, sent, relayed) = through(
+            LONG,
+            move |stream| {
+                let mut bulk = vec![0; LEN];
+                (&stream).read_exact(&mut bulk).unwrap();
+                ping(&stream, true);
+                stream.shutdown(Shutdown::Write).unwrap();
+                // The direction that was spliced goes on, and is bulk again.
+                let more = read_all(&stream).unwrap();
+                bulk.extend_from_slice(&more);
+                bulk
+            },
+            move |stream| {
+                let sent = pattern(2 * LEN);
+                write_all(&stream, &sent[..LEN]);
+                ping(&stream, false);
+                assert!(read_all(&stream).unwrap().is_empty());
+                write_all(&stream, &sent[LEN..]);
+                sent
+            },
+        );
+        assert!(got == sent);
+        let balls = (BALLS * 64) as u64;
+        assert_eq!(
+            (relayed.forth, relayed.back),
+            (balls, 2 * LEN as u64 + balls)
+        );
+        // The second bulk too; and not the balls, once the change back was made.
+        assert!(relayed.spliced > LEN as u64 + LEN as u64 / 2, "{relayed:?}");
+        assert!(relayed.spliced < 2 * LEN as u64 + balls / 2, "{relayed:?}");
+        assert!(!relayed.reset && !relayed.idle);
+    }
+
+    #[test]
+    fn a_reset_in_the_middle_of_spliced_bulk_is_passed_on() {
+        let (end, (), relayed) = through(
+            LONG,
+            |stream| read_all(&stream).unwrap_err().kind(),
+            |stream| {
+                write_all(&stream, &pattern(8 << 20));
+                reset(stream);
+            },
+        );
+        assert_eq!(end, ErrorKind::ConnectionReset);
+        assert!(relayed.reset && relayed.spliced > 0, "{relayed:?}");
+    }
+
+    #[test]
+    fn a_sender_that_resets_while_the_receiver_is_stuck_is_noticed() {
+        // The receiver never reads: the sender's end has to be told all the same.
+        let (kept, (), relayed) = through(
+            LONG,
+            |stream| stream,
+            |stream| {
+                stream.set_nonblocking(true).unwrap();
+                let block = pattern(1 << 16);
+                let mut idle_rounds = 0;
+                // Until both socket buffers and the pipe are full and stay so.
+                while idle_rounds < 20 {
+                    match (&stream).write(&block) {
+                        Ok(_) => idle_rounds = 0,
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                            idle_rounds += 1;
+                            let mut poll = [0; 1];
+                            stream.set_nonblocking(false).unwrap();
+                            stream
+                                .set_read_timeout(Some(Duration::from_millis(10)))
+                                .unwrap();
+                            let _ = (&stream).read(&mut poll);
+                            stream.set_nonblocking(true).unwrap();
+                        }
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+                reset(stream);
+            },
+        );
+        assert!(relayed.reset && relayed.spliced > 0, "{relayed:?}");
+        drop(kept);
+    }
+
+    #[test]
+    fn a_receiver_that_resets_ends_the_sender_with_a_reset() {
+        let (end, (), relayed) = through(
+            LONG,
+            |stream| {
+                let bulk = pattern(64 << 20);
+                (&stream).write_all(&bulk).unwrap_err().kind()
+            },
+            |stream| {
+                let mut some = vec![0; 4 << 20];
+                (&stream).read_exact(&mut some).unwrap();
+                reset(stream);
+            },
+        );
+        assert!(
+            matches!(end, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe),
+            "{end:?}"
+        );
+        assert!(relayed.reset && relayed.spliced > 0, "{relayed:?}");
+    }
+
+    #[test]
+    fn a_spliced_direction_that_falls_silent_is_idle() {
+        let (_, _, relayed) = through(
+            300,
+            |stream| read_all(&stream),
+            |stream| {
+                write_all(&stream, &pattern(4 << 20));
+                read_all(&stream)
+            },
+        );
+        assert!(relayed.idle && relayed.spliced > 0, "{relayed:?}");
+        assert_eq!(relayed.back, 4 << 20);
     }
 }

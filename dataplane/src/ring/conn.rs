@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
@@ -25,6 +26,8 @@ pub(super) struct Conn {
     pub(super) orphan: Cell<bool>,
     /// Closing sends a reset.
     pub(super) reset: Cell<bool>,
+    /// Directions that are spliced: with any the descriptor is non-blocking.
+    pub(super) spliced: Cell<u8>,
     peer: OnceCell<SocketAddr>,
 }
 
@@ -38,6 +41,7 @@ impl Conn {
             send: RefCell::default(),
             orphan: Cell::new(false),
             reset: Cell::new(false),
+            spliced: Cell::new(0),
             peer: OnceCell::new(),
         })
     }
@@ -58,6 +62,13 @@ impl Conn {
         }
         let peer = self.sys().peer_addr().ok()?.as_socket()?;
         Some(*self.peer.get_or_init(|| peer))
+    }
+
+    /// Why the connection failed, after it did.
+    pub(super) fn error(&self) -> io::Error {
+        let told = self.sys().take_error().ok().flatten();
+        // Told already, to whoever looked first.
+        told.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())
     }
 
     /// From now on closing sends a reset and drops what was not sent.

@@ -20,6 +20,7 @@ use super::groups::{Group, Size};
 use super::in_flight::Op;
 use super::kernel::{Completion, Kernel, Wait};
 use super::loan::Loan;
+use super::pipe::{Pipe, Pipes};
 use super::plan::{Picked, RingPlan};
 use super::pool::Pool;
 use super::tasks::Tasks;
@@ -53,6 +54,7 @@ pub(super) struct Core {
     heads: Group,
     bulk: Group,
     bufs: Rc<Pool>,
+    pipes: Rc<Pipes>,
     pub(super) bell: Arc<Bell>,
     /// Times the bell was answered, and who waits for the next.
     rung: Cell<u64>,
@@ -92,6 +94,7 @@ impl Core {
             heads,
             bulk,
             bufs,
+            pipes: Pipes::new(plan.pipes_max),
             bell,
             rung: Cell::new(0),
             rung_wakers: RefCell::new(Vec::new()),
@@ -128,6 +131,15 @@ impl Core {
 
     pub(super) fn buf(&self) -> Option<Buf> {
         Buf::take(&self.bufs)
+    }
+
+    /// An empty pipe; `None` when all are in use.
+    pub(super) fn pipe(&self) -> Option<Pipe> {
+        #[cfg(test)]
+        if self.faults.no_pipe() {
+            return None;
+        }
+        self.pipes.take()
     }
 
     /// The chunk a receive has filled; empty if it brought nothing.
@@ -276,6 +288,7 @@ impl Core {
             Some(Op::Send(conn, loan)) => conn.sent(loan, done.result),
             Some(Op::Connect(connecting)) => connecting.completed(done.result),
             Some(Op::Accept(gate)) => gate.accepted(done),
+            Some(Op::Poll(watch)) => watch.completed(done.result),
             Some(Op::Bell) => self.answer_bell(done.more()),
             None => panic!("a completion for an operation that is not in flight: {done:?}"),
         }
@@ -356,6 +369,7 @@ impl Core {
     /// Gives memory of unused buffers back to the system. For quiet moments.
     pub(super) fn trim(&self) {
         self.bufs.trim();
+        self.pipes.trim();
         #[cfg(test)]
         if self.faults.holding() {
             return;

@@ -51,13 +51,15 @@ impl Faults {
         let mild: &[i32] = match op {
             Op::Recv(..) => &[libc::ENOBUFS, libc::ENOBUFS, libc::EINTR, libc::EAGAIN],
             Op::Accept(_) => &[libc::ECONNABORTED, libc::EINTR],
+            // As if the socket were ready: whoever waits has to try and wait again.
+            Op::Poll(_) => &[libc::EINTR, libc::EAGAIN, libc::ENOMEM],
             Op::Send(..) | Op::Connect(_) | Op::Bell => &[],
         };
         let harsh: &[i32] = match op {
             Op::Recv(..) => &[libc::ECONNRESET, libc::ETIMEDOUT],
             Op::Send(..) => &[libc::EPIPE, libc::ECONNRESET, libc::ENOMEM],
             Op::Connect(_) => &[libc::ECONNREFUSED, libc::ENETUNREACH, libc::ETIMEDOUT],
-            Op::Accept(_) | Op::Bell => &[],
+            Op::Accept(_) | Op::Poll(_) | Op::Bell => &[],
         };
         let errno = if rng.u8(..4) == 0 {
             rng.choice(mild)
@@ -101,6 +103,34 @@ impl Faults {
         };
         let len = rng.u32(1..=len);
         Shape::One { start, len }
+    }
+
+    /// Bytes a plain splice may move, perhaps few, or how it fails without having moved any.
+    pub(super) fn splice(&self, bytes: u32) -> std::io::Result<u32> {
+        let Some(weather) = self.weather else {
+            return Ok(bytes);
+        };
+        let mut rng = self.rng.borrow_mut();
+        let errno = match rng.u8(..) {
+            ..64 => rng.choice([libc::EAGAIN, libc::EINTR]),
+            64..72 if matches!(weather, Weather::Stormy(_)) => {
+                rng.choice([libc::EPIPE, libc::ECONNRESET, libc::ENOMEM])
+            }
+            _ => None,
+        };
+        if let Some(errno) = errno {
+            return Err(std::io::Error::from_raw_os_error(errno));
+        }
+        Ok(if rng.bool() {
+            rng.u32(1..=bytes.min(5000))
+        } else {
+            bytes
+        })
+    }
+
+    /// Whether all pipes are to look used.
+    pub(super) fn no_pipe(&self) -> bool {
+        self.weather.is_some() && self.rng.borrow_mut().u8(..) < 16
     }
 
     /// Takes what the kernel posted; leaves in `batch` what is told now, in some order.

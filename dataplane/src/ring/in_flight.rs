@@ -12,6 +12,7 @@ use super::connect::Connecting;
 use super::groups::Size;
 use super::listener::Gate;
 use super::loan::Loan;
+use super::watch::Watch;
 
 /// One operation in flight.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub(super) enum Op {
     Connect(Rc<Connecting>),
     /// Multishot accept.
     Accept(Rc<Gate>),
+    /// One poll of a socket. Lends no memory.
+    Poll(Rc<Watch>),
     /// Multishot poll of the bell. Lends no memory; the bell's descriptor lives in the core, and the
     /// kernel holds the file itself.
     Bell,
@@ -37,7 +40,7 @@ impl Op {
             Self::Accept(gate) => Some(Self::Accept(Rc::clone(gate))),
             Self::Bell => Some(Self::Bell),
             // These complete once.
-            Self::Send(..) | Self::Connect(..) => None,
+            Self::Send(..) | Self::Connect(..) | Self::Poll(_) => None,
         }
     }
 }

@@ -35,6 +35,7 @@ mod kernel;
 mod listener;
 mod loan;
 mod out;
+mod pipe;
 mod plan;
 mod pool;
 mod probe;
@@ -44,12 +45,14 @@ mod region;
 mod send;
 mod sleep;
 mod socket;
+mod splice;
 mod stream;
 mod submit;
 mod tasks;
 #[cfg(test)]
 pub(crate) mod tests;
 mod token;
+mod watch;
 mod wheel;
 
 use std::future::Future;
@@ -75,6 +78,7 @@ pub use recv::Recv;
 pub use send::SendFut;
 pub use sleep::{Rung, Sleep};
 pub use socket::Socket;
+pub use splice::{Splice, Spliced};
 pub use stream::ByteStream;
 
 /// One shard's ring. Cheap to clone; all clones are the same ring.

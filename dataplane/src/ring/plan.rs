@@ -20,6 +20,9 @@ pub struct RingPlan {
     /// Bytes one socket may have received and not yet taken; also the bound of one multishot
     /// receive in bulk. Without it one stalled reader drains the buffers of all others.
     pub recv_queued_bytes_max: u32,
+    /// Pipes for splicing, 1 MiB each and made on demand. One is in use only while bytes are in
+    /// it; without one a bulk transfer goes on in buffers.
+    pub pipes_max: u32,
     /// How long bytes accepted for sending may outlive their dropped socket, milliseconds.
     pub linger_ms: u64,
     /// Who runs completion work.
@@ -64,6 +67,8 @@ impl Default for RingPlan {
             // 32 MiB at most.
             bufs_max: 2048,
             recv_queued_bytes_max: 256 * 1024,
+            // Together what the kernel lets an ordinary user have (fs.pipe-user-pages-soft, 64 MiB).
+            pipes_max: 64,
             linger_ms: 10_000,
             task_run: TaskRun::Defer,
             #[cfg(test)]

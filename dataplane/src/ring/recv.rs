@@ -162,6 +162,33 @@ impl Conn {
         }
     }
 
+    /// Stops receiving; ready when the kernel has. What it brought until then is in the queue.
+    pub(super) fn poll_hold(self: &Rc<Self>, cx: &Context<'_>) -> Poll<()> {
+        let mut side = self.recv.borrow_mut();
+        side.wanted = false;
+        self.leave_pause(&mut side);
+        let Some(key) = side.armed else {
+            return Poll::Ready(());
+        };
+        if !side.stopping {
+            side.stopping = true;
+            self.core.cancel(key);
+        }
+        match &mut side.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => side.waker = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    fn leave_pause(self: &Rc<Self>, side: &mut RecvSide) {
+        if side.paused {
+            side.paused = false;
+            self.core.group(side.size).forget(self);
+            self.core.group(side.other()).forget(self);
+        }
+    }
+
     /// A buffer has come home: try again.
     pub(super) fn resume_recv(self: &Rc<Self>) {
         let mut side = self.recv.borrow_mut();
@@ -201,7 +228,8 @@ impl Conn {
             return;
         }
         let news = !side.queue.is_empty() || side.end != End::Open;
-        if news {
+        let held = !side.wanted && side.armed.is_none();
+        if news || held {
             let waker = side.waker.take();
             let ended = side.end != End::Open;
             if ended {
@@ -245,11 +273,7 @@ impl Conn {
     pub(super) fn end_recv(self: &Rc<Self>) {
         let mut side = self.recv.borrow_mut();
         side.clear();
-        if side.paused {
-            side.paused = false;
-            self.core.group(side.size).forget(self);
-            self.core.group(side.other()).forget(self);
-        }
+        self.leave_pause(&mut side);
         if let Some(key) = side.armed
             && !side.stopping
         {

@@ -58,6 +58,12 @@ impl Socket {
         self.conn.ended_at()
     }
 
+    /// Stops receiving until [`recv`](Self::recv) is called again; bytes then stay with the kernel.
+    /// What was received before is there for [`try_recv`](Self::try_recv).
+    pub async fn hold(&self) {
+        poll_fn(|cx| self.conn.poll_hold(cx)).await;
+    }
+
     /// Resolves when `out` is *accepted*: the previous send is done and this one submitted. An error
     /// of an earlier send surfaces here or in [`flush`](Self::flush). Dropped before that, nothing
     /// of `out` is sent. One task at a time may wait to send.

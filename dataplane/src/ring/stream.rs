@@ -27,6 +27,11 @@ pub trait ByteStream {
     /// Ends our direction after what was accepted; the other one goes on.
     fn shutdown_write(&self) -> impl Future<Output = io::Result<()>>;
 
+    /// The socket itself, where its bytes are the stream's: they may be spliced.
+    fn plain(&self) -> Option<&Socket> {
+        None
+    }
+
     /// Gives the connection up: the peer sees a reset, not an end.
     fn reset(&self);
 }
@@ -51,6 +56,10 @@ impl ByteStream for Socket {
     fn shutdown_write(&self) -> impl Future<Output = io::Result<()>> {
         Self::shutdown_write(self);
         std::future::ready(Ok(()))
+    }
+
+    fn plain(&self) -> Option<&Socket> {
+        Some(self)
     }
 
     fn reset(&self) {

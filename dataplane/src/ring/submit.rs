@@ -19,6 +19,7 @@ use super::in_flight::Op;
 use super::listener::Gate;
 use super::loan::{Loan, Shape};
 use super::token::{self, NOBODY};
+use super::watch::Watch;
 
 const SEND_FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
 
@@ -96,6 +97,15 @@ impl Core {
             .flags(libc::SOCK_CLOEXEC)
             .build();
         // SAFETY: no memory; the op holds the listening descriptor.
+        unsafe { self.give(key, entry) };
+        key
+    }
+
+    pub(super) fn submit_poll(&self, watch: &Rc<Watch>) -> Key {
+        let key = self.ops.borrow_mut().insert(Op::Poll(Rc::clone(watch)));
+        let fd = types::Fd(watch.conn.raw());
+        let entry = opcode::PollAdd::new(fd, watch.events).build();
+        // SAFETY: no memory; the op holds the descriptor through the watch's connection.
         unsafe { self.give(key, entry) };
         key
     }

@@ -170,6 +170,7 @@ where
                 return;
             }
         };
+        tracing::info!(shard = index, ring = %host.ring.picked(), "the ring stands");
         let _ = tell.send(Ok(()));
         // Nothing else runs on this thread yet, so waiting for the other shards blocks nobody.
         if may_go.recv().is_err() {

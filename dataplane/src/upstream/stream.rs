@@ -96,6 +96,13 @@ impl ByteStream for Stream {
         }
     }
 
+    fn plain(&self) -> Option<&Socket> {
+        match self {
+            Self::Plain(socket) => Some(socket),
+            Self::Tls(_) => None,
+        }
+    }
+
     fn reset(&self) {
         match self {
             Self::Plain(socket) => socket.reset(),

@@ -4,9 +4,9 @@ use super::*;
 use crate::ring::Weather;
 
 /// Peers that talk at once.
-const PEERS: usize = 6;
+pub(super) const PEERS: usize = 6;
 
-fn ring_in(weather: Weather) -> TestRing {
+pub(super) fn ring_in(weather: Weather) -> TestRing {
     ring_with(&RingPlan {
         weather: Some(weather),
         // Few, so that buffers run out by themselves as well.
@@ -17,7 +17,9 @@ fn ring_in(weather: Weather) -> TestRing {
 }
 
 /// Sends everything in uneven pieces while reading it back; what came back.
-fn talk_unevenly(seed: u64) -> impl FnOnce(TcpStream) -> (Vec<u8>, std::io::Result<Vec<u8>>) {
+pub(super) fn talk_unevenly(
+    seed: u64,
+) -> impl FnOnce(TcpStream) -> (Vec<u8>, std::io::Result<Vec<u8>>) {
     move |stream| {
         let mut rng = fastrand::Rng::with_seed(seed);
         let sent = pattern(rng.usize(1..200_000));

@@ -7,6 +7,7 @@ mod drops;
 mod ends;
 mod faults;
 mod setup;
+mod splice;
 mod timers;
 
 use std::cell::RefCell;
