@@ -59,6 +59,7 @@ async fn pass(ring: &Ring, downstream: Socket, upstream: SocketAddr) {
     };
     let options = RelayOptions {
         idle_timeout_ms: 3_600_000,
+        over_at: ringmesh_dataplane::time::Mono::NEVER,
     };
     let nothing = Chunk::empty;
     relay(ring, &downstream, &upstream, nothing(), nothing(), &options).await;

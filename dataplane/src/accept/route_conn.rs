@@ -176,6 +176,9 @@ async fn mesh(shard: &Rc<ShardState>, socket: Socket, local: SocketAddr, address
         }
     };
     shard.meter().count(Event::Handshake);
+    if stream.is_resumed() {
+        shard.meter().count(Event::Resumed);
+    }
     let Some(active) = shard.active() else {
         return stream.reset();
     };

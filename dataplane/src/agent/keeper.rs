@@ -29,6 +29,8 @@ pub struct Keeper {
     dir: PathBuf,
     credentials: Credentials,
     renewal: Option<Renewal>,
+    /// Made last, so that the next can go on with its sessions.
+    material: Option<Arc<TlsMaterial>>,
 }
 
 impl Keeper {
@@ -40,6 +42,7 @@ impl Keeper {
             dir: dir.to_owned(),
             credentials,
             renewal: None,
+            material: None,
         };
         keeper.replan(random);
         (keeper, complaints)
@@ -117,7 +120,10 @@ impl Keeper {
     ///
     /// # Errors
     /// Why the credentials are not usable.
-    pub fn material(&self, tables: Option<&Tables>) -> Result<Option<TlsMaterial>, String> {
+    pub fn material(
+        &mut self,
+        tables: Option<&Tables>,
+    ) -> Result<Option<Arc<TlsMaterial>>, String> {
         let Some(svid) = &self.credentials.svid else {
             return Ok(None);
         };
@@ -143,8 +149,14 @@ impl Keeper {
                 .map(|tables| tables.trust.revoked_serials.clone())
                 .unwrap_or_default(),
         };
-        TlsMaterial::build(svid.chain.clone(), svid.key.clone_key(), roots, trust)
-            .map(Some)
-            .map_err(|error| error.to_string())
+        let built = TlsMaterial::build(svid.chain.clone(), svid.key.clone_key(), roots, trust)
+            .map_err(|error| error.to_string())?;
+        let built = match &self.material {
+            Some(before) => built.succeed(before),
+            None => built,
+        };
+        let built = Arc::new(built);
+        self.material = Some(Arc::clone(&built));
+        Ok(Some(built))
     }
 }

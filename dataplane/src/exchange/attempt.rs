@@ -6,6 +6,7 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use super::body::{self, BodyEnd, BodySink, BodySource, PumpEnd};
+use super::flow::Direction;
 use super::head_in::{HeadRead, HeadReader};
 use super::head_out::HeadOut;
 use super::pipeline::{After, Exchange};
@@ -13,7 +14,7 @@ use super::record::Record;
 use super::respond::{self, Respond, RespondFault};
 use super::sides::{Client, Inflow, Outflow, Seen};
 use crate::balance::Verdict;
-use crate::http1::{Edits, TargetForm, Version, limits};
+use crate::http1::{ClientCert, Edits, TargetForm, Version, limits};
 use crate::http1::{Framing, Known, Next, RequestPlan, Response, ResponseHead, ResponsePlan};
 use crate::opaque;
 use crate::reason::Reason;
@@ -22,7 +23,7 @@ use crate::route::retry::{self, TryOutcome};
 use crate::tables::{ClusterIndex, Link};
 use crate::telemetry::Event as Counted;
 use crate::time::Mono;
-use crate::tls;
+use crate::tls::{self, Standing};
 use crate::upstream::{Dial, Lane, PoolId, Stream, Want, connect};
 
 /// Where a try goes.
@@ -150,10 +151,10 @@ async fn acquire(x: &Exchange<'_>, way: &Way<'_>, deadline: Mono) -> Result<Lane
             }
             _ => true,
         };
-        if may_serve {
+        if may_serve && x.shard.standing(&lane.stream) == Standing::Good {
             return Ok(lane);
         }
-        // The configuration has changed under the idle connection.
+        // The configuration has changed under the idle connection, or its certificates' time is over.
         drop(lane);
     }
     let dial = Dial {
@@ -161,6 +162,8 @@ async fn acquire(x: &Exchange<'_>, way: &Way<'_>, deadline: Mono) -> Result<Lane
         sni: way.sni,
         alpn: tls::Inner::Http1,
         material: x.shard.material(),
+        sessions: &x.shard.sessions,
+        speaks_at_once: true,
         deadline: deadline.min(x.shard.now().plus_ms(way.connect_timeout_ms)),
     };
     let connected = connect(&x.shard.ring, dial, |shown| {
@@ -202,7 +205,8 @@ impl Carried<'_, '_> {
     fn settle(&mut self) {
         let Some(lane) = self.lane.take() else { return };
         let shard = self.x.shard;
-        if self.clean.get() && lane.exchanges < self.exchanges_max {
+        let stays = self.clean.get() && lane.exchanges < self.exchanges_max;
+        if stays && shard.standing(&lane.stream) == Standing::Good {
             shard.pools.borrow_mut().give_back(lane, shard.now());
             shard.sweep_while_idle();
         } else if let Some(pool) = lane.pool {
@@ -356,7 +360,7 @@ impl Carried<'_, '_> {
             framing,
             tells_length_only: method == "HEAD" || status == 304,
             keep_alive: x.request.keep_alive()
-                && !x.shard.draining.get()
+                && !x.client.must_close(x.shard)
                 && !pumping
                 && (is_tunnel || !asks_for_tunnel),
             upgrade: is_tunnel && status == 101,
@@ -449,6 +453,7 @@ async fn relay_tunnel(
 ) -> opaque::Relayed {
     let options = opaque::RelayOptions {
         idle_timeout_ms: x.shard.limits.idle_timeout_ms,
+        over_at: x.client.over_at().min(upstream.over_at()),
     };
     opaque::relay(
         &x.shard.ring,
@@ -495,6 +500,11 @@ async fn send_request<'o>(
             .is_none()
             .then_some(x.request_id),
         upgrade,
+        client_cert: match (x.flow.direction, x.client.client_cert()) {
+            (Direction::Outbound, _) => ClientCert::Keep,
+            (Direction::Inbound { .. }, None) => ClientCert::Strip,
+            (Direction::Inbound { .. }, Some(proven)) => ClientCert::Say(proven),
+        },
         close: false,
         edits: changes.request,
     };

@@ -176,7 +176,7 @@ pub(super) async fn run(
                 && request.keep_alive()
                 && request.form() != TargetForm::Authority;
             let answer = Answer {
-                keep_alive: keep && !shard.draining.get(),
+                keep_alive: keep && !client.must_close(shard),
                 head_only: request.method() == "HEAD",
                 ..answer
             };

@@ -81,6 +81,7 @@ async fn carry(
         Ok(upstream) => {
             let options = opaque::RelayOptions {
                 idle_timeout_ms: shard.limits.tcp_idle_timeout_ms,
+                over_at: downstream.over_at().min(upstream.over_at()),
             };
             let relayed = opaque::relay(
                 &shard.ring,
@@ -93,7 +94,9 @@ async fn carry(
             .await;
             record.bytes_in = relayed.forth;
             record.bytes_out = relayed.back;
-            if relayed.idle {
+            if relayed.over {
+                record.reason = Reason::SvidExpired;
+            } else if relayed.idle {
                 record.reason = Reason::IdleTimeout;
             }
         }
@@ -254,6 +257,8 @@ async fn dial(
         sni,
         alpn: inner,
         material: shard.material(),
+        sessions: &shard.sessions,
+        speaks_at_once: false,
         deadline: shard.now().plus_ms(timeout_ms),
     };
     let connected = connect(&shard.ring, dial, may_be).await;

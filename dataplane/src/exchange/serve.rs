@@ -13,6 +13,7 @@ use super::{answer, note};
 use crate::http1::{Answer, RequestHead};
 use crate::reason::Reason;
 use crate::ring::{ByteStream, Chunk, Sleep};
+use crate::tls::Standing;
 use crate::upstream::Stream;
 use crate::wait;
 
@@ -86,6 +87,11 @@ async fn while_busy(shard: &Rc<ShardState>, flow: &Flow, stream: &Stream, first:
                 return Left::Ended;
             }
         };
+        if shard.standing(stream) == Standing::Revoked {
+            shard.meter().refused(Reason::PeerRefused);
+            stream.reset();
+            return Left::Ended;
+        }
         let request = parser.view(&bytes);
         let pending = &mut reader.pending;
         let after = pipeline::run(

@@ -5,7 +5,9 @@
 use std::io;
 
 use super::body::{BodySink, NoRoom};
+use super::state::ShardState;
 use crate::ring::{ByteStream, Chunk, Ring};
+use crate::time::Mono;
 use crate::upstream::Stream;
 
 /// The client.
@@ -31,6 +33,27 @@ impl<'c> Client<'c> {
     pub(super) fn inflow(self) -> Inflow<'c> {
         match self {
             Self::Http1(stream) => Inflow::Http1(stream),
+        }
+    }
+
+    /// Whether its connection takes no more requests, which the answer has to say.
+    pub(super) fn must_close(self, shard: &ShardState) -> bool {
+        match self {
+            Self::Http1(stream) => shard.must_close(stream),
+        }
+    }
+
+    /// When its connection has to end, whatever it carries.
+    pub(super) fn over_at(self) -> Mono {
+        match self {
+            Self::Http1(stream) => stream.over_at(),
+        }
+    }
+
+    /// What `x-forwarded-client-cert` says of it, if it proved who it is.
+    pub(super) fn client_cert(self) -> Option<&'c str> {
+        match self {
+            Self::Http1(stream) => stream.client_cert(),
         }
     }
 

@@ -16,8 +16,8 @@ use crate::shard::{FromShard, Outbox};
 use crate::tables::{ClusterIndex, ClusterRow, Link, Tables};
 use crate::telemetry::{Event, LogBuf, Meter, Outcome};
 use crate::time::Mono;
-use crate::tls::TlsMaterial;
-use crate::upstream::{PoolId, PoolKey, Pools};
+use crate::tls::{Sessions, Standing, TlsMaterial};
+use crate::upstream::{PoolId, PoolKey, Pools, Stream};
 use crate::wait;
 use crate::worker::WorkerPlan;
 
@@ -113,6 +113,8 @@ pub struct ShardState {
     pub own_addresses: RefCell<Vec<std::net::SocketAddr>>,
     active: RefCell<Option<Rc<Active>>>,
     material: RefCell<Option<Arc<TlsMaterial>>>,
+    /// Sessions that connections to other sidecars may resume.
+    pub sessions: Sessions,
     random: RefCell<fastrand::Rng>,
     /// Wall clock at `Mono(0)`, microseconds since 1970.
     unix_us_at_zero: u64,
@@ -168,6 +170,7 @@ impl ShardState {
             own_addresses: RefCell::default(),
             active: RefCell::default(),
             material: RefCell::default(),
+            sessions: Sessions::default(),
             random: RefCell::new(fastrand::Rng::with_seed(plan.seed)),
             unix_us_at_zero,
             sweeping: Cell::new(false),
@@ -339,6 +342,22 @@ impl ShardState {
     #[must_use]
     pub fn material(&self) -> Option<Arc<TlsMaterial>> {
         self.material.borrow().clone()
+    }
+
+    /// What a connection's certificates still allow. Asked per request: no clone, no clock.
+    #[must_use]
+    pub fn standing(&self, stream: &Stream) -> Standing {
+        match stream {
+            Stream::Plain(_) => Standing::Good,
+            Stream::Tls(_) => stream.standing(self.material.borrow().as_deref(), self.now()),
+        }
+    }
+
+    /// Whether a connection takes no more requests: the sidecar drains, or the connection is as old
+    /// as its certificates. The answer says so.
+    #[must_use]
+    pub fn must_close(&self, downstream: &Stream) -> bool {
+        self.draining.get() || self.standing(downstream) != Standing::Good
     }
 
     /// New certificates. Connections made before keep theirs.

@@ -85,6 +85,7 @@ async fn carry(x: &Exchange<'_>, upstream: &Stream, first: Chunk, record: &mut R
     }
     let options = opaque::RelayOptions {
         idle_timeout_ms: x.shard.limits.tcp_idle_timeout_ms,
+        over_at: x.client.over_at().min(upstream.over_at()),
     };
     let relayed = opaque::relay(
         &x.shard.ring,
@@ -97,10 +98,12 @@ async fn carry(x: &Exchange<'_>, upstream: &Stream, first: Chunk, record: &mut R
     .await;
     record.bytes_in += relayed.forth;
     record.bytes_out += relayed.back;
-    if relayed.idle {
+    if relayed.over {
+        record.reason = Reason::SvidExpired;
+    } else if relayed.idle {
         record.reason = Reason::IdleTimeout;
     }
-    match relayed.idle || relayed.reset {
+    match relayed.idle || relayed.over || relayed.reset {
         true => After::Reset,
         false => After::Close,
     }

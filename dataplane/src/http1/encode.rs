@@ -10,6 +10,18 @@ use super::sink::{Full, Sink, put_number};
 use super::target::TargetForm;
 use super::{Version, answer};
 
+/// What becomes of `x-forwarded-client-cert`, by which an app learns who called it (SEMANTICS 5.14).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ClientCert<'a> {
+    /// As it came: on the caller's side it is the app's own business.
+    #[default]
+    Keep,
+    /// Taken away: the caller proved nothing.
+    Strip,
+    /// Replaced by what the caller proved.
+    Say(&'a str),
+}
+
 /// How a request head leaves.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RequestPlan<'a> {
@@ -23,6 +35,8 @@ pub struct RequestPlan<'a> {
     pub request_id: Option<&'a str>,
     /// Send the upgrade on ([`Request::upgrade`] is `Some` and the route allows it).
     pub upgrade: bool,
+    /// `x-forwarded-client-cert` of the request that leaves.
+    pub client_cert: ClientCert<'a>,
     /// Ask the upstream to close after its answer.
     pub close: bool,
     /// Rules' changes, in order.
@@ -63,6 +77,7 @@ impl RequestPlan<'_> {
                 (Known::Host, None) => out.keep(field)?,
                 // HTTP/1.0 cannot have meant it (RFC 9110 section 10.1.1).
                 (Known::Expect, _) if request.version() == Version::Http10 => {}
+                (Known::ClientCert, _) if self.client_cert != ClientCert::Keep => {}
                 _ if keeps.keeps(field, request.bytes) => out.keep(field)?,
                 _ => {}
             }
@@ -71,6 +86,9 @@ impl RequestPlan<'_> {
             && fields.known(Known::RequestId).is_none()
         {
             out.put_field(b"x-request-id", id.as_bytes())?;
+        }
+        if let ClientCert::Say(proven) = self.client_cert {
+            out.put_field(b"x-forwarded-client-cert", proven.as_bytes())?;
         }
         keeps.put_rest(&mut out)?;
         if self.upgrade {

@@ -79,6 +79,8 @@ pub enum Known {
     ContentType,
     /// `User-Agent`
     UserAgent,
+    /// `X-Forwarded-Client-Cert`
+    ClientCert,
     /// Any other.
     Other,
 }
@@ -111,6 +113,7 @@ impl Known {
             ],
             16 => &[(b"proxy-connection", Self::ProxyConnection)],
             17 => &[(b"transfer-encoding", Self::TransferEncoding)],
+            23 => &[(b"x-forwarded-client-cert", Self::ClientCert)],
             _ => &[],
         };
         candidates
@@ -133,9 +136,10 @@ impl Known {
         )
     }
 
-    /// Frames or addresses the message: rules may not edit it.
+    /// Frames or addresses the message, or says who sent it: rules may not edit it, trailers not
+    /// carry it.
     pub(super) fn is_ours(self) -> bool {
-        self.is_of_the_hop() || matches!(self, Self::Host | Self::ContentLength)
+        self.is_of_the_hop() || matches!(self, Self::Host | Self::ContentLength | Self::ClientCert)
     }
 }
 
@@ -258,6 +262,7 @@ impl Fields {
                 | Known::GrpcTimeout
                 | Known::ContentType
                 | Known::UserAgent
+                | Known::ClientCert
                 | Known::Other => {}
             }
             self.list.push(Field {

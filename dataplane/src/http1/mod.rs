@@ -43,7 +43,7 @@ pub(crate) mod tests;
 pub use answer::{Answer, put_continue, put_tunnel_open};
 pub use body::{BodyDecoder, BodyFault, ChunkEncoder, Decoded};
 pub use edits::{Edits, check_field};
-pub use encode::{RequestPlan, ResponsePlan};
+pub use encode::{ClientCert, RequestPlan, ResponsePlan};
 pub use fault::{HeadFault, Refusal};
 pub use fields::{FieldIter, Known};
 pub use framing::Framing;

@@ -14,6 +14,8 @@ use crate::time::Mono;
 pub struct RelayOptions {
     /// Both sides are closed when no byte moved for this long, milliseconds.
     pub idle_timeout_ms: u64,
+    /// Both sides are closed then in any case: one of them is older than its certificates.
+    pub over_at: Mono,
 }
 
 /// What a relay did.
@@ -27,6 +29,8 @@ pub struct Relayed {
     pub spliced: u64,
     /// It ended because nothing moved.
     pub idle: bool,
+    /// It ended because its time was over.
+    pub over: bool,
     /// It ended because one side failed; both were reset.
     pub reset: bool,
 }
@@ -35,6 +39,7 @@ enum End {
     Both,
     Failed,
     Idle,
+    Over,
 }
 
 /// Carries bytes between `a` and `b` until both directions have ended. `to_b` and `to_a` were
@@ -54,7 +59,13 @@ pub async fn relay<A: ByteStream, B: ByteStream>(
         let mut there = pin!(carry(a, b, to_b, &forth));
         let mut here = pin!(carry(b, a, to_a, &back));
         let (mut there_ended, mut here_ended) = (false, false);
-        let mut idle = pin!(ring.sleep_until(moved.get().plus_ms(options.idle_timeout_ms)));
+        let until = || {
+            moved
+                .get()
+                .plus_ms(options.idle_timeout_ms)
+                .min(options.over_at)
+        };
+        let mut idle = pin!(ring.sleep_until(until()));
         poll_fn(|cx| {
             if !there_ended {
                 match there.as_mut().poll(cx) {
@@ -74,11 +85,13 @@ pub async fn relay<A: ByteStream, B: ByteStream>(
                 return Poll::Ready(End::Both);
             }
             while idle.as_mut().poll(cx).is_ready() {
-                let until = moved.get().plus_ms(options.idle_timeout_ms);
-                if until <= ring.now() {
+                if options.over_at <= ring.now() {
+                    return Poll::Ready(End::Over);
+                }
+                if until() <= ring.now() {
                     return Poll::Ready(End::Idle);
                 }
-                idle.as_mut().reset(until);
+                idle.as_mut().reset(until());
             }
             Poll::Pending
         })
@@ -93,6 +106,7 @@ pub async fn relay<A: ByteStream, B: ByteStream>(
         back: back.bytes.get(),
         spliced: forth.spliced.get() + back.spliced.get(),
         idle: matches!(end, End::Idle),
+        over: matches!(end, End::Over),
         reset: matches!(end, End::Failed),
     }
 }
@@ -272,7 +286,10 @@ mod tests {
         let relayed = drive(&ring, async move {
             let a = listener.accept().await.unwrap();
             let b = Socket::connect(&inner, upstream).await.unwrap();
-            let options = RelayOptions { idle_timeout_ms };
+            let options = RelayOptions {
+                idle_timeout_ms,
+                over_at: Mono::NEVER,
+            };
             relay(&inner, &a, &b, Chunk::empty(), Chunk::empty(), &options).await
         });
         (join(&ring, caller), join(&ring, callee), relayed)

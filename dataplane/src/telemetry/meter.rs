@@ -33,8 +33,10 @@ pub enum Event {
     Audited,
     /// An upstream connection was opened.
     UpstreamOpened,
-    /// A TLS handshake was completed.
+    /// A TLS handshake was completed, as the server.
     Handshake,
+    /// One of these resumed an earlier session.
+    Resumed,
     /// A call was charged to its quotas, one or several.
     QuotaCharged,
     /// A log line was dropped for want of room.
@@ -43,13 +45,14 @@ pub enum Event {
 
 impl Event {
     /// All of them, in numeric order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Accepted,
         Self::Retried,
         Self::ExpressionError,
         Self::Audited,
         Self::UpstreamOpened,
         Self::Handshake,
+        Self::Resumed,
         Self::QuotaCharged,
         Self::LogDropped,
     ];
@@ -64,6 +67,7 @@ impl Event {
             Self::Audited => "ringmesh_audited_total",
             Self::UpstreamOpened => "ringmesh_upstream_connections_opened_total",
             Self::Handshake => "ringmesh_tls_handshakes_total",
+            Self::Resumed => "ringmesh_tls_handshakes_resumed_total",
             Self::QuotaCharged => "ringmesh_quota_charged_total",
             Self::LogDropped => "ringmesh_log_lines_dropped_total",
         }

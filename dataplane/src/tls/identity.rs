@@ -69,8 +69,18 @@ impl fmt::Display for PeerRefusal {
 
 impl std::error::Error for PeerRefusal {}
 
-/// Whom a leaf certificate belongs to. The caller has verified its chain and that the peer holds
-/// its key; everything else is checked here. `now_unix_s` is seconds since 1970.
+/// A certificate that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proven {
+    /// Whose it is.
+    pub identity: PeerIdentity,
+    /// Serial number, big endian, without leading zeroes.
+    pub serial: Box<[u8]>,
+    /// When it ends, seconds since 1970.
+    pub not_after_unix_s: i64,
+}
+
+/// Whom a leaf certificate belongs to, see [`prove`].
 ///
 /// # Errors
 /// The first rule that is broken.
@@ -79,6 +89,15 @@ pub fn identify(
     now_unix_s: i64,
     trust: &PeerTrust,
 ) -> Result<PeerIdentity, PeerRefusal> {
+    prove(cert_der, now_unix_s, trust).map(|proven| proven.identity)
+}
+
+/// Whom a leaf certificate belongs to, and for how long. The caller has verified its chain and that the peer holds
+/// its key; everything else is checked here. `now_unix_s` is seconds since 1970.
+///
+/// # Errors
+/// The first rule that is broken.
+pub fn prove(cert_der: &[u8], now_unix_s: i64, trust: &PeerTrust) -> Result<Proven, PeerRefusal> {
     let Ok(([], cert)) = x509_parser::parse_x509_certificate(cert_der) else {
         return Err(PeerRefusal::Malformed);
     };
@@ -89,7 +108,7 @@ pub fn identify(
     if now_unix_s > validity.not_after.timestamp() {
         return Err(PeerRefusal::Expired);
     }
-    if is_revoked(cert.raw_serial(), trust) {
+    if trust.revokes(cert.raw_serial()) {
         return Err(PeerRefusal::Revoked);
     }
     check_use(&cert)?;
@@ -102,25 +121,33 @@ pub fn identify(
         return Err(PeerRefusal::NotAWorkload(spiffe.as_str().to_owned()));
     }
     let attributes = attributes(&cert)?;
-    Ok(PeerIdentity {
+    let identity = PeerIdentity {
         spiffe,
         service: attributes.service,
         labels: attributes.labels,
+    };
+    Ok(Proven {
+        identity,
+        serial: without_leading_zeroes(cert.raw_serial()).into(),
+        not_after_unix_s: validity.not_after.timestamp(),
     })
 }
 
-fn is_revoked(serial: &[u8], trust: &PeerTrust) -> bool {
-    let strip = |mut bytes: &[u8]| -> Vec<u8> {
-        while let [0, rest @ ..] = bytes {
-            bytes = rest;
-        }
-        bytes.to_vec()
-    };
-    let serial = strip(serial);
-    trust
-        .revoked_serials
-        .iter()
-        .any(|revoked| strip(revoked) == serial)
+impl PeerTrust {
+    /// Whether a certificate of this serial number is revoked.
+    #[must_use]
+    pub fn revokes(&self, serial: &[u8]) -> bool {
+        let serial = without_leading_zeroes(serial);
+        let mut revoked = self.revoked_serials.iter();
+        revoked.any(|revoked| without_leading_zeroes(revoked) == serial)
+    }
+}
+
+fn without_leading_zeroes(mut serial: &[u8]) -> &[u8] {
+    while let [0, rest @ ..] = serial {
+        serial = rest;
+    }
+    serial
 }
 
 fn check_use(cert: &X509Certificate<'_>) -> Result<(), PeerRefusal> {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -11,6 +12,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::Inner;
 use super::identity::{PeerRefusal, PeerTrust, identify};
+use super::resume;
 use super::verify::MeshServerVerifier;
 use crate::view::PeerIdentity;
 
@@ -23,7 +25,15 @@ pub struct TlsMaterial {
     pub(super) trust: PeerTrust,
     own: PeerIdentity,
     not_after_unix_s: i64,
+    leaf: CertificateDer<'static>,
+    roots: Vec<CertificateDer<'static>>,
+    number: u64,
+    lineage: u64,
 }
+
+/// Numbers material, so that a shard can tell whether a connection has been looked at under it. Of
+/// the agent's thread; shards only read the number.
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 
 /// Why there is no material.
 #[derive(Debug)]
@@ -68,6 +78,7 @@ impl TlsMaterial {
             .ok_or_else(|| MaterialError::Key("there is no certificate".to_owned()))?;
         let not_after_unix_s = not_after(leaf).map_err(MaterialError::Own)?;
         let own = identify(leaf, not_after_unix_s, &trust).map_err(MaterialError::Own)?;
+        let (leaf, trusted) = (leaf.clone(), roots.to_vec());
         let roots = root_store(roots)?;
         let provider = Arc::new(aws_lc_rs::default_provider());
         let key_error = |error: rustls::Error| MaterialError::Key(error.to_string());
@@ -85,9 +96,10 @@ impl TlsMaterial {
         server.alpn_protocols = [Inner::Http1, Inner::Tcp]
             .map(|inner| inner.alpn().to_vec())
             .into();
-        // No resumption: every connection shows its certificate again.
         server.session_storage = Arc::new(NoServerSessionStorage {});
-        server.send_tls13_tickets = 0;
+        server.ticketer = resume::ticketer().map_err(key_error)?;
+        // A connection's end is known to need at most one successor; rustls sends two.
+        server.send_tls13_tickets = 1;
 
         let client = client(provider, roots, chain, key)?;
         let with = |inner: Inner| {
@@ -95,6 +107,7 @@ impl TlsMaterial {
             config.alpn_protocols = vec![inner.alpn().to_vec()];
             Arc::new(config)
         };
+        let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
         Ok(Self {
             server: Arc::new(server),
             client_http1: with(Inner::Http1),
@@ -102,7 +115,50 @@ impl TlsMaterial {
             trust,
             own,
             not_after_unix_s,
+            leaf,
+            roots: trusted,
+            number,
+            lineage: number,
         })
+    }
+
+    /// The same, in place of `before`: sessions begun under that are resumed under this, if it is
+    /// still the same certificate, roots and trust domain. What is revoked may have changed: that is
+    /// looked at in resumed handshakes too.
+    #[must_use]
+    pub fn succeed(self, before: &Self) -> Self {
+        let same = self.leaf == before.leaf
+            && self.roots == before.roots
+            && self.trust.trust_domain == before.trust.trust_domain;
+        if !same {
+            return self;
+        }
+        let unchanged = self.trust == before.trust;
+        Self {
+            // The configurations hold the ticket keys and, for rustls, the proof that a session was
+            // verified in the same way.
+            server: Arc::clone(&before.server),
+            client_http1: Arc::clone(&before.client_http1),
+            client_tcp: Arc::clone(&before.client_tcp),
+            number: if unchanged {
+                before.number
+            } else {
+                self.number
+            },
+            lineage: before.lineage,
+            ..self
+        }
+    }
+
+    /// Different for every set of trusted and revoked.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Number of the first material whose sessions may be resumed under this.
+    pub(super) fn lineage(&self) -> u64 {
+        self.lineage
     }
 
     /// Who we are to others.

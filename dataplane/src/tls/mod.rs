@@ -9,26 +9,31 @@
 //! - a stream exists only after both sides showed a certificate that chains to our roots and that
 //!   [`identify`] accepts; whether this identity may answer for a *service* is the caller's question
 //!   (secure naming), asked before the first byte is sent;
-//! - TLS 1.3 only, no resumption: every connection verifies again, so a revocation or an expiry
-//!   holds from the next connection on;
-//! - material is swapped, never changed: a connection keeps what it began with;
+//! - TLS 1.3 only; a resumed handshake saves signatures, never the look at the peer's certificate: a
+//!   revocation or an expiry holds from the next connection on ([`Sessions`]);
+//! - material is swapped, never changed: a connection keeps what it began with, and whoever serves it
+//!   asks for its [`Standing`] before each request: older than its certificates nothing grows;
 //! - end of stream means close_notify: a TCP end without one is an error, so nobody can cut a body
 //!   short unseen.
 
 mod handshake;
+mod hash;
 mod identity;
 mod material;
 mod refusal;
+mod resume;
 mod stream;
 #[cfg(test)]
 pub(crate) mod tests;
 mod verify;
 
-pub use handshake::{accept, connect};
-pub use identity::{PeerRefusal, PeerTrust, identify};
+pub use handshake::{accept, accept_begun, connect};
+pub use hash::sha256;
+pub use identity::{PeerRefusal, PeerTrust, Proven, identify, prove};
 pub use material::{MaterialError, TlsMaterial};
 pub use refusal::TlsRefusal;
-pub use stream::TlsStream;
+pub use resume::Sessions;
+pub use stream::{Standing, TlsStream};
 
 /// What is spoken inside, agreed by ALPN so that nobody has to sniff.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -7,7 +7,7 @@ use crate::reason::Reason;
 use crate::ring::{ByteStream, Ring, Socket};
 use crate::tables::Link;
 use crate::time::Mono;
-use crate::tls::{self, TlsMaterial};
+use crate::tls::{self, Sessions, TlsMaterial};
 use crate::wait;
 
 /// Why there is no connection.
@@ -28,6 +28,11 @@ pub struct Dial<'a> {
     pub alpn: tls::Inner,
     /// Our certificate and whom to trust, for TLS.
     pub material: Option<Arc<TlsMaterial>>,
+    /// Sessions to resume, for TLS.
+    pub sessions: &'a Sessions,
+    /// Something is sent on it at once, with which the last flight of the handshake leaves. Not so where
+    /// the server may speak first: it does not before the handshake is over.
+    pub speaks_at_once: bool,
     /// Give up then.
     pub deadline: Mono,
 }
@@ -55,7 +60,7 @@ pub async fn connect(
         return Ok(Stream::Plain(socket));
     };
     let material = dial.material.ok_or(fault(Reason::SvidExpired))?;
-    let handshake = tls::connect(ring, socket, &material, dial.sni, dial.alpn);
+    let handshake = tls::connect(ring, socket, &material, dial.sessions, dial.sni, dial.alpn);
     let stream = match wait::or_timeout(handshake, give_up.as_mut()).await {
         Some(Ok(stream)) => stream,
         Some(Err(refusal)) => return Err(fault(refusal.reason())),
@@ -64,6 +69,9 @@ pub async fn connect(
     if !accept(&stream.peer().spiffe) {
         stream.reset();
         return Err(fault(Reason::IdentityMismatch));
+    }
+    if !dial.speaks_at_once && stream.finish_handshake().await.is_err() {
+        return Err(fault(Reason::ConnectFailure));
     }
     Ok(Stream::Tls(Box::new(stream)))
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use crate::ring::{ByteStream, Chunk, Out, Socket};
 use crate::time::Mono;
-use crate::tls::TlsStream;
+use crate::tls::{Standing, TlsMaterial, TlsStream};
 use crate::view::PeerIdentity;
 
 /// A TCP connection, with or without mutual TLS on it.
@@ -42,6 +42,33 @@ impl Stream {
         match self {
             Self::Plain(socket) => socket.ended_at(),
             Self::Tls(stream) => stream.ended_at(),
+        }
+    }
+
+    /// What its certificates still allow; everything on plaintext.
+    #[must_use]
+    pub fn standing(&self, material: Option<&TlsMaterial>, now: Mono) -> Standing {
+        match self {
+            Self::Plain(_) => Standing::Good,
+            Self::Tls(stream) => stream.standing(material, now),
+        }
+    }
+
+    /// When it has to end, whatever it carries: some time after its certificates.
+    #[must_use]
+    pub fn over_at(&self) -> Mono {
+        match self {
+            Self::Plain(_) => Mono::NEVER,
+            Self::Tls(stream) => stream.over_at(),
+        }
+    }
+
+    /// What `x-forwarded-client-cert` says of a caller that proved who it is.
+    #[must_use]
+    pub fn client_cert(&self) -> Option<&str> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => stream.client_cert(),
         }
     }
 

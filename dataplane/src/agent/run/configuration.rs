@@ -63,7 +63,7 @@ impl Agent {
         let tables = self.publisher.in_force().cloned();
         match self.keeper.material(tables.as_deref()) {
             Ok(Some(material)) => {
-                self.doors.send_all(&ToShard::Tls(Arc::new(material)));
+                self.doors.send_all(&ToShard::Tls(material));
             }
             Ok(None) => {}
             Err(why) => tracing::error!(%why, "no mutual TLS with these certificates"),

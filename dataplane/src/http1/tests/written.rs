@@ -147,6 +147,25 @@ fn the_target_leaves_in_origin_form() {
 }
 
 #[test]
+fn only_what_was_proven_says_who_calls() {
+    let forged = "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Client-Cert: URI=spiffe://forged\r\n\
+                  x-forwarded-client-CERT: again\r\nX: y\r\n\r\n";
+    let plan = |client_cert| RequestPlan {
+        client_cert,
+        ..RequestPlan::default()
+    };
+    assert_eq!(forward(forged, plan(ClientCert::Keep)), forged);
+    assert_eq!(
+        forward(forged, plan(ClientCert::Strip)),
+        "GET / HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n"
+    );
+    assert_eq!(
+        forward(forged, plan(ClientCert::Say("By=us;URI=them"))),
+        "GET / HTTP/1.1\r\nHost: a\r\nX: y\r\nx-forwarded-client-cert: By=us;URI=them\r\n\r\n"
+    );
+}
+
+#[test]
 fn plans_are_carried_out() {
     let bytes =
         "GET /a?b HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nX: y\r\n\r\n";

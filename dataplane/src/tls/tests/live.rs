@@ -13,7 +13,7 @@ use crate::reason::Reason;
 use crate::ring::{ByteStream, Chunk, ListenOptions, Listener, Out, Park, Ring, RingPlan, Socket};
 
 /// Runs a task on a ring of its own until it ends; `false` where there is no io_uring.
-fn on_ring<T: Future<Output = ()> + 'static>(test: impl FnOnce(Ring) -> T) -> bool {
+pub(super) fn on_ring<T: Future<Output = ()> + 'static>(test: impl FnOnce(Ring) -> T) -> bool {
     let ring = match Ring::new(&RingPlan::default()) {
         Ok(ring) => ring,
         Err(error) => {
@@ -37,7 +37,7 @@ fn on_ring<T: Future<Output = ()> + 'static>(test: impl FnOnce(Ring) -> T) -> bo
     true
 }
 
-async fn both<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
+pub(super) async fn both<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
     let (mut a, mut b) = (pin!(a), pin!(b));
     let (mut got_a, mut got_b) = (None, None);
     std::future::poll_fn(|cx| {
@@ -62,7 +62,7 @@ async fn both<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
     .await
 }
 
-async fn pair(ring: &Ring) -> (Socket, Socket) {
+pub(super) async fn pair(ring: &Ring) -> (Socket, Socket) {
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let listener = Listener::bind(ring, any, &ListenOptions::default()).unwrap();
     let (server, client) = both(
@@ -73,19 +73,42 @@ async fn pair(ring: &Ring) -> (Socket, Socket) {
     (server.unwrap(), client.unwrap())
 }
 
-const SNI: &str = "p9080.reviews.default.ringmesh";
+pub(super) const SNI: &str = "p9080.reviews.default.ringmesh";
 
-type Ends = (Result<TlsStream, TlsRefusal>, Result<TlsStream, TlsRefusal>);
+pub(super) type Ends = (Result<TlsStream, TlsRefusal>, Result<TlsStream, TlsRefusal>);
 
 /// (server's end, client's end)
 async fn shake(ring: &Ring, server: TlsMaterial, client: TlsMaterial) -> Ends {
     let (server, client) = (Arc::new(server), Arc::new(client));
+    shake_again(ring, &server, &client, &Sessions::default()).await
+}
+
+/// (server's end, client's end), with sessions to resume.
+pub(super) async fn shake_again(
+    ring: &Ring,
+    server: &Arc<TlsMaterial>,
+    client: &Arc<TlsMaterial>,
+    sessions: &Sessions,
+) -> Ends {
     let (at_server, at_client) = pair(ring).await;
-    both(
-        accept(ring, at_server, &server),
-        connect(ring, at_client, &client, SNI, Inner::Http1),
-    )
-    .await
+    connected(ring, at_server, at_client, server, client, sessions).await
+}
+
+async fn connected(
+    ring: &Ring,
+    at_server: Socket,
+    at_client: Socket,
+    server: &Arc<TlsMaterial>,
+    client: &Arc<TlsMaterial>,
+    sessions: &Sessions,
+) -> Ends {
+    let connect = async {
+        let stream = connect(ring, at_client, client, sessions, SNI, Inner::Http1).await?;
+        // Otherwise it goes with the first bytes, for which the server would wait here.
+        stream.finish_handshake().await?;
+        Ok(stream)
+    };
+    both(accept(ring, at_server, server), connect).await
 }
 
 fn reviews(house: &House) -> TlsMaterial {
@@ -100,7 +123,7 @@ fn productpage(house: &House) -> TlsMaterial {
         .unwrap()
 }
 
-fn out(bytes: &'static [u8]) -> Out {
+pub(super) fn out(bytes: &'static [u8]) -> Out {
     Chunk::from_static(bytes).into()
 }
 
@@ -270,7 +293,15 @@ fn the_wrong_peer_gets_no_stream() {
         old.not_after = (SystemTime::now() - Duration::from_secs(2)).into();
         let expired = Arc::new(house.material(&old).unwrap());
         let (at_server, at_client) = pair(&ring).await;
-        let refused = connect(&ring, at_client, &expired, SNI, Inner::Tcp).await;
+        let refused = connect(
+            &ring,
+            at_client,
+            &expired,
+            &Sessions::default(),
+            SNI,
+            Inner::Tcp,
+        )
+        .await;
         assert_eq!(reason(refused), Reason::SvidExpired);
         let refused = accept(&ring, at_server, &expired).await;
         assert_eq!(reason(refused), Reason::SvidExpired);
@@ -355,6 +386,7 @@ async fn accept_forged(
         let pipe = stream::Pipe::new(ring, at_client, tls.into());
         // In TLS 1.3 the client is done before the server has looked at its certificate.
         let _ = pipe.handshake(Chunk::empty()).await;
+        let _ = pipe.drain().await;
         pipe
     };
     let (refused, _client) = both(accept(ring, at_server, &server), client).await;

@@ -2,6 +2,7 @@
 
 mod identities;
 mod live;
+mod resumed;
 
 use std::time::{Duration, SystemTime};
 
@@ -82,6 +83,14 @@ impl House {
         let (cert, key) = self.sign(params);
         TlsMaterial::build(vec![cert], key, &self.roots(), trust())
     }
+}
+
+/// What a client with this material offers, for a client that is not ours.
+pub(crate) fn client_config(
+    material: &TlsMaterial,
+    inner: Inner,
+) -> std::sync::Arc<rustls::ClientConfig> {
+    std::sync::Arc::clone(material.client(inner))
 }
 
 pub(crate) fn trust() -> PeerTrust {

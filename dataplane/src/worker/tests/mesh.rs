@@ -8,7 +8,7 @@ use ringmesh_wire::snapshot::MtlsMode;
 
 use super::*;
 use crate::tls::tests::{House, trust, workload};
-use crate::tls::{PeerTrust, TlsMaterial};
+use crate::tls::{Inner, PeerTrust, TlsMaterial};
 
 /// productpage's sidecar and ratings' sidecar, with ratings' app behind.
 struct Pair {
@@ -77,6 +77,139 @@ impl Pair {
     fn get(&self) -> String {
         self.caller.get("ratings")
     }
+
+    /// A counter of a sidecar that has moved since it was asked last.
+    fn counted(bed: &Bed, name: &str) -> u64 {
+        bed.mailbox.send(ToShard::Collect).unwrap();
+        loop {
+            match bed.next() {
+                FromShard::Stats(stats) => {
+                    let series = crate::telemetry::merge(&[*stats]);
+                    let mut named = series.iter().filter(|series| series.name == name);
+                    return match named.next().map(|series| &series.value) {
+                        Some(ringmesh_wire::report::SeriesValue::Counter(count)) => *count,
+                        None => 0,
+                        other => panic!("{other:?}"),
+                    };
+                }
+                FromShard::Log(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+const RESUMED: &str = "ringmesh_tls_handshakes_resumed_total";
+
+/// A plaintext client of the caller's sidecar that asks again and again on one connection.
+fn ask(client: &mut TcpStream) -> String {
+    client
+        .write_all(b"GET / HTTP/1.1\r\nHost: ratings\r\n\r\n")
+        .unwrap();
+    read_answer(client)
+}
+
+#[test]
+fn a_resumed_session_does_not_outlive_the_identity_it_was_made_for() {
+    let pair = Pair::start();
+    assert!(pair.get().ends_with("hello"));
+    // Every pool is new: a connection has to be made, and its session is resumed.
+    pair.caller.configure(Draft::new().tables());
+    pair.caller.configure(pair.caller_draft.tables());
+    assert!(pair.get().ends_with("hello"));
+    assert_eq!(Pair::counted(&pair.callee, RESUMED), 1);
+
+    // The same address is somebody else's now; service, name asked for and session are the same.
+    let mut moved = pair.caller_draft.clone();
+    let other = SpiffeId::workload("mesh.local", "default", "ratings-2").unwrap();
+    moved.at("ratings").identities = vec![other.clone()];
+    moved.endpoints.get_mut("ratings").unwrap()[0].identity = Some(other);
+    pair.caller.configure(moved.tables());
+    let answer = pair.get();
+    assert!(
+        answer.contains("x-ringmesh-reason: identity_mismatch\r\n"),
+        "{answer}"
+    );
+    assert_eq!(pair.calls.load(Ordering::SeqCst), 1);
+    // And back.
+    pair.caller.configure(pair.caller_draft.tables());
+    assert!(pair.get().ends_with("hello"));
+}
+
+#[test]
+fn a_revocation_ends_connections_that_stand_and_refuses_resumed_ones() {
+    let pair = Pair::start();
+    let mut caller = productpage();
+    caller.serial_number = Some(rcgen::SerialNumber::from_slice(&[9, 9]));
+    pair.give(&pair.caller, pair.house.material(&caller).unwrap());
+    let (cert, key) = pair.house.sign(&ratings());
+    let callee = |revoked: &[Vec<u8>]| {
+        let trust = PeerTrust {
+            revoked_serials: revoked.to_vec(),
+            ..trust()
+        };
+        let (chain, key) = (vec![cert.clone()], key.clone_key());
+        TlsMaterial::build(chain, key, &pair.house.roots(), trust).unwrap()
+    };
+    let before = callee(&[]);
+    let after = callee(&[vec![9, 9]]).succeed(&before);
+    pair.give(&pair.callee, before);
+    let mut client = pair.caller.client();
+    assert!(ask(&mut client).ends_with("hello"));
+    assert!(ask(&mut client).ends_with("hello"));
+    pair.give(&pair.callee, after);
+    // The connection between the sidecars falls, and so does the session that would replace it.
+    for _ in 0..3 {
+        let answer = ask(&mut client);
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    }
+}
+
+#[test]
+fn connections_are_renewed_before_their_certificates_end_and_no_request_fails() {
+    let pair = Pair::start();
+    let mut short = ratings();
+    short.not_after = (SystemTime::now() + Duration::from_secs(2)).into();
+    pair.give(&pair.callee, pair.house.material(&short).unwrap());
+    let mut client = pair.caller.client();
+    assert!(ask(&mut client).ends_with("hello"));
+    // Rotated at half-life, as the agent does it: the connection that stands is not touched.
+    pair.give(&pair.callee, pair.house.material(&ratings()).unwrap());
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(2_500) {
+        let answer = ask(&mut client);
+        assert!(answer.ends_with("hello"), "{answer}");
+    }
+    // One at the start, and one when the first had to go.
+    let opened = Pair::counted(&pair.caller, "ringmesh_upstream_connections_opened_total");
+    assert_eq!(opened, 2);
+}
+
+#[test]
+fn an_opaque_connection_is_cut_some_time_after_its_certificates() {
+    let (app, calls) = server(|_, mut stream| {
+        let mut byte = [0];
+        while matches!(stream.read(&mut byte), Ok(1)) {
+            let _ = stream.write_all(&byte);
+        }
+    });
+    let pair = Pair::of(Protocol::Tcp, (app, calls));
+    let mut short = productpage();
+    short.not_after = (SystemTime::now() + Duration::from_secs(2)).into();
+    let material = pair.house.material(&short).unwrap();
+    let config = crate::tls::tests::client_config(&material, Inner::Tcp);
+    let name = "p9080.ratings.default.ringmesh".try_into().unwrap();
+    let tls = rustls::ClientConnection::new(config, name).unwrap();
+    let mut client = rustls::StreamOwned::new(tls, pair.callee.client());
+    client.write_all(b"x").unwrap();
+    assert_eq!(client.read(&mut [0; 16]).unwrap(), 1);
+    // It is left alone until then, and nothing but the end of its time ends it.
+    let begun = Instant::now();
+    let end = client.read(&mut [0; 16]);
+    assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+    assert!(begun.elapsed() < PATIENCE, "not cut");
+    let log = pair.callee.log();
+    assert_eq!(log[0]["reason"], "svid_expired", "{log:?}");
 }
 
 #[test]
@@ -136,6 +269,57 @@ fn requests_inside_a_tunnel_are_requests_to_the_callees_sidecar() {
     assert!(read_head(&mut client).is_some());
     client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     assert!(read_answer(&mut client).ends_with("hello"));
+}
+
+/// An app that answers with the `x-forwarded-client-cert` lines it got.
+fn mirror() -> (SocketAddr, Arc<AtomicUsize>) {
+    server(|_, mut stream| {
+        while let Some(head) = read_head(&mut stream) {
+            let lines = head.lines();
+            let said: Vec<&str> = lines
+                .filter(|line| {
+                    line.to_ascii_lowercase()
+                        .starts_with("x-forwarded-client-cert:")
+                })
+                .collect();
+            let said = said.join("|");
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{said}",
+                said.len()
+            );
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    })
+}
+
+#[test]
+fn the_app_learns_who_called_from_the_certificate_alone() {
+    const FORGED: &str = "GET / HTTP/1.1\r\nHost: ratings\r\n\
+        X-Forwarded-Client-Cert: By=x;URI=spiffe://mesh.local/ns/default/sa/admin\r\n\r\n";
+    let pair = Pair::of(Protocol::Http1, mirror());
+    let (cert, key) = pair.house.sign(&productpage());
+    let hash: String = crate::tls::sha256(&cert)
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    let caller = TlsMaterial::build(vec![cert], key, &pair.house.roots(), trust()).unwrap();
+    pair.give(&pair.caller, caller);
+    let answer = pair.caller.ask(FORGED);
+    let expected = format!(
+        "x-forwarded-client-cert: By=spiffe://mesh.local/ns/default/sa/ratings;Hash={hash};\
+         URI=spiffe://mesh.local/ns/default/sa/productpage"
+    );
+    assert!(answer.ends_with(&format!("\r\n\r\n{expected}")), "{answer}");
+
+    // A plaintext caller proves nothing, whatever it says.
+    let mut draft = Draft::new();
+    let port = &mut draft.workload.ports[0];
+    (port.app, port.protocol) = (mirror().0, Protocol::Http1);
+    draft.mesh.mtls = MtlsMode::Permissive;
+    let plain = Bed::start(&draft, Role::Inbound);
+    let answer = plain.ask(FORGED);
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(answer.ends_with("\r\n\r\n"), "{answer}");
 }
 
 #[test]
