@@ -128,7 +128,11 @@ impl<'c> BodySource<'c> {
             if self.decoder.is_over() {
                 return Ok(None);
             }
-            let chunk = self.inflow.recv().await.map_err(|_| BodyEnd::Failed)?;
+            let received = match self.bytes {
+                0 => self.inflow.recv_first().await,
+                _ => self.inflow.recv().await,
+            };
+            let chunk = received.map_err(|_| BodyEnd::Failed)?;
             if chunk.is_empty() {
                 if self.until_close {
                     self.decoder.begin(Framing::None);

@@ -2,7 +2,9 @@
 //!
 //! Decided by a `match` where bytes move, so the exchange itself is written once.
 
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
 
 use super::body::{BodySink, NoRoom};
 use super::state::ShardState;
@@ -81,6 +83,27 @@ impl Inflow<'_> {
     pub(super) async fn recv(self) -> io::Result<Chunk> {
         match self {
             Self::Http1(stream) => stream.recv().await,
+        }
+    }
+
+    /// [`Self::recv`] of a body of which nothing has come yet. A peer that writes head and body apart
+    /// with Nagle's algorithm on holds the body back until the head is acknowledged, and nothing
+    /// else would do that soon.
+    pub(super) async fn recv_first(self) -> io::Result<Chunk> {
+        match self {
+            Self::Http1(stream) => {
+                let mut recv = pin!(stream.recv());
+                let mut waits = false;
+                poll_fn(|cx| {
+                    let polled = recv.as_mut().poll(cx);
+                    if polled.is_pending() && !waits {
+                        waits = true;
+                        stream.ack_now();
+                    }
+                    polled
+                })
+                .await
+            }
         }
     }
 }

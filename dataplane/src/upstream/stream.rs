@@ -72,6 +72,15 @@ impl Stream {
         }
     }
 
+    /// [`Socket::ack_now`] of the connection below.
+    pub fn ack_now(&self) {
+        match self {
+            Self::Plain(socket) => socket.ack_now(),
+            // A record is sent whole, and our own side has Nagle's algorithm off.
+            Self::Tls(_) => {}
+        }
+    }
+
     /// Whether nothing arrived, not even an end. Takes what arrived, so only for connections on
     /// which nothing may arrive.
     #[must_use]

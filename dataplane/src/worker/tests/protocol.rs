@@ -402,3 +402,40 @@ fn the_http2_preface_is_refused_clearly() {
     );
     assert_eq!(connections.load(Ordering::SeqCst), 0);
 }
+
+/// A server that writes head and body apart, with Nagle's algorithm on, sends the body when the head
+/// is acknowledged; the kernel by itself does that 40 ms later once a connection has been used for a
+/// while.
+#[test]
+fn an_answer_written_in_two_parts_does_not_wait_for_an_acknowledgement() {
+    let (upstream, _) = server(|_, mut stream| {
+        while let Some(head) = read_head(&mut stream) {
+            let mut body = vec![0; if head.starts_with("POST ") { 5 } else { 0 }];
+            stream.read_exact(&mut body).unwrap();
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
+                .unwrap();
+            stream.write_all(b"hello").unwrap();
+        }
+    });
+    let bed = Bed::start(&draft(upstream), Role::Outbound);
+    let mut client = bed.client();
+    for head in [
+        "GET / HTTP/1.1\r\nHost: app\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: app\r\nContent-Length: 5\r\n\r\n",
+    ] {
+        let mut took = Vec::new();
+        for _ in 0..60 {
+            let begun = Instant::now();
+            client.write_all(head.as_bytes()).unwrap();
+            if head.starts_with("POST") {
+                client.write_all(b"hello").unwrap();
+            }
+            assert!(read_answer(&mut client).ends_with("hello"));
+            took.push(begun.elapsed());
+        }
+        // The first ones are acknowledged at once anyway; the quickest, since others use this machine.
+        let quickest = took[30..].iter().min().unwrap();
+        assert!(*quickest < Duration::from_millis(30), "{head}{took:?}");
+    }
+}
