@@ -430,12 +430,15 @@ impl Carried<'_, '_> {
                 record.reason = match fault {
                     RespondFault::Timeout => Reason::Timeout,
                     RespondFault::Idle => Reason::IdleTimeout,
-                    RespondFault::BadBody => Reason::BadResponse,
+                    RespondFault::BadBody | RespondFault::BadBodyUnsent => Reason::BadResponse,
                     RespondFault::Broken => Reason::UpstreamReset,
                     RespondFault::NoRoom | RespondFault::ClientGone => Reason::Shed,
                 };
-                // Only where the head found no buffer did nothing go downstream.
                 match fault {
+                    RespondFault::BadBodyUnsent => {
+                        TryEnd::Hopeless(Reason::BadResponse, Verdict::LocalFailure)
+                    }
+                    // The head found no buffer: nothing went downstream.
                     RespondFault::NoRoom => TryEnd::Hopeless(Reason::Shed, Verdict::Neutral),
                     _ => TryEnd::Finished(After::Reset, Verdict::LocalFailure),
                 }

@@ -31,6 +31,8 @@ pub(super) enum RespondFault {
     Idle,
     /// The body breaks its framing.
     BadBody,
+    /// The same, and nothing of the answer was sent.
+    BadBodyUnsent,
     /// The upstream's connection failed.
     Broken,
     /// No buffer was left for the head: nothing was sent.
@@ -107,7 +109,7 @@ async fn begin_http1<'r>(
         .map_err(|_| RespondFault::NoRoom)?;
     let mut sink = BodySink::new(to.plan.framing_out());
     while head.room() > PIECES_PER_BODY_PIECE {
-        let Some(piece) = source.ready().map_err(|_| RespondFault::BadBody)? else {
+        let Some(piece) = source.ready().map_err(|_| RespondFault::BadBodyUnsent)? else {
             break;
         };
         sink.piece_into(piece, &mut head)

@@ -1,6 +1,7 @@
 //! The data path on the real kernel: a worker on its own thread, clients and servers on loopback.
 
 mod allocations;
+mod ambiguity;
 mod idle_close;
 mod mesh;
 mod protocol;

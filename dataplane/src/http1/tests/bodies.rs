@@ -2,74 +2,76 @@
 
 use super::*;
 
+/// What comes of a chunked body: payload, trailers, what is left over.
+pub(crate) type Decoding = Result<(&'static [u8], &'static [u8], &'static [u8]), BodyFault>;
+
+pub(crate) const CHUNKED: &[(&[u8], Decoding)] = &[
+    (b"0\r\n\r\n", Ok((b"", b"", b""))),
+    (b"3\r\nabc\r\n0\r\n\r\n", Ok((b"abc", b"", b""))),
+    (b"3\r\nabc\r\n0\r\n\r\nGET /", Ok((b"abc", b"", b"GET /"))),
+    (
+        b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
+        Ok((b"abcde", b"", b"")),
+    ),
+    (
+        b"A\r\n0123456789\r\n0\r\n\r\n",
+        Ok((b"0123456789", b"", b"")),
+    ),
+    (
+        b"a\r\n0123456789\r\n0\r\n\r\n",
+        Ok((b"0123456789", b"", b"")),
+    ),
+    (
+        b"0000000000000003\r\nabc\r\n000\r\n\r\n",
+        Ok((b"abc", b"", b"")),
+    ),
+    (b"3;a=b\r\nabc\r\n0;c\r\n\r\n", Ok((b"abc", b"", b""))),
+    (
+        b"3 \t;a=\"b c\"\r\nabc\r\n0\r\n\r\n",
+        Ok((b"abc", b"", b"")),
+    ),
+    (
+        b"0\r\nX: y\r\nZ:\r\n\r\n",
+        Ok((b"", b"X: y\r\nZ:\r\n", b"")),
+    ),
+    // Fields that may not trail are dropped, the others stay.
+    (
+        b"0\r\nContent-Length: 5\r\nX: y\r\nHost: b\r\n\r\n",
+        Ok((b"", b"X: y\r\n", b"")),
+    ),
+    (b"\r\n", Err(BodyFault::ChunkSize)),
+    (b"x\r\n", Err(BodyFault::ChunkSize)),
+    (b"0x3\r\nabc\r\n", Err(BodyFault::ChunkSize)),
+    (b"-1\r\n", Err(BodyFault::ChunkSize)),
+    (b"+3\r\nabc", Err(BodyFault::ChunkSize)),
+    (b" 3\r\nabc", Err(BodyFault::ChunkSize)),
+    (b"3 \r\nabc\r\n0\r\n\r\n", Err(BodyFault::ChunkSize)),
+    (b"00000000000000003\r\nabc", Err(BodyFault::ChunkSize)),
+    (b"FFFFFFFFFFFFFFFF0\r\n", Err(BodyFault::ChunkSize)),
+    (b"3\nabc\r\n0\r\n\r\n", Err(BodyFault::ChunkSize)),
+    (b"3\r\rabc", Err(BodyFault::LineEnd)),
+    (b"3;a\nabc\r\n0\r\n\r\n", Err(BodyFault::ChunkExtension)),
+    (b"3;a\0\r\nabc\r\n0\r\n\r\n", Err(BodyFault::ChunkExtension)),
+    (b"3\r\nabcd\r\n0\r\n\r\n", Err(BodyFault::LineEnd)),
+    (b"3\r\nabc\n0\r\n\r\n", Err(BodyFault::LineEnd)),
+    (b"3\r\nabc0\r\n\r\n", Err(BodyFault::LineEnd)),
+    (b"0\r\n\n", Err(BodyFault::LineEnd)),
+    (b"0\r\nX: y\n\r\n", Err(BodyFault::LineEnd)),
+    (b"0\r\nX\r\n\r\n", Err(BodyFault::Trailer)),
+    (b"0\r\nX : y\r\n\r\n", Err(BodyFault::Trailer)),
+    (b"0\r\n X: y\r\n\r\n", Err(BodyFault::Trailer)),
+    (b"0\r\nX: a\rb\r\n\r\n", Err(BodyFault::Trailer)),
+    (b"0\r\nX: a\0b\r\n\r\n", Err(BodyFault::Trailer)),
+    (b"3\r\nab", Err(BodyFault::Truncated)),
+    (b"3\r\nabc\r\n", Err(BodyFault::Truncated)),
+    (b"0\r\n", Err(BodyFault::Truncated)),
+    (b"0\r\nX: y\r\n", Err(BodyFault::Truncated)),
+    (b"", Err(BodyFault::Truncated)),
+];
+
 #[test]
 fn chunked_bodies() {
-    type Want = Result<(&'static [u8], &'static [u8], &'static [u8]), BodyFault>;
-    // (input) -> payload, trailers, what is left over
-    let cases: &[(&[u8], Want)] = &[
-        (b"0\r\n\r\n", Ok((b"", b"", b""))),
-        (b"3\r\nabc\r\n0\r\n\r\n", Ok((b"abc", b"", b""))),
-        (b"3\r\nabc\r\n0\r\n\r\nGET /", Ok((b"abc", b"", b"GET /"))),
-        (
-            b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
-            Ok((b"abcde", b"", b"")),
-        ),
-        (
-            b"A\r\n0123456789\r\n0\r\n\r\n",
-            Ok((b"0123456789", b"", b"")),
-        ),
-        (
-            b"a\r\n0123456789\r\n0\r\n\r\n",
-            Ok((b"0123456789", b"", b"")),
-        ),
-        (
-            b"0000000000000003\r\nabc\r\n000\r\n\r\n",
-            Ok((b"abc", b"", b"")),
-        ),
-        (b"3;a=b\r\nabc\r\n0;c\r\n\r\n", Ok((b"abc", b"", b""))),
-        (
-            b"3 \t;a=\"b c\"\r\nabc\r\n0\r\n\r\n",
-            Ok((b"abc", b"", b"")),
-        ),
-        (
-            b"0\r\nX: y\r\nZ:\r\n\r\n",
-            Ok((b"", b"X: y\r\nZ:\r\n", b"")),
-        ),
-        // Fields that may not trail are dropped, the others stay.
-        (
-            b"0\r\nContent-Length: 5\r\nX: y\r\nHost: b\r\n\r\n",
-            Ok((b"", b"X: y\r\n", b"")),
-        ),
-        (b"\r\n", Err(BodyFault::ChunkSize)),
-        (b"x\r\n", Err(BodyFault::ChunkSize)),
-        (b"0x3\r\nabc\r\n", Err(BodyFault::ChunkSize)),
-        (b"-1\r\n", Err(BodyFault::ChunkSize)),
-        (b"+3\r\nabc", Err(BodyFault::ChunkSize)),
-        (b" 3\r\nabc", Err(BodyFault::ChunkSize)),
-        (b"3 \r\nabc\r\n0\r\n\r\n", Err(BodyFault::ChunkSize)),
-        (b"00000000000000003\r\nabc", Err(BodyFault::ChunkSize)),
-        (b"FFFFFFFFFFFFFFFF0\r\n", Err(BodyFault::ChunkSize)),
-        (b"3\nabc\r\n0\r\n\r\n", Err(BodyFault::ChunkSize)),
-        (b"3\r\rabc", Err(BodyFault::LineEnd)),
-        (b"3;a\nabc\r\n0\r\n\r\n", Err(BodyFault::ChunkExtension)),
-        (b"3;a\0\r\nabc\r\n0\r\n\r\n", Err(BodyFault::ChunkExtension)),
-        (b"3\r\nabcd\r\n0\r\n\r\n", Err(BodyFault::LineEnd)),
-        (b"3\r\nabc\n0\r\n\r\n", Err(BodyFault::LineEnd)),
-        (b"3\r\nabc0\r\n\r\n", Err(BodyFault::LineEnd)),
-        (b"0\r\n\n", Err(BodyFault::LineEnd)),
-        (b"0\r\nX: y\n\r\n", Err(BodyFault::LineEnd)),
-        (b"0\r\nX\r\n\r\n", Err(BodyFault::Trailer)),
-        (b"0\r\nX : y\r\n\r\n", Err(BodyFault::Trailer)),
-        (b"0\r\n X: y\r\n\r\n", Err(BodyFault::Trailer)),
-        (b"0\r\nX: a\rb\r\n\r\n", Err(BodyFault::Trailer)),
-        (b"0\r\nX: a\0b\r\n\r\n", Err(BodyFault::Trailer)),
-        (b"3\r\nab", Err(BodyFault::Truncated)),
-        (b"3\r\nabc\r\n", Err(BodyFault::Truncated)),
-        (b"0\r\n", Err(BodyFault::Truncated)),
-        (b"0\r\nX: y\r\n", Err(BodyFault::Truncated)),
-        (b"", Err(BodyFault::Truncated)),
-    ];
-    for (input, want) in cases {
+    for (input, want) in CHUNKED {
         for step in 1..=input.len().max(1) {
             let got = decode_all(Framing::Chunked, input, step);
             match (got, want) {

@@ -210,6 +210,61 @@ pub(crate) const RESPONSES: &[Case] = &[
         Err(HeadFault::CodingUnknown),
     ),
     (
+        "lengths that differ in one line",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5, 6\r\n\r\n",
+        Err(HeadFault::LengthsDiffer),
+    ),
+    (
+        "a length with a sign",
+        b"HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\n",
+        Err(HeadFault::Length),
+    ),
+    (
+        "an empty length",
+        b"HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\n",
+        Err(HeadFault::Length),
+    ),
+    (
+        "2^64",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551616\r\n\r\n",
+        Err(HeadFault::Length),
+    ),
+    (
+        "chunked twice",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n",
+        Err(HeadFault::CodingNotChunked),
+    ),
+    (
+        "chunked not last",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, gzip\r\n\r\n",
+        Err(HeadFault::CodingNotChunked),
+    ),
+    (
+        "identity",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\n",
+        Err(HeadFault::CodingNotChunked),
+    ),
+    (
+        "NUL in a value",
+        b"HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n",
+        Err(HeadFault::Syntax),
+    ),
+    (
+        "a bare CR in a value",
+        b"HTTP/1.1 200 OK\r\nX: a\rb\r\n\r\n",
+        Err(HeadFault::Syntax),
+    ),
+    (
+        "a field without a colon",
+        b"HTTP/1.1 200 OK\r\nX\r\n\r\n",
+        Err(HeadFault::Syntax),
+    ),
+    (
+        "bare LF after a field",
+        b"HTTP/1.1 200 OK\r\nX: a\n\r\n",
+        Err(HeadFault::BareLineFeed),
+    ),
+    (
         "a Host in an answer",
         b"HTTP/1.1 200 OK\r\nHost: a\r\nHost: b\r\n\r\n",
         Ok(()),

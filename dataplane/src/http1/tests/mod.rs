@@ -1,7 +1,7 @@
 //! Tables of cases (docs/http1-strictness.md is their prose), splits at every byte, and properties.
 
 mod answers;
-mod bodies;
+pub(crate) mod bodies;
 pub(crate) mod heads;
 mod paths;
 mod properties;
@@ -25,7 +25,7 @@ fn response(bytes: &[u8]) -> (ResponseHead, Parsed) {
 
 /// Runs a decoder over `input` in slices of `step` bytes; payload, and how many bytes were the
 /// body's.
-fn decode_all(
+pub(crate) fn decode_all(
     framing: Framing,
     input: &[u8],
     step: usize,
