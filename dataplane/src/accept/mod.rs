@@ -3,6 +3,7 @@
 //! ```text
 //! outbound  captured: original destination   direct: Host          -> http1 | opaque
 //! inbound   captured: the app's port         direct: the only port -> http1 | opaque
+//!           PERMISSIVE: mutual TLS of a sidecar is ended here, other TLS is the app's
 //! mesh      mutual TLS: SNI names the port, ALPN the protocol      -> http1 | opaque
 //! ```
 //! Invariants: connections above the bound are answered 503 and closed before anything else is
@@ -10,6 +11,7 @@
 //! is this sidecar itself is never forwarded.
 
 mod listen;
+mod permissive;
 mod route_conn;
 mod sni;
 

@@ -7,14 +7,14 @@ use std::rc::Rc;
 use ringmesh_wire::snapshot::{MtlsMode, Protocol};
 
 use super::listen::Role;
-use super::sni;
+use super::{permissive, sni};
 use crate::detect::{DETECT_BYTES_MAX, Detected, detect};
 use crate::exchange::{self, Direction, Flow, ShardState, relay};
 use crate::reason::Reason;
 use crate::ring::{ByteStream, Chunk, Socket};
 use crate::tables::{Tables, TcpTarget};
 use crate::telemetry::Event;
-use crate::tls::{self, Inner};
+use crate::tls::{self, Inner, TlsRefusal, TlsStream};
 use crate::upstream::Stream;
 use crate::view::Peer;
 use crate::wait;
@@ -132,7 +132,22 @@ async fn plain_inbound(
         local,
     };
     let stream = Stream::Plain(socket);
+    let permissive = port.mtls == MtlsMode::Permissive;
     match port.protocol {
+        Protocol::Http1 | Protocol::Http2 | Protocol::Grpc | Protocol::Tls if permissive => {
+            let Some((detected, first)) = permissive::first_bytes(shard, &stream).await else {
+                return;
+            };
+            match detected {
+                Detected::TlsHello => {
+                    Box::pin(permissive::serve_tls(shard, &flow, stream, first)).await;
+                }
+                _ if port.protocol == Protocol::Tls => {
+                    Box::pin(relay::inbound(shard, &flow, &stream, first)).await;
+                }
+                _ => exchange::serve(shard, &flow, &stream, first).await,
+            }
+        }
         Protocol::Tcp | Protocol::Tls => {
             Box::pin(relay::inbound(shard, &flow, &stream, Chunk::empty())).await;
         }
@@ -147,6 +162,9 @@ async fn plain_inbound(
                 Detected::Http1 | Detected::H2Preface => {
                     exchange::serve(shard, &flow, &stream, first).await;
                 }
+                Detected::TlsHello if permissive => {
+                    Box::pin(permissive::serve_tls(shard, &flow, stream, first)).await;
+                }
                 Detected::TlsHello | Detected::Other | Detected::NeedMore => {
                     Box::pin(relay::inbound(shard, &flow, &stream, first)).await;
                 }
@@ -160,9 +178,19 @@ async fn mesh(shard: &Rc<ShardState>, socket: Socket, local: SocketAddr, address
     let Some(material) = shard.material() else {
         return refuse(shard, &socket, Reason::SvidExpired);
     };
+    let accepting = tls::accept(&shard.ring, socket, &material);
+    serve_mesh(shard, accepting, local, address).await;
+}
+
+/// From the handshake on, wherever it came in.
+pub(super) async fn serve_mesh(
+    shard: &Rc<ShardState>,
+    accepting: impl Future<Output = Result<TlsStream, TlsRefusal>>,
+    local: SocketAddr,
+    address: SocketAddr,
+) {
     let until = shard.now().plus_ms(shard.limits.handshake_timeout_ms);
     let give_up = pin!(shard.ring.sleep_until(until));
-    let accepting = tls::accept(&shard.ring, socket, &material);
     let stream = match wait::or_timeout(accepting, give_up).await {
         Some(Ok(stream)) => stream,
         Some(Err(refusal)) => {
@@ -240,7 +268,7 @@ async fn sniff(shard: &ShardState, stream: &Stream) -> Option<(Detected, Chunk)>
     }
 }
 
-fn refuse(shard: &ShardState, socket: &Socket, reason: Reason) {
+pub(super) fn refuse(shard: &ShardState, socket: &Socket, reason: Reason) {
     tracing::info!(peer = %socket.peer_addr(), reason = reason.code(), "connection refused");
     shard.meter().refused(reason);
     socket.reset();

@@ -18,6 +18,7 @@
 
 mod handshake;
 mod hash;
+mod hello;
 mod identity;
 mod material;
 mod refusal;
@@ -29,6 +30,7 @@ mod verify;
 
 pub use handshake::{accept, accept_begun, connect};
 pub use hash::sha256;
+pub use hello::{Hello, hello};
 pub use identity::{PeerRefusal, PeerTrust, Proven, identify, prove};
 pub use material::{MaterialError, TlsMaterial};
 pub use refusal::TlsRefusal;

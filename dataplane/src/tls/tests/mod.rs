@@ -1,5 +1,6 @@
 //! A small certificate authority, and what the tests do with it.
 
+mod hellos;
 mod identities;
 mod live;
 mod resumed;

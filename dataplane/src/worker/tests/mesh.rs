@@ -137,6 +137,78 @@ fn a_resumed_session_does_not_outlive_the_identity_it_was_made_for() {
 }
 
 #[test]
+fn a_permissive_port_takes_mutual_tls_plaintext_and_the_apps_own_tls() {
+    // Answers each connection with what it first heard, so that it is seen what came through.
+    let (app, _) = server(|_, mut stream| {
+        let mut heard = vec![0; 4096];
+        let len = stream.read(&mut heard).unwrap_or(0);
+        let shown = format!("{:?}", String::from_utf8_lossy(&heard[..len.min(5)]));
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{shown}",
+            shown.len()
+        );
+        let _ = stream.write_all(answer.as_bytes());
+    });
+    let house = House::new();
+    for protocol in [Protocol::Http1, Protocol::Auto, Protocol::Tls] {
+        let mut draft = Draft::new();
+        let port = &mut draft.workload.ports[0];
+        (port.app, port.protocol) = (app, protocol);
+        draft.mesh.mtls = MtlsMode::Permissive;
+        let callee = Bed::start(&draft, Role::Inbound);
+        let material = house.material(&ratings()).unwrap();
+        callee
+            .mailbox
+            .send(ToShard::Tls(Arc::new(material)))
+            .unwrap();
+        callee.log();
+
+        let answer = callee.get("ratings");
+        assert!(answer.ends_with("\"GET /\""), "{protocol:?}: {answer}");
+
+        // Another sidecar's: ended here, and the app hears plaintext.
+        let material = house.material(&productpage()).unwrap();
+        let config = crate::tls::tests::client_config(&material, Inner::Http1);
+        let name = "p9080.ratings.default.ringmesh".try_into().unwrap();
+        let tls = rustls::ClientConnection::new(config, name).unwrap();
+        let mut client = rustls::StreamOwned::new(tls, callee.client());
+        client
+            .write_all(b"GET / HTTP/1.1\r\nHost: ratings\r\n\r\n")
+            .unwrap();
+        let mut answer = [0; 512];
+        let len = client.read(&mut answer).unwrap();
+        let answer = String::from_utf8_lossy(&answer[..len]).into_owned();
+        assert!(
+            answer.starts_with("HTTP/1.1 200 "),
+            "{protocol:?}: {answer}"
+        );
+        let log = callee.log();
+        let last = log.last().unwrap();
+        assert_eq!(
+            last["principal"], "mesh.local/ns/default/sa/productpage",
+            "{last}"
+        );
+
+        // The app's own: as it is, a hello in two segments.
+        let mut config = (*crate::tls::tests::client_config(&material, Inner::Http1)).clone();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let name = "shop.example.com".try_into().unwrap();
+        let mut tls = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut hello = Vec::new();
+        tls.write_tls(&mut hello).unwrap();
+        let mut client = callee.client();
+        client.set_nodelay(true).unwrap();
+        client.write_all(&hello[..7]).unwrap();
+        client.write_all(&hello[7..]).unwrap();
+        let answer = read_answer(&mut client);
+        assert!(
+            answer.contains("\\u{16}\\u{3}\\u{1}"),
+            "{protocol:?}: {answer}"
+        );
+    }
+}
+
+#[test]
 fn a_revocation_ends_connections_that_stand_and_refuses_resumed_ones() {
     let pair = Pair::start();
     let mut caller = productpage();
