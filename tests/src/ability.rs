@@ -16,6 +16,8 @@ pub enum Ability {
     Netns,
     /// io_uring.
     Uring,
+    /// Node.js, for its HTTP client.
+    Node,
 }
 
 impl Ability {
@@ -24,6 +26,7 @@ impl Ability {
             Self::Root => "root",
             Self::Netns => "netns",
             Self::Uring => "uring",
+            Self::Node => "node",
         }
     }
 
@@ -40,6 +43,11 @@ impl Ability {
                 Some("nft or iptables is not installed".to_owned())
             }
             Self::Netns => None,
+            Self::Node => std::process::Command::new("node")
+                .arg("--version")
+                .output()
+                .err()
+                .map(|error| format!("node does not start: {error}")),
             Self::Uring => match facts.uring {
                 Uring::Usable { .. } => None,
                 Uring::Refused { error, .. } => Some(format!("io_uring is refused: {error}")),

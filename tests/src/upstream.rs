@@ -2,6 +2,7 @@
 //!
 //! `GET /bytes/N` answers N bytes with a length, `/chunked/N` the same in chunks, `/close/N` the same
 //! ended by closing; `POST /echo` answers the body it got; `/status/N` that status; `/hang` nothing.
+//! An upgrade is followed by an echo of what comes, an expectation by `100 Continue`.
 //! Ill-behaved: `/reset/N` resets the connection after N bytes of a larger body, `/drip/N` sends N
 //! bytes one by one.
 
@@ -111,6 +112,8 @@ struct Head {
     length: usize,
     chunked: bool,
     closes: bool,
+    expects: bool,
+    upgrades: bool,
 }
 
 fn serve_http(conn: &TcpStream, requests: &AtomicU64) -> io::Result<()> {
@@ -118,6 +121,12 @@ fn serve_http(conn: &TcpStream, requests: &AtomicU64) -> io::Result<()> {
     let mut reader = BufReader::new(conn);
     while let Some(head) = read_head(&mut reader)? {
         requests.fetch_add(1, Ordering::SeqCst);
+        if head.expects {
+            (&mut &*conn).write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+        }
+        if head.upgrades {
+            return echo_upgraded(conn, &mut reader);
+        }
         let body = read_body(&mut reader, &head)?;
         let closes = answer(conn, &mut reader, &head, &body)?;
         if closes || head.closes {
@@ -134,6 +143,8 @@ fn read_head(reader: &mut BufReader<&TcpStream>) -> io::Result<Option<Head>> {
         length: 0,
         chunked: false,
         closes: false,
+        expects: false,
+        upgrades: false,
     };
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
@@ -153,6 +164,8 @@ fn read_head(reader: &mut BufReader<&TcpStream>) -> io::Result<Option<Head>> {
             Some(("content-length", value)) => head.length = value.trim().parse().unwrap_or(0),
             Some(("transfer-encoding", value)) => head.chunked = value.trim() == "chunked",
             Some(("connection", value)) => head.closes = value.trim() == "close",
+            Some(("expect", value)) => head.expects = value.trim() == "100-continue",
+            Some(("upgrade", _)) => head.upgrades = true,
             _ => {}
         }
     }
@@ -177,6 +190,15 @@ fn read_body(reader: &mut BufReader<&TcpStream>, head: &Head) -> io::Result<Vec<
             return Ok(body);
         }
     }
+}
+
+/// Switches protocols and sends back what comes, until the client's end; then ends too.
+fn echo_upgraded(mut conn: &TcpStream, reader: &mut BufReader<&TcpStream>) -> io::Result<()> {
+    conn.write_all(
+        b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+    )?;
+    io::copy(reader, &mut conn)?;
+    conn.shutdown(std::net::Shutdown::Write)
 }
 
 /// Whether the connection must close now.

@@ -267,7 +267,7 @@ async fn outbound<'x>(
             }
             if opens_tunnel {
                 let first = moving.body.take_more();
-                let carried = tunnel::to_cluster(x, &destined, cluster, first, record).await;
+                let carried = tunnel::to_cluster(x, destined.only, cluster, first, record).await;
                 return carried.map_or_else(End::of, End::Done);
             }
             let mut storage = [Edits::default(); 2];

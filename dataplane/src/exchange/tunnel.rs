@@ -14,28 +14,27 @@ use crate::http1::put_tunnel_open;
 use crate::opaque;
 use crate::reason::Reason;
 use crate::ring::{ByteStream, Chunk};
-use crate::tables::{ClusterIndex, Destined};
+use crate::tables::ClusterIndex;
 use crate::tls::Inner;
 use crate::upstream::Stream;
 
-/// To an endpoint of a cluster. `first` is what the client sent without waiting.
+/// To an endpoint of a cluster, to `only` this one if the app named it. `first` is what the client sent without waiting.
 ///
 /// # Errors
 /// Why there is no connection.
 pub(super) async fn to_cluster(
     x: &Exchange<'_>,
-    destined: &Destined,
+    only: Option<SocketAddr>,
     cluster: ClusterIndex,
     first: Chunk,
     record: &mut Record,
 ) -> Result<After, Reason> {
     // A sidecar there goes on looking into requests: its policies and quotas are for each of them.
-    let inner = if x.active.tables.declared(destined).is_http() {
+    let inner = if x.active.tables.cluster(cluster).port.protocol.is_http() {
         Inner::Http1
     } else {
         Inner::Tcp
     };
-    let only = destined.only;
     let upstream = relay::to_endpoint(x.shard, x.active, cluster, only, inner, record).await?;
     Ok(carry(x, &upstream, first, record).await)
 }

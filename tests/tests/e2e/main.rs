@@ -2,6 +2,7 @@
 
 mod bad_rules;
 mod capture;
+mod clients;
 mod demo;
 mod identity;
 mod idle;

@@ -1,6 +1,6 @@
 //! The clients of the soak: a few that behave and must be served, many that do not.
 
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,12 +27,14 @@ pub(super) struct Seen {
 type Habit = fn(&mut fastrand::Rng, &mut Client);
 
 /// How many clients have each habit.
-const HABITS: [(Habit, usize); 7] = [
+const HABITS: [(Habit, usize); 9] = [
     (keeps_alive, 3),
     (comes_and_goes, 2),
     (breaks_off, 2),
     (reads_slowly, 3),
     (uploads, 2),
+    (upgrades, 2),
+    (tunnels, 2),
     (is_cut, 1),
     (talks_nonsense, 1),
 ];
@@ -106,6 +108,17 @@ impl Client {
                     answer.status,
                     answer.body.len()
                 );
+                self.seen.wrong.push(said);
+            }
+            Err(error) => self.seen.wrong.push(format!("{what}: {error}")),
+        }
+    }
+
+    fn judge(&mut self, what: &str, got: io::Result<Vec<u8>>, wanted: &[u8]) {
+        match got {
+            Ok(got) if got == wanted => self.seen.good += 1,
+            Ok(got) => {
+                let said = format!("{what}: {} bytes, not {}", got.len(), wanted.len());
                 self.seen.wrong.push(said);
             }
             Err(error) => self.seen.wrong.push(format!("{what}: {error}")),
@@ -213,6 +226,71 @@ fn uploads(rng: &mut fastrand::Rng, client: &mut Client) {
     // On a new connection: a POST may not be sent twice, so it would meet the upstream's idle close.
     client.conn = None;
     client.must("uploaded", &request, &body);
+}
+
+/// An echo behind an upgrade, ended in order with the last bytes still to come back; or broken off.
+fn upgrades(rng: &mut fastrand::Rng, client: &mut Client) {
+    let Some(mut stream) = client.dial() else {
+        return;
+    };
+    client.seen.begun += 1;
+    let head = b"GET /websocket HTTP/1.1\r\nhost: any.example\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    let sent = bytes(rng.usize(1..50_000));
+    let breaks_off = rng.u8(0..3) == 0;
+    let echoed = (|| {
+        stream.write_all(head)?;
+        read_head_of(&mut stream, b"HTTP/1.1 101 ")?;
+        stream.write_all(&sent)?;
+        if breaks_off {
+            return Ok(Vec::new());
+        }
+        stream.shutdown(std::net::Shutdown::Write)?;
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all)?;
+        Ok(all)
+    })();
+    client.judge("upgraded", echoed, if breaks_off { &[] } else { &sent });
+}
+
+/// A request inside a tunnel; the tunnel ends in order, or is broken off with the answer unread.
+fn tunnels(rng: &mut fastrand::Rng, client: &mut Client) {
+    let Some(mut stream) = client.dial() else {
+        return;
+    };
+    client.seen.begun += 1;
+    let size = rng.usize(0..50_000);
+    let breaks_off = rng.u8(0..3) == 0;
+    let got = (|| {
+        stream.write_all(b"CONNECT any.example:80 HTTP/1.1\r\nhost: any.example:80\r\n\r\n")?;
+        read_head_of(&mut stream, b"HTTP/1.1 200 ")?;
+        stream.write_all(&get_of(&format!("/bytes/{size}")))?;
+        if breaks_off {
+            return Ok(Vec::new());
+        }
+        stream.shutdown(std::net::Shutdown::Write)?;
+        read_head_of(&mut stream, b"HTTP/1.1 200 ")?;
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all)?;
+        Ok(all)
+    })();
+    let wanted = if breaks_off { Vec::new() } else { bytes(size) };
+    client.judge("tunnelled", got, &wanted);
+}
+
+/// Reads a head byte by byte: what follows is not its.
+fn read_head_of(stream: &mut TcpStream, begin: &[u8]) -> io::Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    if head.starts_with(begin) {
+        return Ok(());
+    }
+    Err(io::Error::other(
+        String::from_utf8_lossy(&head).into_owned(),
+    ))
 }
 
 /// The upstream resets in the middle of its answer: so must this connection end.

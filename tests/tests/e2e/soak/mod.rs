@@ -1,6 +1,6 @@
-//! Rough traffic for a time: churn, resets, slow readers, uploads that break off, an upstream that
-//! closes idle connections and resets answers. Then nothing may have grown, and every count must
-//! agree with every other.
+//! Rough traffic for a time: churn, resets, slow readers, uploads that break off, upgrades and tunnels,
+//! an upstream that closes idle connections and resets answers. Then nothing may have grown, and every
+//! count must agree with every other.
 //!
 //! `make test` soaks for ten seconds; `make soak` sets `RINGMESH_SOAK_SECONDS`.
 
