@@ -26,8 +26,9 @@ lint: ## Format check and clippy, warnings denied
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
-bench: build ## CPU per request of examples/standalone beside HAProxy, interleaved
-	target/release/ringmesh-bench compare
+bench: build ## Beside HAProxy, nginx and Envoy: CPU, latency, memory; target/bench/report.html (15 minutes)
+	@scripts/deps-bench
+	target/release/ringmesh-bench suite
 
 SOAK_SECONDS ?= 600
 soak: deps ## Rough traffic for SOAK_SECONDS (600): nothing may grow, all counts must agree

@@ -1,6 +1,5 @@
 //! `ringmesh-bench`: load for any server or proxy, and ringmesh beside other proxies.
 
-mod compare;
 mod descriptors;
 mod figures;
 mod load;
@@ -8,6 +7,7 @@ mod problem;
 mod process;
 mod report;
 mod serve;
+mod suite;
 
 use std::process::ExitCode;
 
@@ -30,18 +30,15 @@ enum What {
     Load(load::Load),
     /// A cheap, steady upstream: HTTP answers of any size, echo, source, sink.
     Serve(serve::Serve),
-    /// CPU per small HTTP/1.1 request of examples/standalone, with all its rules, beside HAProxy.
-    ///
-    /// Both proxies get one thread on CPU 0; load (wrk) and upstream (nginx) share the other CPUs.
-    /// Rounds are interleaved. Writes report.md and report.json into --out.
-    Compare(compare::Compare),
+    /// ringmesh beside direct, HAProxy, nginx and Envoy: CPU, latency, memory; a report with plots.
+    Suite(suite::Suite),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().what {
         What::Load(load) => load.run(),
         What::Serve(serve) => serve.run(),
-        What::Compare(compare) => compare.run().map_err(problem::Problem::from),
+        What::Suite(suite) => suite.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

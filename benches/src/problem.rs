@@ -10,6 +10,8 @@ pub(crate) enum Problem {
     Yours(String),
     /// It was tried and did not go well: exit 1.
     Failed(String),
+    /// Somebody wanted the end: exit 130, as shells have it.
+    Interrupted,
 }
 
 impl Problem {
@@ -18,6 +20,7 @@ impl Problem {
         match self {
             Self::Yours(_) => 2,
             Self::Failed(_) => 1,
+            Self::Interrupted => 130,
         }
     }
 
@@ -30,6 +33,7 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Yours(text) | Self::Failed(text) => f.write_str(text),
+            Self::Interrupted => f.write_str("interrupted"),
         }
     }
 }

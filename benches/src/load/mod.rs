@@ -307,7 +307,7 @@ fn write(file: &Path, bytes: &[u8]) -> Result<(), Problem> {
         .map_err(|error| Problem::Yours(format!("{} is not writable: {error}", file.display())))
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
+pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds")?;
     if (0.0..=86_400.0).contains(&seconds) {
         Ok(seconds)

@@ -1,0 +1,174 @@
+//! How each contender is started for each shape of the traffic: one proxy, or two with mutual TLS.
+
+mod envoy;
+mod haproxy;
+mod nginx;
+mod ringmesh;
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use super::contender::{Contender, Programs};
+use crate::problem::Problem;
+use crate::process::Running;
+pub(super) use ringmesh::Books;
+
+/// What is spoken on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Speech {
+    Http1,
+    Tcp,
+}
+
+/// One side of a proxy.
+#[derive(Debug, Clone, Copy)]
+struct Side {
+    at: SocketAddr,
+    speech: Speech,
+}
+
+/// One proxy: where it listens and where it connects to.
+#[derive(Debug, Clone, Copy)]
+struct Hop {
+    from: Side,
+    to: Side,
+}
+
+/// A contender that serves.
+#[derive(Debug)]
+pub(super) struct Serving {
+    /// Where the load goes.
+    pub(super) at: SocketAddr,
+    /// What is measured: these and their descendants.
+    pub(super) roots: Vec<u32>,
+    /// Ours keeps books, and they must agree.
+    pub(super) books: Option<Books>,
+    processes: Vec<Running>,
+}
+
+impl Serving {
+    /// That one of its processes has ended, which none may.
+    pub(super) fn check(&mut self) -> Result<(), Problem> {
+        for process in &mut self.processes {
+            if let Some(status) = process.ended()? {
+                return Err(process.problem(&format!("ended: {status}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a contender does not serve.
+#[derive(Debug)]
+pub(super) enum NotServing {
+    /// It cannot: not installed, or a thing it does not do.
+    Absent(String),
+    /// It should, and does not.
+    Broken(Problem),
+}
+
+impl<E: Into<Problem>> From<E> for NotServing {
+    fn from(error: E) -> Self {
+        Self::Broken(error.into())
+    }
+}
+
+/// What every start needs.
+#[derive(Debug)]
+pub(super) struct Stage<'a> {
+    pub(super) programs: &'a Programs,
+    /// An empty folder of this contender alone.
+    pub(super) dir: &'a Path,
+    /// CPUs of the proxies, as `taskset -c` takes them.
+    pub(super) cpus: &'a str,
+    /// Where the app answers.
+    pub(super) upstream: SocketAddr,
+}
+
+/// Starts `contender` in front of `stage.upstream`.
+pub(super) fn start(
+    contender: Contender,
+    speech: Speech,
+    stage: &Stage<'_>,
+) -> Result<Serving, NotServing> {
+    fs::create_dir_all(stage.dir)?;
+    if contender == Contender::Direct {
+        return Ok(Serving {
+            at: stage.upstream,
+            roots: Vec::new(),
+            books: None,
+            processes: Vec::new(),
+        });
+    }
+    if contender == Contender::Ringmesh {
+        return ringmesh::standalone(speech, stage);
+    }
+    let side = |at| Side { at, speech };
+    let hop = Hop {
+        from: side(free_port()?),
+        to: side(stage.upstream),
+    };
+    let process = start_hop(contender, hop, stage, "proxy")?;
+    Ok(Serving {
+        at: hop.from.at,
+        roots: vec![process.pid()],
+        books: None,
+        processes: vec![process],
+    })
+}
+
+/// Starts one proxy of others; `role` tells two of them apart.
+fn start_hop(
+    contender: Contender,
+    hop: Hop,
+    stage: &Stage<'_>,
+    role: &str,
+) -> Result<Running, NotServing> {
+    let dir = stage.dir.join(role);
+    fs::create_dir_all(&dir)?;
+    let envoy = stage.programs.envoy.display().to_string();
+    let command: Vec<String> = match contender {
+        Contender::Haproxy | Contender::HaproxySplice => {
+            let splice = contender == Contender::HaproxySplice;
+            let config = write(&dir, "haproxy.cfg", &haproxy::config(hop, splice))?;
+            ["haproxy", "-db", "-f", &config].map(str::to_owned).into()
+        }
+        Contender::Nginx => {
+            let config = write(&dir, "nginx.conf", &nginx::config(hop, &dir)?)?;
+            ["nginx", "-c", &config, "-g", "daemon off;"]
+                .map(str::to_owned)
+                .into()
+        }
+        Contender::Envoy | Contender::EnvoyMesh => {
+            let log = (contender == Contender::EnvoyMesh).then(|| dir.join("access.log"));
+            let config = write(&dir, "envoy.yaml", &envoy::config(hop, log.as_deref()))?;
+            let options = ["--concurrency", "1", "--disable-hot-restart", "-l", "warn"];
+            [&envoy, "-c", &config]
+                .into_iter()
+                .chain(options)
+                .map(str::to_owned)
+                .collect()
+        }
+        Contender::Direct | Contender::Ringmesh => {
+            return Err(NotServing::Absent("no proxy of others".to_owned()));
+        }
+    };
+    let command: Vec<&str> = command.iter().map(String::as_str).collect();
+    let output = dir.join("output");
+    let mut process = Running::start(contender.title(), stage.cpus, &output, &[], &command)?;
+    process.accepts(hop.from.at)?;
+    Ok(process)
+}
+
+fn write(dir: &Path, name: &str, text: &str) -> io::Result<String> {
+    let path: PathBuf = dir.join(name);
+    fs::write(&path, text)?;
+    Ok(path.display().to_string())
+}
+
+/// A port that nobody has now.
+pub(super) fn free_port() -> io::Result<SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+}

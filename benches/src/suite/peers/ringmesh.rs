@@ -1,0 +1,220 @@
+//! ringmesh, with all the rules of examples/standalone, and its books.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::{NotServing, Serving, Speech, Stage, free_port};
+use crate::problem::Problem;
+use crate::process::Running;
+
+/// How the scripts end when what they are asked for is not built.
+const NOT_DONE: i32 = 2;
+
+/// `examples/standalone/run`: one sidecar.
+pub(super) fn standalone(speech: Speech, stage: &Stage<'_>) -> Result<Serving, NotServing> {
+    let (at, admin) = (free_port()?, free_port()?);
+    let mut process = script("standalone", speech, at, admin, stage)?;
+    if let Err(problem) = process.says("ready") {
+        return Err(not_serving(&mut process, problem));
+    }
+    let log = stage.dir.join("state/access.log");
+    let mut books = Books {
+        admin,
+        log,
+        tcp: speech == Speech::Tcp,
+        logged: 0,
+        expected: 0,
+        base: Counts::default(),
+    };
+    books.base = books.counts()?;
+    Ok(Serving {
+        at,
+        roots: vec![process.pid()],
+        books: Some(books),
+        processes: vec![process],
+    })
+}
+
+fn script(
+    example: &str,
+    speech: Speech,
+    at: SocketAddr,
+    admin: SocketAddr,
+    stage: &Stage<'_>,
+) -> Result<Running, Problem> {
+    let path = stage
+        .programs
+        .root
+        .join("examples")
+        .join(example)
+        .join("run");
+    let mode = match speech {
+        Speech::Http1 => "http",
+        Speech::Tcp => "tcp",
+    };
+    let env = [
+        ("SHARDS", "1".to_owned()),
+        ("BIN", stage.programs.bin.display().to_string()),
+        ("STATE", stage.dir.join("state").display().to_string()),
+        ("ADMIN", admin.to_string()),
+    ];
+    let (port, upstream) = (at.port().to_string(), stage.upstream.to_string());
+    let command = [&path.display().to_string(), &port, &upstream, mode];
+    let output = stage.dir.join("output");
+    Running::start("ringmesh", stage.cpus, &output, &env, &command)
+}
+
+fn not_serving(process: &mut Running, problem: Problem) -> NotServing {
+    match process.ended() {
+        Ok(Some(status)) if status.code() == Some(NOT_DONE) => {
+            let text = problem.to_string();
+            let last = text.lines().next_back().unwrap_or_default().trim();
+            let why = last.split_once("run: ").map_or(last, |(_, why)| why);
+            NotServing::Absent(format!("not supported yet: {why}"))
+        }
+        _ => NotServing::Broken(problem),
+    }
+}
+
+/// What a sidecar has written down, which has to agree: every exchange is counted, charged and
+/// logged exactly once.
+#[derive(Debug)]
+pub(in crate::suite) struct Books {
+    admin: SocketAddr,
+    log: PathBuf,
+    /// Exchanges are connections.
+    tcp: bool,
+    /// Lines of the log that were counted and cut off.
+    logged: u64,
+    /// Exchanges that the load has seen whole.
+    expected: u64,
+    /// Counts before the first exchange.
+    base: Counts,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Counts {
+    exchanges: u64,
+    charges: u64,
+    lines: u64,
+}
+
+/// Histograms and counters reach the page, and lines the file, within a second or so.
+const SETTLED: Duration = Duration::from_secs(15);
+const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Books {
+    /// `exchanges` more were seen by the load: waits until all books say so.
+    ///
+    /// # Errors
+    /// They do not.
+    pub(in crate::suite) fn agree_after(&mut self, exchanges: u64) -> Result<(), Problem> {
+        self.expected += exchanges;
+        let until = Instant::now() + SETTLED;
+        loop {
+            let counts = self.counts()?;
+            let since = Counts {
+                exchanges: counts.exchanges - self.base.exchanges,
+                charges: counts.charges - self.base.charges,
+                lines: counts.lines - self.base.lines,
+            };
+            let wanted = self.expected;
+            if [since.exchanges, since.lines, since.charges] == [wanted; 3] {
+                return self.cut_log();
+            }
+            if Instant::now() > until {
+                return Err(Problem::Failed(format!(
+                    "ringmesh's books do not agree: the load saw {wanted} exchanges; \
+                     {} counted, {} charged to quotas, {} log lines",
+                    since.exchanges, since.charges, since.lines
+                )));
+            }
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
+    }
+
+    fn counts(&mut self) -> Result<Counts, Problem> {
+        let page = page(self.admin)?;
+        let sum = |name: &str| sum_of(&page, name);
+        let exchanges = if self.tcp {
+            sum("ringmesh_tcp_connections_closed_total")
+        } else {
+            sum("ringmesh_requests_total")
+        };
+        Ok(Counts {
+            exchanges,
+            charges: sum("ringmesh_quota_charged_total"),
+            lines: self.logged + lines(&self.log)?,
+        })
+    }
+
+    /// The log is opened for appending, so it may be cut while it is written; millions of lines
+    /// need not stay. Nothing is written now: all exchanges are in it.
+    fn cut_log(&mut self) -> Result<(), Problem> {
+        self.logged += lines(&self.log)?;
+        File::options().write(true).open(&self.log)?.set_len(0)?;
+        Ok(())
+    }
+}
+
+fn lines(log: &Path) -> Result<u64, Problem> {
+    if !log.exists() {
+        return Ok(0);
+    }
+    let mut file = File::open(log)?;
+    let mut block = vec![0; 1 << 16];
+    let mut lines = 0;
+    loop {
+        let got = file.read(&mut block)?;
+        if got == 0 {
+            return Ok(lines);
+        }
+        lines += block[..got].iter().filter(|byte| **byte == b'\n').count() as u64;
+    }
+}
+
+/// `/metrics` as text.
+fn page(admin: SocketAddr) -> Result<String, Problem> {
+    let mut stream = TcpStream::connect_timeout(&admin, PAGE_TIMEOUT)?;
+    stream.set_read_timeout(Some(PAGE_TIMEOUT))?;
+    write!(
+        stream,
+        "GET /metrics HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Sum over all series of a metric.
+fn sum_of(page: &str, name: &str) -> u64 {
+    page.lines()
+        .filter_map(|line| line.strip_prefix(name))
+        .filter(|rest| rest.starts_with(['{', ' ']))
+        .filter_map(|rest| rest.rsplit(' ').next()?.parse::<u64>().ok())
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_of_one_metric_are_added_and_no_others() {
+        let page = "# TYPE a_total counter\na_total{x=\"1\"} 3\na_total{x=\"a_total 9\"} 4\n\
+                    a_total_more 100\na 50\n";
+        assert_eq!(sum_of(page, "a_total"), 7);
+    }
+
+    #[test]
+    fn lines_of_a_log_are_counted_and_no_log_has_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        assert_eq!(lines(&log).unwrap(), 0);
+        std::fs::write(&log, "{}\n{}\n{").unwrap();
+        assert_eq!(lines(&log).unwrap(), 2);
+    }
+}
