@@ -263,7 +263,7 @@ mod shards {
     use crate::balance::ShardShare;
     use crate::exchange::ConnLimits;
     use crate::ring::{RingPlan, TaskRun};
-    use crate::shard::{self, ToShard};
+    use crate::shard::{self, Peers, ToShard};
     use crate::worker::{self, WorkerPlan};
 
     /// Log buffers that go back and forth between a shard and the log file. Two being written and
@@ -328,6 +328,14 @@ mod shards {
                 worker::run(seat, plan)
             })
             .map_err(|error| Stop::Failed(error.to_string()))?;
+        let all: Arc<[_]> = handles.iter().map(|shard| shard.mailbox.clone()).collect();
+        if all.len() > 1 {
+            for (own, shard) in handles.iter().enumerate() {
+                // The inbox is empty: there is room.
+                let peers = Peers::new(own, Arc::clone(&all));
+                let _ = shard.mailbox.send(ToShard::Peers(peers));
+            }
+        }
         let mut sends: Vec<Send> = Vec::new();
         let handles: Vec<Shard> = handles.into_iter().map(Arc::new).collect();
         for handle in handles.iter().cloned() {

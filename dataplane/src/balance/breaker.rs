@@ -2,6 +2,7 @@
 
 use ringmesh_wire::snapshot::Limits;
 
+use super::ledger::Ledger;
 use crate::reason::Reason;
 
 /// Share of active requests that may be retries, percent (Istio's default retry budget).
@@ -9,8 +10,8 @@ pub(super) const RETRY_BUDGET_PERCENT: u32 = 20;
 /// Retries that are always within the budget.
 pub(super) const RETRY_BUDGET_MIN: u32 = 3;
 
-/// Which part of every limit is this shard's. The parts of all shards sum up to the limit, so the
-/// sidecar as a whole never exceeds it; a shard may refuse while another has room.
+/// Which part of every limit a shard begins with. The parts of all shards sum up to the limit, so the
+/// sidecar as a whole never exceeds it; what one lacks it borrows of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShardShare {
     /// This shard, from 0.
@@ -37,44 +38,53 @@ impl ShardShare {
     }
 }
 
-/// A count with a limit.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Gauge {
-    pub(super) used: u32,
-    pub(super) max: u32,
+/// Which limit of a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Limit {
+    /// `tcp.maxConnections`.
+    Connections,
+    /// `http.http1MaxPendingRequests`.
+    Pending,
+    /// `http.http2MaxRequests`.
+    Requests,
+    /// `http.maxRetries`.
+    Retries,
 }
 
-impl Gauge {
-    pub(super) fn take(&mut self) -> Result<(), Reason> {
-        if self.used >= self.max {
-            return Err(Reason::Overflow);
-        }
-        self.used += 1;
-        Ok(())
-    }
-
-    pub(super) fn give(&mut self) {
-        debug_assert!(self.used > 0, "given back twice");
-        self.used = self.used.saturating_sub(1);
-    }
+impl Limit {
+    pub(super) const ALL: [Self; 4] = [
+        Self::Connections,
+        Self::Pending,
+        Self::Requests,
+        Self::Retries,
+    ];
 }
 
 /// All limits of a cluster.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
-    pub(super) connections: Gauge,
-    pub(super) pending: Gauge,
-    pub(super) requests: Gauge,
-    pub(super) retries: Gauge,
+    pub(super) connections: Ledger,
+    pub(super) pending: Ledger,
+    pub(super) requests: Ledger,
+    pub(super) retries: Ledger,
 }
 
 impl Breaker {
     /// Sets the limits; what is under way stays counted even above a lowered limit.
     pub(super) fn limit(&mut self, limits: &Limits, share: ShardShare) {
-        self.connections.max = share.of(limits.connections_max);
-        self.pending.max = share.of(limits.pending_max);
-        self.requests.max = share.of(limits.requests_max);
-        self.retries.max = share.of(limits.retries_max);
+        self.connections.limit(limits.connections_max, share);
+        self.pending.limit(limits.pending_max, share);
+        self.requests.limit(limits.requests_max, share);
+        self.retries.limit(limits.retries_max, share);
+    }
+
+    pub(super) fn ledger(&mut self, of: Limit) -> &mut Ledger {
+        match of {
+            Limit::Connections => &mut self.connections,
+            Limit::Pending => &mut self.pending,
+            Limit::Requests => &mut self.requests,
+            Limit::Retries => &mut self.retries,
+        }
     }
 
     pub(super) fn take_retry(&mut self) -> Result<(), Reason> {

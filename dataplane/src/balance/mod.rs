@@ -10,6 +10,7 @@
 //! open  -> Open     a connection, until `closed`
 //! retry -> Retrying a retry under way, until `retried`
 //! ```
+//! A limit is one number for all shards: a shard that is short borrows ([`Credits`], `ask`).
 //! Every token is given back exactly once; tokens outlive a swap of tables. A token of a cluster or
 //! endpoint that is gone is accepted and changes nothing.
 //!
@@ -19,6 +20,7 @@
 
 mod breaker;
 mod cluster;
+mod ledger;
 mod outlier;
 mod pick;
 #[cfg(test)]
@@ -26,7 +28,8 @@ mod tests;
 
 use std::net::SocketAddr;
 
-pub use breaker::ShardShare;
+pub use breaker::{Limit, ShardShare};
+pub use ledger::ANSWER_MS;
 pub use outlier::Verdict;
 
 use crate::reason::Reason;
@@ -40,7 +43,8 @@ use cluster::ClusterState;
 pub struct Pick {
     /// Position in [`crate::tables::ClusterRow::endpoints`] of the tables picked from.
     pub endpoint: usize,
-    cluster: Slot,
+    /// Its cluster.
+    pub cluster: Slot,
     id: EndpointId,
 }
 
@@ -54,14 +58,22 @@ pub struct Waiting(Slot);
 #[must_use = "an unreturned connection counts for ever"]
 pub struct Open(Slot);
 
+impl Open {
+    /// Its cluster.
+    #[must_use]
+    pub fn cluster(&self) -> Slot {
+        self.0
+    }
+}
+
 /// A retry under way, from its back-off to its end. Give it back with [`Balancer::retried`].
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "an unreturned retry counts for ever"]
 pub struct Retrying(Slot);
 
 /// Where a cluster's state is; the id tells a reused place from the one meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Slot {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Slot {
     at: u32,
     id: u64,
 }
@@ -96,6 +108,57 @@ impl Tried {
     fn contains(&self, address: SocketAddr) -> bool {
         self.addresses[..self.len].contains(&Some(address))
     }
+}
+
+/// What shards tell each other of their limits.
+#[derive(Debug, Clone)]
+pub enum Credits {
+    /// One has none left.
+    Want {
+        /// The shard that asks.
+        from: u16,
+        /// Which cluster.
+        cluster: ClusterKey,
+        /// Which limit of it.
+        limit: Limit,
+        /// To be repeated in the answer, with `slot`.
+        round: u32,
+        /// Where the asking shard has the cluster.
+        slot: Slot,
+    },
+    /// The answer.
+    Lent {
+        /// Which limit.
+        limit: Limit,
+        /// From the question.
+        round: u32,
+        /// From the question.
+        slot: Slot,
+        /// How many; they are the receiver's from now on.
+        credits: u32,
+    },
+    /// A limit was lowered, and the sender has lent more than it now has.
+    Owed {
+        /// Which cluster.
+        cluster: ClusterKey,
+        /// Which limit of it.
+        limit: Limit,
+        /// How many the receiver has to give up, or pass on.
+        credits: u32,
+        /// Shards it has passed.
+        passed: u16,
+    },
+}
+
+/// What to do where a limit is reached on this shard.
+#[derive(Debug)]
+pub enum Ask {
+    /// Send this to every other shard.
+    Now(Credits),
+    /// They are asked: wait for [`Credits::Lent`].
+    Wait,
+    /// None of them has any.
+    Refused,
 }
 
 /// What one cluster is doing now, for people.
@@ -264,6 +327,93 @@ impl Balancer {
         if let Some(state) = self.state(slot) {
             state.breaker.retries.give();
         }
+    }
+
+    /// The state of a cluster, made if it is new.
+    pub fn slot(&mut self, tables: &Tables, cluster: ClusterIndex) -> Slot {
+        self.slot_of(tables, cluster)
+    }
+
+    /// Whether this shard has none left of a limit.
+    #[must_use]
+    pub fn is_short(&mut self, slot: Slot, limit: Limit) -> bool {
+        self.state(slot)
+            .is_some_and(|state| state.breaker.ledger(limit).is_short())
+    }
+
+    /// What to do where it has none left.
+    #[must_use]
+    pub fn ask(&mut self, slot: Slot, limit: Limit, now: Mono) -> Ask {
+        let from = u16::try_from(self.share.shard).unwrap_or(u16::MAX);
+        let others = u16::try_from(self.share.shards.saturating_sub(1)).unwrap_or(u16::MAX);
+        let Some(state) = self.state(slot) else {
+            return Ask::Refused;
+        };
+        match state.breaker.ledger(limit).ask(others, now) {
+            ledger::Ask::Now(round) => Ask::Now(Credits::Want {
+                from,
+                cluster: state.key.clone(),
+                limit,
+                round,
+                slot,
+            }),
+            ledger::Ask::Wait => Ask::Wait,
+            ledger::Ask::Refused => Ask::Refused,
+        }
+    }
+
+    /// Gives credits of a cluster away, to a shard that asks; 0 if there is none free.
+    #[must_use]
+    pub fn lend(&mut self, tables: &Tables, cluster: &ClusterKey, limit: Limit) -> u32 {
+        self.named(tables, cluster)
+            .map_or(0, |state| state.breaker.ledger(limit).lend())
+    }
+
+    /// Another shard has answered. Credits of a cluster that is gone go with it.
+    pub fn lent(&mut self, slot: Slot, limit: Limit, round: u32, credits: u32, now: Mono) {
+        if let Some(state) = self.state(slot) {
+            state.breaker.ledger(limit).lent(round, credits, now);
+        }
+    }
+
+    /// Takes over another shard's debt as far as it can; returns what is left to pass on.
+    #[must_use]
+    pub fn owe(
+        &mut self,
+        tables: &Tables,
+        cluster: &ClusterKey,
+        limit: Limit,
+        credits: u32,
+    ) -> u32 {
+        self.named(tables, cluster)
+            .map_or(credits, |state| state.breaker.ledger(limit).owe(credits))
+    }
+
+    /// Credits (or, below zero, a debt) that could not be sent come back.
+    pub fn take_back(&mut self, tables: &Tables, cluster: &ClusterKey, limit: Limit, credits: i64) {
+        if let Some(state) = self.named(tables, cluster) {
+            state.breaker.ledger(limit).take_back(credits);
+        }
+    }
+
+    /// What this shard owes since the limits were lowered, to be passed to the next shard.
+    pub fn debts(&mut self) -> Vec<(ClusterKey, Limit, u32)> {
+        let mut debts = Vec::new();
+        for state in self.clusters.iter_mut().flatten() {
+            for limit in Limit::ALL {
+                let debt = state.breaker.ledger(limit).pass_debt();
+                if debt > 0 {
+                    debts.push((state.key.clone(), limit, debt));
+                }
+            }
+        }
+        debts
+    }
+
+    fn named(&mut self, tables: &Tables, cluster: &ClusterKey) -> Option<&mut ClusterState> {
+        let index = tables.cluster_by_key(cluster)?;
+        let slot = self.slot_of(tables, index);
+        self.state(slot)
     }
 
     /// What a cluster is doing now; `None` if it was never used.

@@ -5,6 +5,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::Poll;
 
+use super::acquire::{Bound, NoLane, acquire};
 use super::body::{self, BodyEnd, BodySink, BodySource, PumpEnd};
 use super::flow::Direction;
 use super::head_in::{HeadRead, HeadReader};
@@ -19,12 +20,11 @@ use crate::http1::{Framing, Known, Next, RequestPlan, Response, ResponseHead, Re
 use crate::opaque;
 use crate::reason::Reason;
 use crate::ring::{ByteStream, Chunk, Sleep};
-use crate::route::retry::{self, TryOutcome};
+use crate::route::retry::TryOutcome;
 use crate::tables::{ClusterIndex, Link};
-use crate::telemetry::Event as Counted;
 use crate::time::Mono;
-use crate::tls::{self, Standing};
-use crate::upstream::{Dial, Lane, PoolId, Stream, Want, connect};
+use crate::tls::Standing;
+use crate::upstream::{Lane, Opened, PoolId, Stream};
 
 /// Where a try goes.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +34,8 @@ pub(super) struct Way<'w> {
     pub(super) pool: Option<PoolId>,
     /// Cluster and endpoint, to check the server's identity against.
     pub(super) endpoint: Option<(ClusterIndex, usize)>,
+    /// The cluster, where it limits connections or those who wait for one.
+    pub(super) bound: Option<Bound<'w>>,
     pub(super) connect_timeout_ms: u64,
     /// Requests on one connection before it is closed.
     pub(super) exchanges_max: u32,
@@ -94,10 +96,11 @@ pub(super) async fn attempt(
 ) -> TryEnd {
     let lane = match acquire(x, way, deadline.min(try_deadline)).await {
         Ok(lane) => lane,
-        Err(reason) => {
+        Err(NoLane::Unreached(reason)) => {
             let outcome = TryOutcome::ConnectFailure;
             return TryEnd::Failed(outcome, reason);
         }
+        Err(NoLane::NoRoom(reason)) => return TryEnd::Hopeless(reason, Verdict::Neutral),
     };
     let idle_for = lane.idle_for;
     sleep.as_mut().reset(deadline.min(try_deadline));
@@ -129,63 +132,6 @@ pub(super) async fn attempt(
     end
 }
 
-/// What kind of connection will do for this request.
-fn want(x: &Exchange<'_>, way: &Way<'_>) -> Want {
-    if way.fresh {
-        Want::Fresh
-    } else if retry::is_idempotent(x.request.method()) && x.request.framing().is_empty() {
-        Want::Any
-    } else {
-        Want::Careful
-    }
-}
-
-async fn acquire(x: &Exchange<'_>, way: &Way<'_>, deadline: Mono) -> Result<Lane, Reason> {
-    if let Some(pool) = way.pool
-        && let Some(lane) = (x.shard.pools.borrow_mut()).lend(pool, want(x, way), x.shard.now())
-    {
-        let may_serve = match (way.endpoint, lane.identity()) {
-            (Some((cluster, endpoint)), Some(shown)) => {
-                let row = &x.active.tables.cluster(cluster).endpoints[endpoint];
-                x.active.tables.server_may_be(cluster, row, shown)
-            }
-            _ => true,
-        };
-        if may_serve && x.shard.standing(&lane.stream) == Standing::Good {
-            return Ok(lane);
-        }
-        // The configuration has changed under the idle connection, or its certificates' time is over.
-        drop(lane);
-    }
-    let dial = Dial {
-        link: way.link,
-        sni: way.sni,
-        alpn: tls::Inner::Http1,
-        material: x.shard.material(),
-        sessions: &x.shard.sessions,
-        speaks_at_once: true,
-        deadline: deadline.min(x.shard.now().plus_ms(way.connect_timeout_ms)),
-    };
-    let connected = connect(&x.shard.ring, dial, |shown| {
-        way.endpoint.is_none_or(|(cluster, endpoint)| {
-            let row = &x.active.tables.cluster(cluster).endpoints[endpoint];
-            x.active.tables.server_may_be(cluster, row, shown)
-        })
-    });
-    match connected.await {
-        Ok(stream) => {
-            x.shard.meter().count(Counted::UpstreamOpened);
-            Ok(Lane::fresh(stream, way.pool))
-        }
-        Err(fault) => {
-            if let Some(pool) = way.pool {
-                x.shard.pools.borrow_mut().lost(pool);
-            }
-            Err(fault.reason)
-        }
-    }
-}
-
 /// A lane in use: goes back to its pool or is given up, whichever way the try ends.
 struct Carried<'a, 'x> {
     x: &'a Exchange<'x>,
@@ -207,8 +153,12 @@ impl Carried<'_, '_> {
         let shard = self.x.shard;
         let stays = self.clean.get() && lane.exchanges < self.exchanges_max;
         if stays && shard.standing(&lane.stream) == Standing::Good {
+            let limited = lane.opened.as_ref().map(Opened::cluster);
             shard.pools.borrow_mut().give_back(lane, shard.now());
             shard.sweep_while_idle();
+            if let Some(cluster) = limited {
+                shard.lines.call(cluster);
+            }
         } else if let Some(pool) = lane.pool {
             shard.pools.borrow_mut().lost(pool);
         }

@@ -7,6 +7,8 @@
 //! pipeline  outbound: resolve, route, fault, policy of external services, tries
 //!           inbound: policy, then the app
 //! attempt   one try at one endpoint: lane, request out, answer's head in
+//! acquire   a lane for it, within the cluster's limits
+//! borrow    room under a limit, of the other shards
 //! sides     client and upstream, whatever they speak
 //! respond   the answer's way to the client
 //! answer    an answer of our own
@@ -20,9 +22,11 @@
 //! across an await; without a `Permit` there is no way to the app; after the first byte of an
 //! answer went downstream nothing is tried again.
 
+mod acquire;
 mod answer;
 mod attempt;
 mod body;
+pub mod borrow;
 mod flow;
 mod head_in;
 mod head_out;

@@ -12,14 +12,15 @@ use std::rc::Rc;
 
 use ringmesh_wire::snapshot::{AbortWith, Redirect, Retry};
 
+use super::acquire::Bound;
 use super::attempt::{self, Changes, TryEnd, Way};
 use super::body::BodySource;
 use super::flow::{Direction, Flow};
 use super::record::Record;
 use super::sides::Client;
 use super::state::{Active, ShardState};
-use super::{answer, note, request_id, tunnel};
-use crate::balance::{Retrying, Tried, Verdict};
+use super::{answer, borrow, note, request_id, tunnel};
+use crate::balance::{Limit, Retrying, Tried, Verdict};
 use crate::http1::{Answer, BodyDecoder, Edits, Known, Request, ResponseHead, TargetForm, path};
 use crate::policy::quota::{self, QuotaMemo};
 use crate::policy::{self, Call, Permit};
@@ -364,9 +365,23 @@ async fn try_by_try<'x>(
                 .borrow_mut()
                 .pick(tables, cluster, now, random, &tried, destined.only);
         let pick = match picked {
+            // Another shard may have room. Boxed: the rare way takes no room in every exchange.
+            Err(Reason::Overflow) if shard.borrowing.has_peers() => {
+                let slot = shard.balancer.borrow_mut().slot(tables, cluster);
+                Box::pin(borrow::take(shard, slot, Limit::Requests, |balancer| {
+                    balancer.pick(tables, cluster, now, random, &tried, destined.only)
+                }))
+                .await
+            }
+            picked => picked,
+        };
+        let pick = match pick {
             Ok(pick) => pick,
             Err(reason) => return End::of(reason),
         };
+        if rule.attempts > 0 {
+            borrow::ahead(shard, pick.cluster, Limit::Retries);
+        }
         let at = pick.endpoint;
         let endpoint = &row.endpoints[at];
         tried.push(endpoint.address);
@@ -384,6 +399,10 @@ async fn try_by_try<'x>(
             sni: &row.sni,
             pool: x.active.pool(cluster, at),
             endpoint: Some((cluster, at)),
+            bound: row.limits_connecting().then_some(Bound {
+                pick: &pick,
+                cluster: &row.key,
+            }),
             connect_timeout_ms: row.policy.connect_timeout_ms,
             exchanges_max: row.policy.limits.requests_per_connection_max,
             fresh: state.raced(),
@@ -541,6 +560,7 @@ async fn to_app<'x>(
         sni: "",
         pool: x.active.app_pool(port),
         endpoint: None,
+        bound: None,
         connect_timeout_ms: APP_CONNECT_TIMEOUT_MS,
         exchanges_max: u32::MAX,
         fresh: false,
@@ -569,6 +589,7 @@ async fn passthrough<'x>(
         sni: "",
         pool: None,
         endpoint: None,
+        bound: None,
         connect_timeout_ms: PASSTHROUGH_CONNECT_TIMEOUT_MS,
         exchanges_max: 1,
         fresh: false,

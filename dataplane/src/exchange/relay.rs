@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use super::acquire::{self, Bound};
+use super::borrow;
 use super::flow::{Direction, Flow};
 use super::note::{self, Names};
 use super::record::Record;
 use super::state::{Active, ShardState};
-use crate::balance::{Tried, Verdict};
+use crate::balance::{Limit, Tried, Verdict};
 use crate::opaque;
 use crate::policy::{self, Call};
 use crate::reason::Reason;
@@ -16,7 +18,7 @@ use crate::route;
 use crate::tables::{ClusterIndex, Destined, Link, Site, TcpTarget};
 use crate::telemetry::Event;
 use crate::tls::Inner;
-use crate::upstream::{Dial, Stream, connect};
+use crate::upstream::{Dial, Lane, Stream, connect};
 
 /// Connecting is tried at this many endpoints: nothing was sent, so nothing can happen twice.
 const TRIES_MAX: u32 = 3;
@@ -57,7 +59,7 @@ async fn to_target(
     active: &Active,
     flow: &Flow,
     record: &mut Record,
-) -> Result<Stream, Reason> {
+) -> Result<Lane, Reason> {
     match active.tables.resolve_tcp(flow.original_dst) {
         TcpTarget::Known(destined) => to_cluster(shard, active, flow, &destined, record).await,
         TcpTarget::Passthrough(address) => to_address(shard, address, record).await,
@@ -71,7 +73,7 @@ async fn carry(
     shard: &Rc<ShardState>,
     flow: &Flow,
     downstream: &Stream,
-    connected: Result<Stream, Reason>,
+    connected: Result<Lane, Reason>,
     first: Chunk,
     mut record: Record,
     names: Option<Names>,
@@ -81,12 +83,12 @@ async fn carry(
         Ok(upstream) => {
             let options = opaque::RelayOptions {
                 idle_timeout_ms: shard.limits.tcp_idle_timeout_ms,
-                over_at: downstream.over_at().min(upstream.over_at()),
+                over_at: downstream.over_at().min(upstream.stream.over_at()),
             };
             let relayed = opaque::relay(
                 &shard.ring,
                 downstream,
-                &upstream,
+                &upstream.stream,
                 first,
                 Chunk::empty(),
                 &options,
@@ -113,7 +115,7 @@ pub(super) async fn to_address(
     shard: &ShardState,
     address: SocketAddr,
     record: &mut Record,
-) -> Result<Stream, Reason> {
+) -> Result<Lane, Reason> {
     record.upstream = Some(address);
     dial_plain(shard, address).await
 }
@@ -124,7 +126,7 @@ async fn to_cluster(
     flow: &Flow,
     destined: &Destined,
     record: &mut Record,
-) -> Result<Stream, Reason> {
+) -> Result<Lane, Reason> {
     let tables = &*active.tables;
     let cluster = route::choose_tcp(tables, destined, shard.random())?.cluster;
     let row = tables.cluster(cluster);
@@ -146,7 +148,7 @@ pub(super) async fn to_endpoint(
     only: Option<SocketAddr>,
     inner: Inner,
     record: &mut Record,
-) -> Result<Stream, Reason> {
+) -> Result<Lane, Reason> {
     let tables = &*active.tables;
     let row = tables.cluster(cluster);
     let mut tried = Tried::default();
@@ -154,10 +156,11 @@ pub(super) async fn to_endpoint(
         record.tries += 1;
         let now = shard.now();
         let random = shard.random();
-        let pick = shard
-            .balancer
-            .borrow_mut()
-            .pick(tables, cluster, now, random, &tried, only)?;
+        let slot = shard.balancer.borrow_mut().slot(tables, cluster);
+        let pick = borrow::take(shard, slot, Limit::Requests, |balancer| {
+            balancer.pick(tables, cluster, now, random, &tried, only)
+        })
+        .await?;
         let at = pick.endpoint;
         let endpoint = &row.endpoints[at];
         tried.push(endpoint.address);
@@ -165,7 +168,24 @@ pub(super) async fn to_endpoint(
         record.upstream = Some(endpoint.address);
         let may_be = |shown: &_| tables.server_may_be(cluster, endpoint, shown);
         let timeout_ms = row.policy.connect_timeout_ms;
-        let connected = dial(shard, endpoint.link, &row.sni, inner, timeout_ms, may_be).await;
+        let bound = Bound {
+            pick: &pick,
+            cluster: &row.key,
+        };
+        let opened = match row.limits_connections() {
+            true => match acquire::open_once(shard, bound).await {
+                Ok(opened) => Some(opened),
+                Err(reason) => {
+                    let mut balancer = shard.balancer.borrow_mut();
+                    balancer.finish(pick, Verdict::Neutral, shard.now());
+                    return Err(reason);
+                }
+            },
+            false => None,
+        };
+        let connected = dial(shard, endpoint.link, &row.sni, inner, timeout_ms, may_be)
+            .await
+            .map(|stream| Lane::fresh(stream, None, opened));
         let verdict = match &connected {
             Ok(_) => Verdict::Answer(200),
             Err(_) => Verdict::LocalFailure,
@@ -186,7 +206,7 @@ async fn to_app(
     active: &Active,
     flow: &Flow,
     record: &mut Record,
-) -> Result<Stream, Reason> {
+) -> Result<Lane, Reason> {
     let tables = &*active.tables;
     let Direction::Inbound { port } = flow.direction else {
         return Err(Reason::NoRoute);
@@ -203,13 +223,14 @@ async fn dial_app(
     shard: &ShardState,
     app: SocketAddr,
     _permit: &policy::Permit,
-) -> Result<Stream, Reason> {
+) -> Result<Lane, Reason> {
     dial_plain(shard, app).await
 }
 
-async fn dial_plain(shard: &ShardState, address: SocketAddr) -> Result<Stream, Reason> {
+async fn dial_plain(shard: &ShardState, address: SocketAddr) -> Result<Lane, Reason> {
     let link = Link::Plain(address);
-    dial(shard, link, "", Inner::Tcp, CONNECT_TIMEOUT_MS, |_| true).await
+    let stream = dial(shard, link, "", Inner::Tcp, CONNECT_TIMEOUT_MS, |_| true).await?;
+    Ok(Lane::fresh(stream, None, None))
 }
 
 fn judge(

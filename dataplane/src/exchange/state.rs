@@ -8,16 +8,17 @@ use std::cell::{Cell, RefCell, RefMut};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::borrow::{self, Borrowing};
 use crate::balance::Balancer;
 use crate::policy::Notes;
 use crate::policy::quota::QuotaCells;
 use crate::ring::Ring;
 use crate::shard::{FromShard, Outbox};
-use crate::tables::{ClusterIndex, ClusterRow, Link, Tables};
+use crate::tables::{ClusterIndex, ClusterKey, ClusterRow, Link, Tables};
 use crate::telemetry::{Event, LogBuf, Meter, Outcome};
 use crate::time::Mono;
 use crate::tls::{Sessions, Standing, TlsMaterial};
-use crate::upstream::{PoolId, PoolKey, Pools, Stream};
+use crate::upstream::{Lines, PoolId, PoolKey, Pools, Stream};
 use crate::wait;
 use crate::worker::WorkerPlan;
 
@@ -92,6 +93,10 @@ pub struct ShardState {
     pub balancer: RefCell<Balancer>,
     /// Idle upstream connections.
     pub pools: RefCell<Pools>,
+    /// Requests that wait for a connection.
+    pub lines: Lines,
+    /// Limits shared with the other shards.
+    pub borrowing: Borrowing,
     /// Quota units.
     pub quota: RefCell<QuotaCells>,
     /// Counters and histograms.
@@ -160,6 +165,8 @@ impl ShardState {
             limits: plan.limits,
             balancer: RefCell::new(Balancer::new(plan.share)),
             pools: RefCell::default(),
+            lines: Lines::default(),
+            borrowing: Borrowing::default(),
             quota: RefCell::new(QuotaCells::new(plan.quota_home, plan.seed)),
             meter: RefCell::default(),
             log: RefCell::new(log),
@@ -367,7 +374,7 @@ impl ShardState {
 
     /// Puts new tables in force, between two requests. Returns the old ones, to be dropped where
     /// that may take its time.
-    pub fn swap(&self, tables: Arc<Tables>) -> Option<Rc<Active>> {
+    pub fn swap(self: &Rc<Self>, tables: Arc<Tables>) -> Option<Rc<Active>> {
         self.balancer.borrow_mut().swap(&tables);
         let mut pools = self.pools.borrow_mut();
         pools.begin_swap();
@@ -376,7 +383,8 @@ impl ShardState {
                 Link::Mesh(_) => row.sni.clone(),
                 Link::Plain(_) => Box::from(""),
             };
-            pools.named(&PoolKey { link, sni }, row.policy.idle_timeout_ms)
+            let owner = row.limits_connections().then(|| row.key.clone());
+            pools.named(&PoolKey { link, sni, owner }, row.policy.idle_timeout_ms)
         };
         let endpoints: Box<[Box<[PoolId]>]> = tables
             .clusters()
@@ -396,6 +404,7 @@ impl ShardState {
                 let key = PoolKey {
                     link: Link::Plain(port.app),
                     sni: Box::from(""),
+                    owner: None,
                 };
                 pools.named(&key, u64::MAX)
             })
@@ -408,7 +417,24 @@ impl ShardState {
             endpoints,
             apps,
         });
-        self.active.borrow_mut().replace(active)
+        let old = self.active.borrow_mut().replace(active);
+        borrow::settle_debts(self);
+        old
+    }
+
+    /// Gives connections that are gone back to the count of their clusters.
+    pub fn note_closed(&self) {
+        let mut balancer = self.balancer.borrow_mut();
+        while let Some(open) = self.lines.next_gone() {
+            balancer.closed(open);
+        }
+    }
+
+    /// Closes an idle connection of a cluster, so that another can be made; false if there is none.
+    pub fn evict(&self, cluster: &ClusterKey) -> bool {
+        let evicted = self.pools.borrow_mut().evict(cluster);
+        self.note_closed();
+        evicted
     }
 
     /// Sees to it that idle upstream connections are looked at when one ends or its time is over, and

@@ -36,7 +36,7 @@ pub(super) async fn to_cluster(
         Inner::Tcp
     };
     let upstream = relay::to_endpoint(x.shard, x.active, cluster, only, inner, record).await?;
-    Ok(carry(x, &upstream, first, record).await)
+    Ok(carry(x, &upstream.stream, first, record).await)
 }
 
 /// To an address that is not the mesh's: for the apps of this host only, or whoever reaches this
@@ -59,7 +59,7 @@ pub(super) async fn to_address(
     }
     record.passthrough = true;
     let upstream = relay::to_address(x.shard, address, record).await?;
-    Ok(carry(x, &upstream, first, record).await)
+    Ok(carry(x, &upstream.stream, first, record).await)
 }
 
 /// Who calls one of this host's addresses from the same one, or from loopback, is on it.

@@ -9,5 +9,5 @@ pub mod message;
 mod queue;
 
 pub use executor::{Seat, ShardError, ShardHandle, prepare_process, spawn_shards};
-pub use message::{FromShard, ToShard};
+pub use message::{FromShard, Peers, ToShard};
 pub use queue::{Collected, Inbox, InboxSeed, Mailbox, Outbox, inbox, outboxes};

@@ -44,6 +44,15 @@ pub fn inbox<T>(waker: RemoteWaker) -> (Mailbox<T>, InboxSeed<T>) {
     )
 }
 
+impl<T> Clone for Mailbox<T> {
+    fn clone(&self) -> Self {
+        Self {
+            queue: Arc::clone(&self.queue),
+            waker: self.waker.clone(),
+        }
+    }
+}
+
 impl<T> Mailbox<T> {
     /// Leaves a message and wakes the shard.
     ///

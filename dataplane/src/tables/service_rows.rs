@@ -71,6 +71,20 @@ pub struct ClusterRow {
     pub endpoints: Box<[EndpointRow]>,
 }
 
+impl ClusterRow {
+    /// Whether its connections are counted.
+    #[must_use]
+    pub fn limits_connections(&self) -> bool {
+        self.policy.limits.connections_max != u32::MAX
+    }
+
+    /// Whether its connections or those who wait for one are counted.
+    #[must_use]
+    pub fn limits_connecting(&self) -> bool {
+        self.limits_connections() || self.policy.limits.pending_max != u32::MAX
+    }
+}
+
 /// How an endpoint is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Link {

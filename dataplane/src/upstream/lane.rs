@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ringmesh_wire::SpiffeId;
 
+use super::lines::Opened;
 use super::pools::PoolId;
 use super::stream::Stream;
 
@@ -18,6 +19,8 @@ pub struct Lane {
     /// How long it lay idle in its pool before this exchange: the server may be closing it this very
     /// moment. `None`: it is new.
     pub idle_for: Option<Duration>,
+    /// Its place in the count of a cluster that limits its connections.
+    pub opened: Option<Opened>,
     /// Exchanges begun on it, this one included.
     pub exchanges: u32,
 }
@@ -25,11 +28,12 @@ pub struct Lane {
 impl Lane {
     /// A fresh connection.
     #[must_use]
-    pub fn fresh(stream: Stream, pool: Option<PoolId>) -> Self {
+    pub fn fresh(stream: Stream, pool: Option<PoolId>, opened: Option<Opened>) -> Self {
         Self {
             stream,
             pool,
             idle_for: None,
+            opened,
             exchanges: 1,
         }
     }

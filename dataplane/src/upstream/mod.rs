@@ -10,10 +10,12 @@
 mod connect;
 mod keep_alive;
 mod lane;
+mod lines;
 mod pools;
 mod stream;
 
 pub use connect::{ConnectFault, Dial, connect};
 pub use lane::Lane;
+pub use lines::{Lines, Opened, Ticket};
 pub use pools::{PoolId, PoolKey, Pools, Want};
 pub use stream::Stream;

@@ -15,8 +15,9 @@ use slab::Slab;
 
 use super::keep_alive::KeepAlive;
 use super::lane::Lane;
+use super::lines::Opened;
 use super::stream::Stream;
-use crate::tables::{Link, Seeded};
+use crate::tables::{ClusterKey, Link, Seeded};
 use crate::time::Mono;
 
 /// Idle connections kept for one endpoint. More than a shard's usual concurrency towards one
@@ -44,6 +45,8 @@ pub struct PoolKey {
     pub link: Link,
     /// SNI; empty for plaintext.
     pub sni: Box<str>,
+    /// The cluster that counts its connections. Where none does, clusters share.
+    pub owner: Option<ClusterKey>,
 }
 
 #[derive(Debug)]
@@ -63,6 +66,7 @@ struct Pool {
 #[derive(Debug)]
 struct Idle {
     stream: Stream,
+    opened: Option<Opened>,
     since: Mono,
     exchanges: u32,
 }
@@ -137,11 +141,18 @@ impl Pools {
         }
     }
 
-    /// An idle lane of the pool that nothing arrived on, or `None`; then the caller connects. Either
-    /// way one lane of the pool counts as lent until [`Self::give_back`] or [`Self::lost`].
+    /// A connection of the pool is being made: it counts as lent until [`Self::give_back`] or
+    /// [`Self::lost`].
+    pub fn begin(&mut self, id: PoolId) {
+        if let Some(pool) = self.pools.get_mut(id.0) {
+            pool.lent += 1;
+        }
+    }
+
+    /// An idle lane of the pool that nothing arrived on; it counts as lent until
+    /// [`Self::give_back`] or [`Self::lost`].
     pub fn lend(&mut self, id: PoolId, want: Want, now: Mono) -> Option<Lane> {
         let pool = self.pools.get_mut(id.0)?;
-        pool.lent += 1;
         if want == Want::Fresh {
             return None;
         }
@@ -158,10 +169,12 @@ impl Pools {
                 continue;
             }
             pool.server.alive(age);
+            pool.lent += 1;
             return Some(Lane {
                 stream: idle.stream,
                 pool: Some(id),
                 idle_for: Some(age),
+                opened: idle.opened,
                 exchanges: idle.exchanges.saturating_add(1),
             });
         }
@@ -179,6 +192,7 @@ impl Pools {
         {
             pool.idle.push(Idle {
                 stream: lane.stream,
+                opened: lane.opened,
                 since: now,
                 exchanges: lane.exchanges,
             });
@@ -196,6 +210,18 @@ impl Pools {
             self.idle -= pool.idle.len();
             pool.idle.clear();
         }
+    }
+
+    /// Closes the oldest idle lane of a cluster that counts them; false if there is none.
+    pub fn evict(&mut self, owner: &ClusterKey) -> bool {
+        let owned = self.pools.iter_mut().map(|(_, pool)| pool);
+        let oldest = owned
+            .filter(|pool| pool.key.owner.as_ref() == Some(owner) && !pool.idle.is_empty())
+            .min_by_key(|pool| pool.idle.first().map(|idle| idle.since));
+        let Some(pool) = oldest else { return false };
+        pool.idle.remove(0);
+        self.idle -= 1;
+        true
     }
 
     /// A lent lane will not come back.

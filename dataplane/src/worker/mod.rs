@@ -10,7 +10,7 @@ use ringmesh_quota::Home;
 
 use crate::accept::{self, Role};
 use crate::balance::ShardShare;
-use crate::exchange::{ConnLimits, ShardState};
+use crate::exchange::{ConnLimits, ShardState, borrow};
 use crate::ring::{ListenOptions, Listener};
 use crate::shard::{FromShard, Seat, ToShard};
 use crate::telemetry::LogBuf;
@@ -88,6 +88,8 @@ impl Worker {
                 state.tell_quota();
                 state.tell(FromShard::InForce(generation));
             }
+            ToShard::Peers(peers) => state.borrowing.set_peers(peers),
+            ToShard::Credits(message) => borrow::hear(state, message),
             ToShard::Tls(material) => state.set_material(material),
             ToShard::Quota(message) => {
                 state.quota.borrow_mut().handle(message, state.now());

@@ -3,6 +3,7 @@
 mod allocations;
 mod ambiguity;
 mod idle_close;
+mod limits;
 mod mesh;
 mod protocol;
 mod tunnels;
@@ -69,13 +70,25 @@ impl Bed {
         ring_plan: RingPlan,
         turns: impl FnOnce(&Ring, &dyn Fn() -> bool) + Send + 'static,
     ) -> Self {
+        Self::start_as(ShardShare::WHOLE, draft, role, limits, ring_plan, turns)
+    }
+
+    /// As one shard of several.
+    fn start_as(
+        share: ShardShare,
+        draft: &Draft,
+        role: Role,
+        limits: ConnLimits,
+        ring_plan: RingPlan,
+        turns: impl FnOnce(&Ring, &dyn Fn() -> bool) + Send + 'static,
+    ) -> Self {
         let at = free_address();
         let remote = RemoteWaker::new().unwrap();
         let (mailbox, seed) = inbox(remote.clone());
         let (mut boxes, collected) = outboxes(1, &(Arc::new(|| ()) as _));
         let outbox = boxes.remove(0);
         let plan = WorkerPlan {
-            share: ShardShare::WHOLE,
+            share,
             listeners: vec![(role, at)],
             limits,
             quota_home: Home {

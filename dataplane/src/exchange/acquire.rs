@@ -1,0 +1,231 @@
+//! A lane for one try: an idle one, or a new connection where the cluster's limits have room.
+
+use std::pin::pin;
+
+use super::attempt::Way;
+use super::borrow;
+use super::pipeline::Exchange;
+use super::state::ShardState;
+use crate::balance::{Limit, Pick};
+use crate::reason::Reason;
+use crate::route::retry;
+use crate::tables::ClusterKey;
+use crate::telemetry::Event as Counted;
+use crate::time::Mono;
+use crate::tls::{self, Standing};
+use crate::upstream::{Dial, Lane, Opened, PoolId, Want, connect};
+use crate::wait;
+
+/// How often the first in line asks the other shards again, milliseconds.
+const ASK_AGAIN_MS: u64 = 5;
+/// No request waits longer for a connection, milliseconds, even without a timeout of its route.
+const WAIT_MAX_MS: u64 = 60_000;
+
+/// Why there is no lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoLane {
+    /// The endpoint could not be reached.
+    Unreached(Reason),
+    /// Our own limits: says nothing of the endpoint, and trying again would add load.
+    NoRoom(Reason),
+}
+
+/// The cluster whose limits bind a try.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bound<'w> {
+    pub(super) pick: &'w Pick,
+    pub(super) cluster: &'w ClusterKey,
+}
+
+/// What kind of connection will do for this request.
+fn want(x: &Exchange<'_>, way: &Way<'_>) -> Want {
+    if way.fresh {
+        Want::Fresh
+    } else if retry::is_idempotent(x.request.method()) && x.request.framing().is_empty() {
+        Want::Any
+    } else {
+        Want::Careful
+    }
+}
+
+/// Gets a lane, at `deadline` at the latest.
+pub(super) async fn acquire(
+    x: &Exchange<'_>,
+    way: &Way<'_>,
+    deadline: Mono,
+) -> Result<Lane, NoLane> {
+    let Some(bound) = way.bound else {
+        return match idle(x, way) {
+            Some(lane) => Ok(lane),
+            None => dial(x, way, None, deadline).await,
+        };
+    };
+    let slot = bound.pick.cluster;
+    // Who waits goes first.
+    if x.shard.lines.is_empty(slot)
+        && let Some(lane) = idle(x, way)
+    {
+        return Ok(lane);
+    }
+    // The rare way: boxed, so that it takes no room in every exchange.
+    Box::pin(in_line(x, way, bound, deadline)).await
+}
+
+/// Waits for an idle lane or for room to make one.
+async fn in_line(
+    x: &Exchange<'_>,
+    way: &Way<'_>,
+    bound: Bound<'_>,
+    deadline: Mono,
+) -> Result<Lane, NoLane> {
+    let (shard, slot) = (x.shard, bound.pick.cluster);
+    let waiting = borrow::take(shard, slot, Limit::Pending, |b| b.wait(bound.pick)).await;
+    let waiting = waiting.map_err(NoLane::NoRoom)?;
+    let room = room(x, way, bound, deadline).await;
+    let lane = match room {
+        Ok(Room::Lane(lane)) => Ok(lane),
+        Ok(Room::Connect(opened)) => dial(x, way, Some(opened), deadline).await,
+        Err(reason) => Err(NoLane::NoRoom(reason)),
+    };
+    shard.balancer.borrow_mut().waited(waiting);
+    lane
+}
+
+enum Room {
+    Lane(Lane),
+    Connect(Opened),
+}
+
+async fn room(
+    x: &Exchange<'_>,
+    way: &Way<'_>,
+    bound: Bound<'_>,
+    deadline: Mono,
+) -> Result<Room, Reason> {
+    let (shard, slot) = (x.shard, bound.pick.cluster);
+    let end = deadline.min(shard.now().plus_ms(WAIT_MAX_MS));
+    let ticket = shard.lines.join(slot);
+    let mut sleep = pin!(shard.ring.sleep_until(end));
+    loop {
+        let mut next_look = end;
+        if ticket.is_first() {
+            if let Some(lane) = idle(x, way) {
+                return Ok(Room::Lane(lane));
+            }
+            if let Some(opened) = open(shard, bound).await {
+                return Ok(Room::Connect(opened));
+            }
+            if shard.borrowing.has_peers() {
+                next_look = end.min(shard.now().plus_ms(ASK_AGAIN_MS));
+            }
+        }
+        if shard.now() >= end {
+            return Err(match end == deadline {
+                true => Reason::Timeout,
+                false => Reason::Overflow,
+            });
+        }
+        sleep.as_mut().reset(next_look);
+        let _ = wait::or_timeout(ticket.called(), sleep.as_mut()).await;
+    }
+}
+
+/// Room for one more connection of a cluster: here, in place of an idle one, or of another shard.
+async fn open(shard: &ShardState, bound: Bound<'_>) -> Option<Opened> {
+    let slot = bound.pick.cluster;
+    shard.note_closed();
+    if shard
+        .balancer
+        .borrow_mut()
+        .is_short(slot, Limit::Connections)
+    {
+        shard.evict(bound.cluster);
+    }
+    let open = borrow::take(shard, slot, Limit::Connections, |b| b.open(bound.pick)).await;
+    open.ok().map(|open| shard.lines.opened(open))
+}
+
+/// Room for a connection that is used once, or none.
+pub(super) async fn open_once(shard: &ShardState, bound: Bound<'_>) -> Result<Opened, Reason> {
+    open(shard, bound).await.ok_or(Reason::Overflow)
+}
+
+/// An idle lane whose server may still serve this request.
+fn idle(x: &Exchange<'_>, way: &Way<'_>) -> Option<Lane> {
+    let pool = way.pool?;
+    let mut pools = x.shard.pools.borrow_mut();
+    let lane = pools.lend(pool, want(x, way), x.shard.now())?;
+    let may_serve = match (way.endpoint, lane.identity()) {
+        (Some((cluster, endpoint)), Some(shown)) => {
+            let row = &x.active.tables.cluster(cluster).endpoints[endpoint];
+            x.active.tables.server_may_be(cluster, row, shown)
+        }
+        _ => true,
+    };
+    if may_serve && x.shard.standing(&lane.stream) == Standing::Good {
+        return Some(lane);
+    }
+    // The configuration has changed under the idle connection, or its certificates' time is over.
+    pools.lost(pool);
+    None
+}
+
+async fn dial(
+    x: &Exchange<'_>,
+    way: &Way<'_>,
+    opened: Option<Opened>,
+    deadline: Mono,
+) -> Result<Lane, NoLane> {
+    let begun = Begun::new(x.shard, way.pool);
+    let dial = Dial {
+        link: way.link,
+        sni: way.sni,
+        alpn: tls::Inner::Http1,
+        material: x.shard.material(),
+        sessions: &x.shard.sessions,
+        speaks_at_once: true,
+        deadline: deadline.min(x.shard.now().plus_ms(way.connect_timeout_ms)),
+    };
+    let connected = connect(&x.shard.ring, dial, |shown| {
+        way.endpoint.is_none_or(|(cluster, endpoint)| {
+            let row = &x.active.tables.cluster(cluster).endpoints[endpoint];
+            x.active.tables.server_may_be(cluster, row, shown)
+        })
+    });
+    match connected.await {
+        Ok(stream) => {
+            x.shard.meter().count(Counted::UpstreamOpened);
+            begun.done();
+            Ok(Lane::fresh(stream, way.pool, opened))
+        }
+        Err(fault) => Err(NoLane::Unreached(fault.reason)),
+    }
+}
+
+/// A connection being made: its pool stays as long.
+struct Begun<'s> {
+    shard: &'s ShardState,
+    pool: Option<PoolId>,
+}
+
+impl<'s> Begun<'s> {
+    fn new(shard: &'s ShardState, pool: Option<PoolId>) -> Self {
+        if let Some(pool) = pool {
+            shard.pools.borrow_mut().begin(pool);
+        }
+        Self { shard, pool }
+    }
+
+    /// It is lent from now on.
+    fn done(mut self) {
+        self.pool = None;
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        if let Some(pool) = self.pool {
+            self.shard.pools.borrow_mut().lost(pool);
+        }
+    }
+}

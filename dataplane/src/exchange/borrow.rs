@@ -1,0 +1,212 @@
+//! Room under a limit that this shard has used up: borrowed of the other shards.
+//!
+//! A request that finds none asks all others at once and waits for their answers, [`ANSWER_MS`] at
+//! most. Only where none has any is it refused. The sums are `balance`'s; here is only who asks whom
+//! and who waits.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+use super::state::ShardState;
+use crate::balance::{ANSWER_MS, Ask, Balancer, Credits, Limit, Slot};
+use crate::reason::Reason;
+use crate::shard::Peers;
+use crate::wait;
+
+/// Requests that wait for an answer at once; above, a request is refused as if there were none.
+const WAITING_MAX: usize = 256;
+
+/// The other shards, and who waits for word of them.
+#[derive(Debug, Default)]
+pub struct Borrowing {
+    peers: RefCell<Option<Peers>>,
+    /// Answers heard.
+    heard: Cell<u64>,
+    wakers: RefCell<Vec<Waker>>,
+}
+
+impl Borrowing {
+    /// Whether there is anybody to ask.
+    pub(super) fn has_peers(&self) -> bool {
+        self.peers.borrow().is_some()
+    }
+
+    /// Tells who the others are.
+    pub fn set_peers(&self, peers: Peers) {
+        *self.peers.borrow_mut() = Some(peers);
+    }
+
+    fn hear(&self) {
+        self.heard.set(self.heard.get() + 1);
+        for waker in self.wakers.borrow_mut().drain(..) {
+            waker.wake();
+        }
+    }
+
+    /// Resolves at the next answer; at once where too many wait.
+    async fn answer(&self) -> Result<(), Reason> {
+        let seen = self.heard.get();
+        poll_fn(|cx| {
+            if self.heard.get() != seen {
+                return Poll::Ready(Ok(()));
+            }
+            let mut wakers = self.wakers.borrow_mut();
+            if wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
+                return Poll::Pending;
+            }
+            if wakers.len() >= WAITING_MAX {
+                return Poll::Ready(Err(Reason::Overflow));
+            }
+            wakers.push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+/// Takes one of `limit`: `take` tries here, and again whenever another shard has answered.
+///
+/// # Errors
+/// [`Reason::Overflow`] if no shard has any; others of `take`.
+pub(super) async fn take<T>(
+    shard: &ShardState,
+    slot: Slot,
+    limit: Limit,
+    mut take: impl FnMut(&mut Balancer) -> Result<T, Reason>,
+) -> Result<T, Reason> {
+    let mut give_up = pin!(shard.ring.sleep_until(shard.now().plus_ms(ANSWER_MS)));
+    loop {
+        let taken = take(&mut shard.balancer.borrow_mut());
+        match taken {
+            Err(Reason::Overflow) if ask(shard, slot, limit) => {}
+            taken => return taken,
+        }
+        wait::or_timeout(shard.borrowing.answer(), give_up.as_mut())
+            .await
+            .unwrap_or(Err(Reason::Overflow))?;
+    }
+}
+
+/// Asks ahead of need where the next one would be refused and nobody could wait for an answer.
+pub(super) fn ahead(shard: &ShardState, slot: Slot, limit: Limit) {
+    if shard.borrowing.has_peers() && shard.balancer.borrow_mut().is_short(slot, limit) {
+        ask(shard, slot, limit);
+    }
+}
+
+/// Asks the others, unless they are asked already. False: there is nothing to wait for.
+fn ask(shard: &ShardState, slot: Slot, limit: Limit) -> bool {
+    let peers = shard.borrowing.peers.borrow();
+    let Some(peers) = &*peers else { return false };
+    let mut balancer = shard.balancer.borrow_mut();
+    match balancer.ask(slot, limit, shard.now()) {
+        Ask::Wait => true,
+        Ask::Refused => false,
+        Ask::Now(question) => {
+            let Credits::Want { round, .. } = question else {
+                return false;
+            };
+            let deaf = peers.send_all(&question);
+            // A shard that takes no messages has nothing to give.
+            for _ in 0..deaf {
+                balancer.lent(slot, limit, round, 0, shard.now());
+            }
+            deaf < peers.others()
+        }
+    }
+}
+
+/// Takes in what another shard says.
+pub fn hear(shard: &ShardState, message: Credits) {
+    let Some(active) = shard.active() else {
+        return;
+    };
+    let tables = &active.tables;
+    let peers = shard.borrowing.peers.borrow();
+    let Some(peers) = &*peers else { return };
+    match message {
+        Credits::Want {
+            from,
+            cluster,
+            limit,
+            round,
+            slot,
+        } => {
+            let mut credits = shard.balancer.borrow_mut().lend(tables, &cluster, limit);
+            if credits == 0 && limit == Limit::Connections && shard.evict(&cluster) {
+                credits = shard.balancer.borrow_mut().lend(tables, &cluster, limit);
+            }
+            let answer = Credits::Lent {
+                limit,
+                round,
+                slot,
+                credits,
+            };
+            if !peers.send(from, answer) {
+                let mut balancer = shard.balancer.borrow_mut();
+                balancer.take_back(tables, &cluster, limit, credits.into());
+            }
+        }
+        Credits::Lent {
+            limit,
+            round,
+            slot,
+            credits,
+        } => {
+            let mut balancer = shard.balancer.borrow_mut();
+            balancer.lent(slot, limit, round, credits, shard.now());
+            drop(balancer);
+            shard.borrowing.hear();
+        }
+        Credits::Owed {
+            cluster,
+            limit,
+            credits,
+            passed,
+        } => {
+            let mut balancer = shard.balancer.borrow_mut();
+            let rest = balancer.owe(tables, &cluster, limit, credits);
+            pass_debt(peers, &mut balancer, shard, cluster, limit, rest, passed);
+        }
+    }
+}
+
+/// After a swap: what is owed goes to the next shard.
+pub(super) fn settle_debts(shard: &Rc<ShardState>) {
+    let peers = shard.borrowing.peers.borrow();
+    let Some(peers) = &*peers else { return };
+    let mut balancer = shard.balancer.borrow_mut();
+    for (cluster, limit, credits) in balancer.debts() {
+        pass_debt(peers, &mut balancer, shard, cluster, limit, credits, 0);
+    }
+}
+
+/// A debt goes round once. What nobody could take over stays here until the next swap: credits that
+/// were on their way then cancel it.
+fn pass_debt(
+    peers: &Peers,
+    balancer: &mut Balancer,
+    shard: &ShardState,
+    cluster: crate::tables::ClusterKey,
+    limit: Limit,
+    credits: u32,
+    passed: u16,
+) {
+    if credits == 0 {
+        return;
+    }
+    let keep = cluster.clone();
+    let owed = Credits::Owed {
+        cluster,
+        limit,
+        credits,
+        passed: passed + 1,
+    };
+    let passed_on = usize::from(passed) <= peers.others() && peers.send(peers.next(), owed);
+    if !passed_on && let Some(active) = shard.active() {
+        balancer.take_back(&active.tables, &keep, limit, -i64::from(credits));
+    }
+}
