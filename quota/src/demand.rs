@@ -41,6 +41,17 @@ impl Demand {
         self.now == 0 && self.before == 0
     }
 
+    /// When nothing will have been tried in the epoch then nor in the one before.
+    pub(crate) fn stale_at(&self, window: Nanos) -> Nanos {
+        let epoch = window.clamp(1, EPOCH_MAX);
+        let epochs = if self.now > 0 {
+            2
+        } else {
+            u64::from(self.before > 0)
+        };
+        self.started.saturating_add(epochs * epoch)
+    }
+
     fn roll(&mut self, at: Nanos, window: Nanos) {
         let epoch = window.clamp(1, EPOCH_MAX);
         let past = at.saturating_sub(self.started);

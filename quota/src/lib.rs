@@ -24,7 +24,7 @@ mod units;
 
 pub use authority::{AccountState, Authority, Holder, RuleFacts, RuleState, Session};
 pub use bucket::slot_of;
-pub use cells::{Ask, CellState, Cells, FromCells, Home, Memo, ToCells, Verdict};
+pub use cells::{Ask, CellState, Cells, FromCells, Home, Memo, TICK_MS_MIN, ToCells, Verdict};
 pub use link::{Link, Wish};
 pub use units::Units;
 

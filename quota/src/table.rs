@@ -40,6 +40,15 @@ impl Cell {
     pub(crate) fn window(&self) -> Nanos {
         self.limit.window_ms.saturating_mul(1_000_000)
     }
+
+    /// When it can be forgotten or given back, or pay what it owes, if it is not asked for before.
+    pub(crate) fn idle_at(&self) -> Nanos {
+        let stale = self.demand.stale_at(self.window());
+        match self.owed {
+            0 => stale.max(self.units.last_release()),
+            _ => stale,
+        }
+    }
 }
 
 /// The slab.

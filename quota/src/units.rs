@@ -122,13 +122,35 @@ impl Units {
 
     /// Spends `units`, all or none.
     pub fn spend(&mut self, units: u64, now: Nanos, window: Nanos) -> bool {
+        self.spend_since(units, now, now, window)
+    }
+
+    /// Spends `units` that were used one by one from `began` (at most a grain ago) to `now`, all or
+    /// none. They come back together.
+    pub(crate) fn spend_since(
+        &mut self,
+        units: u64,
+        began: Nanos,
+        now: Nanos,
+        window: Nanos,
+    ) -> bool {
         self.expire(now);
         if self.free < units {
             return false;
         }
         self.free -= units;
-        self.insert(now.saturating_add(window), units, grain(window));
+        let group = Group {
+            opened: began.saturating_add(window),
+            release: now.saturating_add(window),
+            units,
+        };
+        self.put_in(group, grain(window));
         true
+    }
+
+    /// When the last of them comes back; 0 where all are free.
+    pub(crate) fn last_release(&self) -> Nanos {
+        self.busy.back().map_or(0, |group| group.release)
     }
 
     /// Undoes the spend that was just made.
@@ -205,6 +227,20 @@ impl Units {
     }
 
     fn insert(&mut self, release: Nanos, units: u64, grain: Nanos) {
+        let group = Group {
+            opened: release,
+            release,
+            units,
+        };
+        self.put_in(group, grain);
+    }
+
+    fn put_in(&mut self, group: Group, grain: Nanos) {
+        let Group {
+            opened,
+            release,
+            units,
+        } = group;
         self.busy_total += units;
         if units == 0 {
             return;
@@ -220,29 +256,23 @@ impl Units {
             && let Some(before) = self.busy.get_mut(at - 1)
             && release - before.opened.min(release) <= grain
         {
+            before.opened = before.opened.min(opened);
             before.release = release;
             before.units += units;
             return;
         }
         if let Some(after) = self.busy.get_mut(at)
-            && after.release - release <= grain
+            && after.release - opened.min(after.release) <= grain
         {
             after.units += units;
-            after.opened = after.opened.min(release);
+            after.opened = after.opened.min(opened);
             return;
         }
-        self.busy.insert(
-            at,
-            Group {
-                opened: release,
-                release,
-                units,
-            },
-        );
+        self.busy.insert(at, group);
     }
 }
 
-fn grain(window: Nanos) -> Nanos {
+pub(crate) fn grain(window: Nanos) -> Nanos {
     (window / GRAINS).min(GRAIN_MAX)
 }
 

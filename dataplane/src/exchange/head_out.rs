@@ -59,7 +59,21 @@ impl<'r> HeadOut<'r> {
 }
 
 impl Sink for HeadOut<'_> {
-    fn put(&mut self, mut bytes: &[u8]) -> Result<(), Full> {
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) -> Result<(), Full> {
+        // Nearly always there is room in the buffer at hand.
+        if let Some(buf) = &mut self.current
+            && buf.extend_from_slice(bytes).is_ok()
+        {
+            return Ok(());
+        }
+        self.put_on(bytes)
+    }
+}
+
+impl HeadOut<'_> {
+    /// Puts bytes into as many buffers as they need.
+    fn put_on(&mut self, mut bytes: &[u8]) -> Result<(), Full> {
         while !bytes.is_empty() {
             if self.current.as_ref().is_none_or(|buf| buf.room() == 0) {
                 self.end_buffer()?;

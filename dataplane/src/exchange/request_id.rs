@@ -8,13 +8,17 @@ pub(super) fn fresh(high: u64, low: u64) -> [u8; 36] {
     let bits = (bits & !(0xf << 76)) | (4 << 76);
     let bits = (bits & !(0b11 << 62)) | (0b10 << 62);
     let mut text = [b'-'; 36];
-    let mut shift = 128;
-    for (at, byte) in text.iter_mut().enumerate() {
-        if matches!(at, 8 | 13 | 18 | 23) {
-            continue;
+    let mut bytes = bits.to_be_bytes().into_iter();
+    // The places between the dashes.
+    for group in [0..8, 9..13, 14..18, 19..23, 24..36] {
+        for (pair, byte) in text[group]
+            .as_chunks_mut::<2>()
+            .0
+            .iter_mut()
+            .zip(&mut bytes)
+        {
+            *pair = [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 0xf)]];
         }
-        shift -= 4;
-        *byte = HEX[usize::try_from((bits >> shift) & 0xf).unwrap_or(0)];
     }
     text
 }

@@ -5,8 +5,13 @@
 //! so a swap never changes the rules under a request.
 
 use std::cell::{Cell, RefCell, RefMut};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Waker;
+
+use ringmesh_quota::TICK_MS_MIN;
 
 use super::borrow::{self, Borrowing};
 use crate::balance::Balancer;
@@ -124,7 +129,10 @@ pub struct ShardState {
     /// Wall clock at `Mono(0)`, microseconds since 1970.
     unix_us_at_zero: u64,
     sweeping: Cell<bool>,
-    quota_ticking: Cell<bool>,
+    /// When the quota cells are looked after next; `NEVER` without anything to look after.
+    quota_tick_at: Cell<Mono>,
+    /// Wakes the task that does.
+    quota_ticker: RefCell<Option<Waker>>,
     /// Changes of the meter when the agent was told of it.
     told: Cell<Option<u64>>,
     /// The agent knows that nothing is counted, and does not ask.
@@ -143,8 +151,6 @@ impl Drop for Busy {
 
 /// An access-log buffer this full is handed over without being asked for, percent.
 const LOG_HAND_OVER_PERCENT: usize = 50;
-/// How often quota leases are looked after, milliseconds.
-const QUOTA_TICK_MS: u64 = 100;
 /// Between two looks at idle upstream connections, milliseconds: a server that closes a thousand at
 /// once is looked at a few times, not a thousand.
 const SWEEP_PAUSE_MS: u64 = 20;
@@ -181,7 +187,8 @@ impl ShardState {
             random: RefCell::new(fastrand::Rng::with_seed(plan.seed)),
             unix_us_at_zero,
             sweeping: Cell::new(false),
-            quota_ticking: Cell::new(false),
+            quota_tick_at: Cell::new(Mono::NEVER),
+            quota_ticker: RefCell::default(),
             told: Cell::new(None),
             quiet: Cell::new(false),
         }
@@ -266,32 +273,57 @@ impl ShardState {
         }
     }
 
-    /// Sends what the quota cells have for the authority, and sees to it that they are looked after
-    /// for as long as they need it.
+    /// Sends what the quota cells have for the authority, and sees to it that a new bucket is
+    /// looked after. Cheap: for every request.
     pub fn tell_quota(self: &Rc<Self>) {
         let mut quota = self.quota.borrow_mut();
         while let Some(message) = quota.poll() {
             self.tell(FromShard::Quota(message));
         }
-        if quota.needs_ticks() && !self.quota_ticking.replace(true) {
+        if quota.has_new_bucket() {
             drop(quota);
-            self.tick_quota();
+            self.tick_quota_at(self.now().plus_ms(TICK_MS_MIN));
         }
     }
 
-    fn tick_quota(self: &Rc<Self>) {
+    /// As [`Self::tell_quota`], and finds out when leases and buckets have to be looked after next:
+    /// for after messages, configurations and ticks.
+    pub fn look_after_quota(self: &Rc<Self>) {
+        self.tell_quota();
+        let next = self.quota.borrow_mut().next_tick(self.now());
+        self.tick_quota_at(next);
+    }
+
+    /// One task with one timer, for the nearest time that was asked for. An idle shard is woken when
+    /// something may change, and not to see whether it has.
+    fn tick_quota_at(self: &Rc<Self>, at: Mono) {
+        if at >= self.quota_tick_at.get() {
+            return;
+        }
+        self.quota_tick_at.set(at);
+        if let Some(ticker) = &*self.quota_ticker.borrow() {
+            ticker.wake_by_ref();
+            return;
+        }
         let state = Rc::clone(self);
         let started = self.ring.spawn(async move {
-            while state.quota.borrow().needs_ticks() {
-                let next = state.now().plus_ms(QUOTA_TICK_MS);
-                state.ring.sleep_until(next).await;
+            let mut due = pin!(state.ring.sleep_until(at));
+            while state.quota_tick_at.get() != Mono::NEVER {
+                poll_fn(|cx| {
+                    state.quota_ticker.replace(Some(cx.waker().clone()));
+                    due.as_mut().reset(state.quota_tick_at.get());
+                    due.as_mut().poll(cx)
+                })
+                .await;
+                state.quota_tick_at.set(Mono::NEVER);
                 state.quota.borrow_mut().tick(state.now());
-                state.tell_quota();
+                state.look_after_quota();
             }
-            state.quota_ticking.set(false);
+            state.quota_ticker.take();
         });
         if !started {
-            self.quota_ticking.set(false);
+            // The next new bucket or message asks again.
+            self.quota_tick_at.set(Mono::NEVER);
         }
     }
 

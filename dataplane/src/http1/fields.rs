@@ -118,7 +118,7 @@ impl Known {
         };
         candidates
             .iter()
-            .find(|(known, _)| name.eq_ignore_ascii_case(known))
+            .find(|(known, _)| is_lowered(name, known))
             .map_or(Self::Other, |(_, which)| *which)
     }
 
@@ -141,6 +141,33 @@ impl Known {
     pub(super) fn is_ours(self) -> bool {
         self.is_of_the_hop() || matches!(self, Self::Host | Self::ContentLength | Self::ClientCert)
     }
+}
+
+/// Whether a name is `known`, which is as long and in lower case, without regard to case. Eight bytes
+/// at a time: every field of every message is asked.
+fn is_lowered(name: &[u8], known: &[u8]) -> bool {
+    let (Some(last), Some(known_last)) = (name.last_chunk(), known.last_chunk()) else {
+        return name.eq_ignore_ascii_case(known);
+    };
+    let words = name.as_chunks().0.iter().zip(known.as_chunks().0);
+    lower(*last) == u64::from_ne_bytes(*known_last)
+        && words.fold(true, |all, (word, known)| {
+            all & (lower(*word) == u64::from_ne_bytes(*known))
+        })
+}
+
+/// Eight bytes with their ASCII capitals in lower case.
+fn lower(bytes: [u8; 8]) -> u64 {
+    const fn each(byte: u8) -> u64 {
+        u64::from_ne_bytes([byte; 8])
+    }
+    let word = u64::from_ne_bytes(bytes);
+    // Adding to seven bits carries into the eighth and never beyond.
+    let low = word & each(0x7f);
+    let from_a = low + each(0x80 - b'A');
+    let past_z = low + each(0x7f - b'Z');
+    let capital = from_a & !past_z & !word & each(0x80);
+    word | (capital >> 2)
 }
 
 /// Fields a `Connection` line cannot take away: losing one would change who is asked, what is
@@ -407,5 +434,38 @@ impl Attempts {
 
     pub(super) fn reset(&mut self) {
         self.tried = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{is_lowered, lower};
+
+    #[test]
+    fn eight_bytes_are_lowered_like_one() {
+        for byte in 0..=255_u8 {
+            for other in [0, b'A', b'Z', b'z', 0x7f, 0x80, 255] {
+                let bytes = [other, byte, other, byte, byte, other, other, byte];
+                let want = bytes.map(|b| b.to_ascii_lowercase());
+                assert_eq!(
+                    lower(bytes).to_ne_bytes(),
+                    want,
+                    "{byte:#x} beside {other:#x}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_compared_whole() {
+        let known = b"transfer-encoding";
+        for at in 0..known.len() {
+            for byte in [b'T', b'e', b'-', b'~', 0x0d, 0xe4] {
+                let mut name = known.to_ascii_uppercase();
+                name[at] = byte;
+                let want = name.eq_ignore_ascii_case(known);
+                assert_eq!(is_lowered(&name, known), want, "{byte:#x} at {at}");
+            }
+        }
     }
 }

@@ -139,7 +139,11 @@ impl RequestHead {
     /// The head together with the bytes it was parsed from (at least the whole head).
     #[must_use]
     pub fn view<'a>(&'a self, bytes: &'a [u8]) -> Request<'a> {
-        Request { head: self, bytes }
+        Request {
+            head: self,
+            bytes,
+            text: std::str::from_utf8(bytes).ok(),
+        }
     }
 }
 
@@ -184,6 +188,8 @@ fn looks_like_a_version(head: &[u8]) -> bool {
 pub struct Request<'a> {
     pub(super) head: &'a RequestHead,
     pub(super) bytes: &'a [u8],
+    /// All of `bytes`, if it is text: nearly always, and then nothing is looked through twice.
+    text: Option<&'a str>,
 }
 
 impl std::fmt::Debug for Request<'_> {
@@ -193,16 +199,23 @@ impl std::fmt::Debug for Request<'_> {
 }
 
 impl<'a> Request<'a> {
+    fn text(&self, span: Span) -> &'a str {
+        match self.text {
+            Some(text) => text.get(span.start()..span.end()).unwrap_or(""),
+            None => span.text(self.bytes),
+        }
+    }
+
     /// Method, as sent (methods are case sensitive).
     #[must_use]
     pub fn method(&self) -> &'a str {
-        self.head.method.text(self.bytes)
+        self.text(self.head.method)
     }
 
     /// The whole target, as sent.
     #[must_use]
     pub fn target(&self) -> &'a str {
-        self.head.target.text(self.bytes)
+        self.text(self.head.target)
     }
 
     /// Which form the target has.
@@ -226,7 +239,7 @@ impl<'a> Request<'a> {
     #[must_use]
     pub fn authority(&self) -> &'a str {
         match self.head.parts.authority {
-            Some(span) => span.text(self.bytes),
+            Some(span) => self.text(span),
             None => self.field(Known::Host).map_or("", as_text),
         }
     }
@@ -235,7 +248,7 @@ impl<'a> Request<'a> {
     /// server, empty for CONNECT.
     #[must_use]
     pub fn path(&self) -> &'a str {
-        let path = self.head.parts.path.text(self.bytes);
+        let path = self.text(self.head.parts.path);
         match (path.is_empty(), self.head.parts.form) {
             (true, TargetForm::Absolute)
                 if self.method() == "OPTIONS" && self.query().is_none() =>
@@ -250,7 +263,7 @@ impl<'a> Request<'a> {
     /// Query without `?`.
     #[must_use]
     pub fn query(&self) -> Option<&'a str> {
-        self.head.parts.query.map(|span| span.text(self.bytes))
+        self.head.parts.query.map(|span| self.text(span))
     }
 
     /// How long its body is.

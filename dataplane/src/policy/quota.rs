@@ -46,15 +46,22 @@ impl QuotaCells {
         self.cells.handle(message, now.0);
     }
 
-    /// Ends leases and gives back what is idle; about ten times a second while there are rules.
+    /// Ends leases and gives back what is idle; to be called when [`Self::next_tick`] says.
     pub fn tick(&mut self, now: Mono) {
         self.cells.tick(now.0);
     }
 
-    /// Whether [`Self::tick`] has anything to do, now or later.
+    /// When [`Self::tick`] has something to do; [`Mono::NEVER`] while nothing can change by itself.
+    /// Looks at every bucket: for after ticks, messages and configurations.
     #[must_use]
-    pub fn needs_ticks(&self) -> bool {
-        self.cells.needs_ticks()
+    pub fn next_tick(&mut self, now: Mono) -> Mono {
+        self.cells.next_tick(now.0).map_or(Mono::NEVER, Mono)
+    }
+
+    /// Whether a bucket was made since this was asked last, so that a tick may be due in
+    /// [`TICK_MS_MIN`](ringmesh_quota::TICK_MS_MIN).
+    pub fn has_new_bucket(&mut self) -> bool {
+        self.cells.has_new_bucket()
     }
 
     /// The next message for the agent.
@@ -64,7 +71,7 @@ impl QuotaCells {
 
     /// Every bucket, for people.
     #[must_use]
-    pub fn state(&self) -> Vec<CellState> {
+    pub fn state(&mut self) -> Vec<CellState> {
         self.cells.state()
     }
 }

@@ -14,6 +14,7 @@ pub struct LogBuf {
     capacity: usize,
     lines: u64,
     dropped: u64,
+    clock: Clock,
 }
 
 impl LogBuf {
@@ -25,6 +26,7 @@ impl LogBuf {
             capacity,
             lines: 0,
             dropped: 0,
+            clock: Clock::default(),
         }
     }
 
@@ -36,7 +38,7 @@ impl LogBuf {
             capacity: self.capacity,
             full: false,
         };
-        line.write(outcome);
+        line.write(outcome, &mut self.clock);
         if line.full {
             self.bytes.truncate(start);
             self.dropped += 1;
@@ -103,9 +105,9 @@ macro_rules! key {
 }
 
 impl Line<'_> {
-    fn write(&mut self, outcome: &Outcome<'_>) {
+    fn write(&mut self, outcome: &Outcome<'_>, clock: &mut Clock) {
         self.put(b"{\"ts\":\"");
-        self.put(&timestamp(outcome.start_unix_us));
+        self.put(clock.text(outcome.start_unix_us));
         self.put(b"\",\"direction\":\"");
         self.put(outcome.direction.as_str().as_bytes());
         self.put(b"\",\"protocol\":\"");
@@ -207,7 +209,8 @@ impl Line<'_> {
                     if at > 0 {
                         self.put(b".");
                     }
-                    self.digits(octet.into());
+                    let (digits, len) = OCTETS[usize::from(octet)];
+                    self.put(&digits[..usize::from(len)]);
                 }
             }
             IpAddr::V6(v6) => {
@@ -228,24 +231,29 @@ impl Line<'_> {
     }
 
     fn digits(&mut self, mut value: u64) {
-        let mut room = [b'0'; 20];
-        let mut at = room.len() - 1;
-        while value > 9 {
-            room[at] = b'0' + (value % 10) as u8;
-            value /= 10;
-            at -= 1;
+        if value < 10 {
+            self.put(&[b'0' + value as u8]);
+            return;
         }
-        room[at] = b'0' + value as u8;
+        let mut room = [b'0'; 20];
+        let mut at = room.len();
+        while value > 9 {
+            at -= 2;
+            [room[at], room[at + 1]] = PAIRS[(value % 100) as usize];
+            value /= 100;
+        }
+        if value > 0 {
+            at -= 1;
+            room[at] = b'0' + value as u8;
+        }
         self.put(&room[at..]);
     }
 
     /// JSON string contents (RFC 8259 section 7). DEL and U+2028/2029 need no escape in JSON.
     fn escaped(&mut self, value: &str) {
         let value = cut(value);
-        let special = |byte: u8| byte < 0x20 || byte == b'"' || byte == b'\\';
-        // Folding without an early end lets the compiler look at many bytes at once; nearly every
-        // value is plain.
-        if !value.bytes().fold(false, |any, byte| any | special(byte)) {
+        // Nearly every value is.
+        if is_plain(value.as_bytes()) {
             self.put(value.as_bytes());
             return;
         }
@@ -273,10 +281,88 @@ fn cut(value: &str) -> &str {
     }
 }
 
-/// RFC 3339, UTC, microseconds.
-fn timestamp(unix_us: u64) -> [u8; 27] {
-    let (seconds, us) = (unix_us / 1_000_000, unix_us % 1_000_000);
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
+/// Whether nothing in it needs an escape.
+fn is_plain(value: &[u8]) -> bool {
+    let (words, rest) = value.as_chunks::<8>();
+    let special = words
+        .iter()
+        .fold(0, |any, word| any | special(u64::from_ne_bytes(*word)));
+    let mut last = [b' '; 8];
+    for (place, byte) in last.iter_mut().zip(rest) {
+        *place = *byte;
+    }
+    (special | self::special(u64::from_ne_bytes(last))) & HIGH == 0
+}
+
+const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
+
+/// Eight bytes at once: a high bit is set if one of them is a control character, `"` or `\`. A
+/// borrow out of a byte that is one may set those of the next; only whether any is set counts.
+fn special(word: u64) -> u64 {
+    const fn each(byte: u8) -> u64 {
+        u64::from_ne_bytes([byte; 8])
+    }
+    let below = |word: u64, bound: u8| word.wrapping_sub(each(bound)) & !word;
+    below(word, 0x20) | below(word ^ each(b'"'), 1) | below(word ^ each(b'\\'), 1)
+}
+
+/// 00 to 99.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[b'0'; 2]; 100];
+    let mut n = 0;
+    while n < 100 {
+        pairs[n] = [b'0' + (n / 10) as u8, b'0' + (n % 10) as u8];
+        n += 1;
+    }
+    pairs
+};
+
+/// 0 to 255, with the number of digits.
+const OCTETS: [([u8; 3], u8); 256] = {
+    let mut octets = [([0; 3], 0); 256];
+    let mut n = 0;
+    while n < 256 {
+        let (hundreds, tens, ones) = (
+            b'0' + (n / 100) as u8,
+            b'0' + (n / 10 % 10) as u8,
+            b'0' + (n % 10) as u8,
+        );
+        octets[n] = match n {
+            0..10 => ([ones, 0, 0], 1),
+            10..100 => ([tens, ones, 0], 2),
+            _ => ([hundreds, tens, ones], 3),
+        };
+        n += 1;
+    }
+    octets
+};
+
+/// The text of the time, most of which stays for a second.
+#[derive(Debug, Default)]
+struct Clock {
+    second: u64,
+    text: [u8; TIMESTAMP_BYTES],
+}
+
+const TIMESTAMP_BYTES: usize = 27;
+
+impl Clock {
+    fn text(&mut self, unix_us: u64) -> &[u8] {
+        let (second, us) = (unix_us / 1_000_000, unix_us % 1_000_000);
+        if second != self.second || self.text[0] == 0 {
+            self.second = second;
+            self.text = timestamp(second);
+        }
+        for (at, value) in [(20, us / 10_000), (22, us / 100 % 100), (24, us % 100)] {
+            [self.text[at], self.text[at + 1]] = PAIRS[value as usize];
+        }
+        &self.text
+    }
+}
+
+/// RFC 3339, UTC, microseconds (all zero).
+fn timestamp(unix_s: u64) -> [u8; TIMESTAMP_BYTES] {
+    let (days, second) = (unix_s / 86_400, unix_s % 86_400);
     // Four digits of year: the clock would have to be wrong by 8,000 years for a fifth.
     let (year, month, day) = civil(days);
     let mut text = *b"0000-00-00T00:00:00.000000Z";
@@ -288,12 +374,8 @@ fn timestamp(unix_us: u64) -> [u8; 27] {
         (11, second / 3_600),
         (14, second / 60 % 60),
         (17, second % 60),
-        (20, us / 10_000),
-        (22, us / 100 % 100),
-        (24, us % 100),
     ] {
-        text[at] = b'0' + (value / 10) as u8;
-        text[at + 1] = b'0' + (value % 10) as u8;
+        [text[at], text[at + 1]] = PAIRS[value as usize];
     }
     text
 }

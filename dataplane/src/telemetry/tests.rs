@@ -87,6 +87,63 @@ fn dates_are_right_at_the_edges() {
     }
 }
 
+/// The text of a second is kept for the lines after it.
+#[test]
+fn times_in_one_log_are_as_in_logs_of_their_own() {
+    let mut random = fastrand::Rng::with_seed(3);
+    let mut log = LogBuf::new(64 * 1024);
+    let mut unix_us = 0;
+    for _ in 0..500 {
+        let outcome = Outcome {
+            start_unix_us: unix_us,
+            ..outcome()
+        };
+        log.clear();
+        assert!(log.push(&outcome));
+        assert_eq!(std::str::from_utf8(log.lines()), Ok(&*logged(&outcome)));
+        unix_us += random.u64(0..3_000_000);
+        // Requests may end in another order than they began.
+        unix_us -= random.u64(0..=unix_us.min(1_000_000));
+    }
+}
+
+/// Whatever byte stands wherever among eight that are looked at together.
+#[test]
+fn no_byte_that_needs_an_escape_is_missed() {
+    for len in 1..=17 {
+        for at in 0..len {
+            for byte in 0..0x80_u8 {
+                let mut path = vec![b'a'; len];
+                path[at] = byte;
+                let path = String::from_utf8(path).unwrap();
+                let line = logged(&Outcome {
+                    path: &path,
+                    ..outcome()
+                });
+                let parsed: serde_json::Value = serde_json::from_str(&line).unwrap();
+                assert_eq!(parsed["path"], *path, "{byte:#x} at {at} of {len}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_octet_and_number_is_written_in_full() {
+    for octet in 0..=255 {
+        let at = std::net::SocketAddr::from(([octet, 0, 255, octet], u16::from(octet) * 257));
+        let line = logged(&Outcome {
+            endpoint: Some(at),
+            bytes_in: u64::from(octet) * 9 + 1,
+            bytes_out: u64::MAX >> (octet % 64),
+            ..outcome()
+        });
+        let parsed: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(parsed["endpoint"], *at.to_string());
+        assert_eq!(parsed["bytes_in"], u64::from(octet) * 9 + 1);
+        assert_eq!(parsed["bytes_out"], u64::MAX >> (octet % 64));
+    }
+}
+
 #[test]
 fn a_line_without_room_is_dropped_whole_and_counted() {
     let one = logged(&outcome()).len();

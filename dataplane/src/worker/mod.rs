@@ -85,7 +85,7 @@ impl Worker {
             ToShard::Config(tables) => {
                 let generation = tables.generation();
                 drop(state.swap(tables));
-                state.tell_quota();
+                state.look_after_quota();
                 state.tell(FromShard::InForce(generation));
             }
             ToShard::Peers(peers) => state.borrowing.set_peers(peers),
@@ -93,7 +93,7 @@ impl Worker {
             ToShard::Tls(material) => state.set_material(material),
             ToShard::Quota(message) => {
                 state.quota.borrow_mut().handle(message, state.now());
-                state.tell_quota();
+                state.look_after_quota();
             }
             ToShard::Collect => {
                 state.tell_counted();

@@ -4,6 +4,10 @@
 //! Exactly [`Ask`](super::Ask) without the search: the same leases, the same spending, all charges or
 //! none. A memo is a shortcut, never a truth: where a cell is not the one that was noted, the
 //! answer is `None` and the caller asks in full.
+//!
+//! Where the same cells are charged time after time and have units in plenty, even the spending is
+//! put off: a run of such requests is counted as one number and spent at once when it ends
+//! ([`super::run`]).
 
 use super::ask::Verdict;
 use super::{Cells, Lease};
@@ -13,14 +17,16 @@ use crate::Nanos;
 #[derive(Debug, Default)]
 pub struct Memo {
     found: Vec<Found>,
+    /// The cells' own number for this list, by which two callers of the same cells know each other.
+    set: u64,
     ready: bool,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Found {
-    rule: usize,
-    place: usize,
-    serial: u64,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) rule: usize,
+    pub(super) place: usize,
+    pub(super) serial: u64,
 }
 
 impl Memo {
@@ -42,7 +48,7 @@ impl Memo {
         self.found.len()
     }
 
-    pub(super) fn note(&mut self, cells: &Cells, charges: usize, verdict: Verdict) {
+    pub(super) fn note(&mut self, cells: &mut Cells, charges: usize, verdict: Verdict) {
         self.clear();
         let scratch = &cells.scratch;
         // A charge without a cell (of 0 units, or let pass while lapsed) may have one next time.
@@ -59,6 +65,7 @@ impl Memo {
                 serial: cell.serial,
             });
         }
+        self.set = cells.run.set_of(&self.found);
         self.ready = true;
     }
 }
@@ -69,6 +76,17 @@ impl Cells {
         if !memo.ready {
             return None;
         }
+        if self.run.goes_on(memo.set, now) {
+            return Some(Verdict::Admit);
+        }
+        self.settle();
+        if self.run.is_repeated(memo.set) && self.begin_run(&memo.found, memo.set, now) {
+            return Some(Verdict::Admit);
+        }
+        self.spend_noted(memo, now)
+    }
+
+    fn spend_noted(&mut self, memo: &Memo, now: Nanos) -> Option<Verdict> {
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.spent.clear();
         let mut verdict = Some(Verdict::Admit);

@@ -61,6 +61,7 @@ pub struct Ask<'a> {
 impl Cells {
     /// Begins a request.
     pub fn ask(&mut self) -> Ask<'_> {
+        self.settle();
         let scratch = &mut self.scratch;
         scratch.text.clear();
         scratch.ends.clear();
@@ -168,7 +169,10 @@ impl Cells {
             None => {
                 let cell = self.new_cell(rule, scratch.key.bytes(), limit, now);
                 match cell.and_then(|cell| self.table.insert(cell)) {
-                    Some(place) => place,
+                    Some(place) => {
+                        self.new_bucket = true;
+                        place
+                    }
                     None => return Verdict::Full { rule },
                 }
             }
@@ -182,13 +186,24 @@ impl Cells {
     }
 
     pub(super) fn spend(&mut self, place: usize, units: u64, now: Nanos) -> bool {
+        self.spend_since(place, units, now, now)
+    }
+
+    /// Spends units that were used from `began` to `now`.
+    pub(super) fn spend_since(
+        &mut self,
+        place: usize,
+        units: u64,
+        began: Nanos,
+        now: Nanos,
+    ) -> bool {
         self.raise_if_due(place, now);
         let Some(cell) = self.table.get_mut(place) else {
             return false;
         };
         let window = cell.window();
         cell.demand.note(units, now, window);
-        let admitted = cell.units.spend(units, now, window);
+        let admitted = cell.units.spend_since(units, began, now, window);
         cell.spent |= admitted;
         if admitted && cell.owed > 0 {
             self.pay_owed(place, now);

@@ -9,13 +9,17 @@ use crate::bucket::Key;
 use ringmesh_wire::RecallKind;
 
 /// Cells one tick looks at: 16,384 of them take 6.4 s at ten ticks a second.
-const TICK_CELLS: usize = 256;
+pub(super) const TICK_CELLS: usize = 256;
 /// A rule that waits for its first seed counts as lapsed after this.
 const WAIT_FOR_SEED: Nanos = LEASE_TTL_MS as Nanos * 1_000_000;
 
 impl Cells {
     /// Takes a message of the agent.
     pub fn handle(&mut self, message: ToCells, now: Nanos) {
+        self.settle();
+        if !matches!(message, ToCells::Renewed { .. }) {
+            self.tidied = 0;
+        }
         match message {
             ToCells::Down(down) => self.handle_down(down, now),
             ToCells::Renewed { rules, until } => self.renew(&rules, until, now),
@@ -23,8 +27,9 @@ impl Cells {
         }
     }
 
-    /// Ends leases, gives back what is idle. About ten times a second.
+    /// Ends leases, gives back what is idle. To be called when [`Self::next_tick`] says.
     pub fn tick(&mut self, now: Nanos) {
+        self.settle();
         for rule in 0..self.rules.len() {
             self.lapse_if_due(rule, now);
         }
@@ -36,6 +41,7 @@ impl Cells {
             } - 1;
             self.tidy(self.hand, now);
         }
+        self.tidied = now;
     }
 
     fn handle_down(&mut self, down: LeaseDown, now: Nanos) {
@@ -79,17 +85,23 @@ impl Cells {
     }
 
     /// Where a lease has ended: cuts every bucket down to the share.
+    #[inline]
     pub(super) fn lapse_if_due(&mut self, at: usize, now: Nanos) {
-        let Some(rule) = self.rules.get_mut(at) else {
+        let Some(rule) = self.rules.get(at) else {
             return;
         };
         let Lease::Until(until) = rule.lease else {
             return;
         };
-        if now < until {
-            return;
+        if now >= until {
+            self.lapse(at, until, now);
         }
-        rule.lease = Lease::Lapsed(until);
+    }
+
+    fn lapse(&mut self, at: usize, until: Nanos, now: Nanos) {
+        if let Some(rule) = self.rules.get_mut(at) {
+            rule.lease = Lease::Lapsed(until);
+        }
         self.outbox.push_back(FromCells::Restart);
         let places: Vec<usize> = self.places_of(at);
         for place in places {

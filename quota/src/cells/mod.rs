@@ -2,12 +2,13 @@
 //!
 //! Owns the shard's units. May not wait: a bucket without free units denies at once and asks.
 //! Order of use on a shard: [`Cells::install`] at each configuration, [`Cells::ask`] per request,
-//! [`Cells::handle`] per message, [`Cells::tick`] about every 100 ms, and after each of them
-//! [`Cells::poll`] until it is empty.
+//! [`Cells::handle`] per message, [`Cells::tick`] when [`Cells::next_tick`] says, and after each of
+//! them [`Cells::poll`] until it is empty.
 
 mod again;
 mod ask;
 mod lease;
+mod run;
 
 use std::collections::VecDeque;
 
@@ -109,8 +110,13 @@ pub struct Cells {
     table: Table,
     outbox: VecDeque<FromCells>,
     scratch: ask::Scratch,
+    run: run::Run,
     /// Where [`Self::tick`] goes on.
     hand: usize,
+    /// Buckets that were idle then have been looked after.
+    tidied: Nanos,
+    /// See [`Self::has_new_bucket`].
+    new_bucket: bool,
 }
 
 impl Cells {
@@ -124,7 +130,10 @@ impl Cells {
             table: Table::new(seed),
             outbox: VecDeque::new(),
             scratch: ask::Scratch::default(),
+            run: run::Run::default(),
             hand: 0,
+            tidied: 0,
+            new_bucket: false,
         }
     }
 
@@ -137,6 +146,8 @@ impl Cells {
         on_unavailable: OnQuotaUnavailable,
         now: Nanos,
     ) {
+        self.settle();
+        self.tidied = 0;
         self.on_unavailable = on_unavailable;
         let mut old = std::mem::take(&mut self.rules);
         let mut fresh = false;
@@ -177,11 +188,34 @@ impl Cells {
         self.home.standalone && self.home.shards <= 1
     }
 
-    /// Whether [`Self::tick`] has anything to do, now or later: leases that end, or buckets.
+    /// When [`Self::tick`] has something to do, at the earliest in [`TICK_MS_MIN`]; `None` while
+    /// there is no lease that could end and no bucket. Looks at every bucket: not for a request's
+    /// way. A later use of a bucket only moves its time, a message or a configuration may bring a
+    /// nearer one, and so may a new bucket: ask again after those.
     #[must_use]
-    pub fn needs_ticks(&self) -> bool {
-        let nothing_to_end = self.is_alone() && self.is_empty();
-        !nothing_to_end && !self.rules.is_empty()
+    pub fn next_tick(&mut self, now: Nanos) -> Option<Nanos> {
+        self.settle();
+        let soonest = now.saturating_add(TICK_MS_MIN * 1_000_000);
+        let leases = self.rules.iter().filter_map(|rule| match rule.lease {
+            Lease::Until(Nanos::MAX) | Lease::Lapsed(_) => None,
+            Lease::Until(end) => Some(end),
+        });
+        let lease_end = leases.min();
+        let buckets = if self.table.places() > lease::TICK_CELLS {
+            // A tick sees only a part of them: the walk goes on.
+            Some(soonest)
+        } else {
+            let idle_at = self.table.iter().map(|(_, cell)| cell.idle_at());
+            idle_at.filter(|at| *at > self.tidied).min()
+        };
+        let next = lease_end.into_iter().chain(buckets).min()?;
+        Some(next.max(soonest))
+    }
+
+    /// Whether a bucket was made since this was asked last: its time to be looked after may be
+    /// nearer than [`Self::next_tick`] said.
+    pub fn has_new_bucket(&mut self) -> bool {
+        std::mem::take(&mut self.new_bucket)
     }
 
     /// What is to be sent to the agent, oldest first.
@@ -191,7 +225,8 @@ impl Cells {
 
     /// Every bucket, for people.
     #[must_use]
-    pub fn state(&self) -> Vec<CellState> {
+    pub fn state(&mut self) -> Vec<CellState> {
+        self.settle();
         let cells = self.table.iter().filter_map(|(_, cell)| {
             let rule = self.rules.get(cell.rule)?;
             Some(CellState {
@@ -291,6 +326,9 @@ impl Cells {
         }
     }
 }
+
+/// Ticks are at least this far apart, milliseconds.
+pub const TICK_MS_MIN: u64 = 100;
 
 struct Share {
     node: u64,

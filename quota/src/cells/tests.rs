@@ -299,3 +299,84 @@ fn a_forgotten_cell_is_asked_for_in_full() {
     memo.clear();
     assert_eq!(cells.again(&memo, SECOND), None);
 }
+
+/// Callers of many kinds at a rate at which requests share runs, against a count of every admission.
+#[test]
+fn runs_never_overdraw_and_leave_little_unused() {
+    const WINDOW: Nanos = SECOND;
+    let mut rules = two_rules();
+    rules[0].limit = limit(20_000, 1);
+    rules[0].overrides.clear();
+    rules[1].limit = limit(9_000, 1);
+    for seed in 0..6 {
+        let mut dice = fastrand::Rng::with_seed(seed);
+        let mut cells = standalone(&rules);
+        let mut memos: Vec<Memo> = (0..8).map(|_| Memo::default()).collect();
+        let mut spent: [VecDeque<Nanos>; 2] = Default::default();
+        let (mut admitted, mut possible, mut from_runs) = (0_u64, 0_u64, 0);
+        let mut ideal: [VecDeque<Nanos>; 2] = Default::default();
+        let mut now = 100 * SECOND;
+        // One caller's connections for a while, then the other's, or both in turn.
+        let (mut caller, mut mixed) = (0, false);
+        for step in 0..120_000 {
+            // Some turns of the ring bring many requests at one time.
+            now += if step % 5 == 0 {
+                dice.u64(50_000..600_000)
+            } else {
+                0
+            };
+            if step % 4_000 == 0 {
+                (caller, mixed) = (dice.usize(0..2), dice.u8(0..3) == 0);
+            }
+            let who = if mixed { dice.usize(0..2) } else { caller };
+            let memo = &mut memos[who * 4 + dice.usize(0..4)];
+            for times in [&mut spent[who], &mut ideal[who]] {
+                while times.front().is_some_and(|at| at + WINDOW <= now) {
+                    times.pop_front();
+                }
+            }
+            if ideal[who].len() < 9_000 {
+                ideal[who].push_back(now);
+                possible += 1;
+            }
+            let verdict = match cells.again(memo, now) {
+                Some(verdict) => verdict,
+                None => ask_both(&mut cells, ["a", "b"][who]).decide_noting(now, memo),
+            };
+            from_runs += u64::from(cells.run_goes_on());
+            if verdict == Verdict::Admit {
+                admitted += 1;
+                spent[who].push_back(now);
+                assert!(spent[who].len() <= 9_000, "seed {seed}, step {step}");
+            }
+            if dice.u16(0..5_000) == 0 {
+                cells.tick(now);
+            }
+        }
+        let used = admitted as f64 / possible as f64;
+        assert!(used >= 0.98, "seed {seed}: {used}");
+        assert!(from_runs > 60_000, "seed {seed}: {from_runs} in runs");
+        // All of it comes back, and is forgotten.
+        cells.tick(now + 10 * SECOND);
+        assert!(cells.is_empty());
+    }
+}
+
+#[test]
+fn a_quiet_shard_ticks_when_a_bucket_is_idle_and_then_no_more() {
+    let mut cells = standalone(&[memquota(QuotaScope::Dimensions)]);
+    assert_eq!(cells.next_tick(SECOND), None);
+    assert_eq!(call(&mut cells, "a", "v1", 10 * SECOND), Verdict::Admit);
+    let next = cells.next_tick(10 * SECOND).expect("there is a bucket");
+    assert!(next > 11 * SECOND, "{next}");
+    let mut ticks = 0;
+    let mut now = 10 * SECOND;
+    while let Some(next) = cells.next_tick(now) {
+        assert!(next >= now + TICK_MS_MIN * 1_000_000);
+        now = next;
+        cells.tick(now);
+        ticks += 1;
+        assert!(ticks < 5, "a tick does nothing");
+    }
+    assert!(cells.is_empty());
+}

@@ -44,6 +44,23 @@ fn no_window_is_ever_overdrawn() {
     assert!(used > 0.2, "{used}");
 }
 
+/// The same at rates and amounts where equal requests are spent in runs.
+#[test]
+fn no_window_is_overdrawn_by_runs() {
+    for seed in seeds(8) {
+        let mut dice = fastrand::Rng::with_seed(seed ^ 0x5eed);
+        let load = Load {
+            nodes: dice.u16(1..4),
+            shards: dice.u16(1..3),
+            amount: *dice.choice(&[1_000, 5_000, 20_000]).unwrap(),
+            window_ms: 1_000,
+            buckets: dice.usize(1..3),
+            per_second: 8_000.0 + dice.f64() * 12_000.0,
+        };
+        World::new(seed, &load, Faults::all()).run(8 * SECOND);
+    }
+}
+
 /// What was possible is what one limiter that sees every request would have admitted.
 fn utilisation(seed: u64, load: &Load) -> f64 {
     let mut world = World::new(seed, load, Faults::none());

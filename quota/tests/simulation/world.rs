@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
 use ringmesh_quota::{
-    Authority, Cells, FromCells, Home, Link, RuleFacts, Session, ToCells, Verdict, Wish,
+    Authority, Cells, FromCells, Home, Link, Memo, RuleFacts, Session, ToCells, Verdict, Wish,
 };
 use ringmesh_wire::expr::{ExprNode, Value};
 use ringmesh_wire::snapshot::{Applies, Limit, OnQuotaUnavailable, QuotaRule, QuotaScope};
@@ -87,6 +87,8 @@ struct Node {
     offset: u64,
     link: Link,
     cells: Vec<Cells>,
+    /// What callers remember, by shard and bucket.
+    memos: Vec<Vec<Memo>>,
     session: Option<u64>,
     opening: bool,
     cut_until: u64,
@@ -272,6 +274,9 @@ impl World {
             alive: true,
             offset,
             cells: cells.collect(),
+            memos: (0..self.load.shards)
+                .map(|_| (0..self.load.buckets).map(|_| Memo::default()).collect())
+                .collect(),
             link: Link::new(self.boots, self.load.shards),
             session: None,
             opening: false,
@@ -400,9 +405,15 @@ impl World {
         if !state.alive || !self.listed.contains(&(node as u16)) {
             return;
         }
-        let mut ask = state.cells[shard].ask();
-        ask.rule(0).value_of(bucket);
-        if ask.decide(self.now + state.offset) == Verdict::Admit {
+        let now = self.now + state.offset;
+        let memo = &mut state.memos[shard][bucket];
+        let remembered = state.cells[shard].again(memo, now);
+        let verdict = remembered.unwrap_or_else(|| {
+            let mut ask = state.cells[shard].ask();
+            ask.rule(0).value_of(bucket);
+            ask.decide_noting(now, memo)
+        });
+        if verdict == Verdict::Admit {
             self.admitted += 1;
             self.trace(|| format!("node {node} shard {shard} admits for {bucket}"));
             let spent = &mut self.windows[bucket];
