@@ -19,7 +19,15 @@ mod resolve;
 mod route_rows;
 mod seeded;
 mod service_rows;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the fuzz door uses a part of it")
+)]
+#[expect(
+    clippy::unwrap_used,
+    reason = "a fixture of tests fails where it cannot go on"
+)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,10 @@
 //! The shard room gives a ring and queues; this room gives them to the data path and answers the
 //! agent.
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod drive;
+
 use std::net::SocketAddr;
 use std::rc::Rc;
 

@@ -1,0 +1,489 @@
+//! A worker driven by operations on both of its sides: what a client and a server may do to it, in any
+//! order. Compiled for tests and fuzzing only.
+//!
+//! Everything is on one thread and the real kernel; after each operation the ring turns until nothing
+//! moves. Whatever comes, the app is sent well-formed requests, the client well-formed answers, no
+//! more of them than it asked for, and in the end nothing is left under way.
+
+use std::cell::Cell;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ringmesh_quota::Home;
+
+use super::{WorkerPlan, run};
+use crate::accept::Role;
+use crate::balance::ShardShare;
+use crate::exchange::ConnLimits;
+use crate::http1::{BodyDecoder, Framing, Next, Parsed, RequestHead, ResponseHead};
+use crate::ring::{Park, RemoteWaker, Ring, RingPlan};
+use crate::shard::{Collected, FromShard, Mailbox, Seat, ToShard, inbox, outboxes};
+use crate::tables::testing::Draft;
+
+/// What a client may say, whole or in pieces.
+const REQUESTS: &[&[u8]] = &[
+    b"GET / HTTP/1.1\r\nHost: app\r\n\r\n",
+    b"HEAD /a HTTP/1.1\r\nHost: app\r\n\r\n",
+    b"POST /b HTTP/1.1\r\nHost: app\r\nContent-Length: 5\r\n\r\n",
+    b"hello",
+    b"PUT /c HTTP/1.1\r\nHost: app\r\nTransfer-Encoding: chunked\r\n\r\n",
+    b"5\r\nhello\r\n",
+    b"0\r\n\r\n",
+    b"0\r\nX: y\r\n\r\n",
+    b"GET / HTTP/1.0\r\nHost: app\r\nConnection: keep-alive\r\n\r\n",
+    b"GET /d HTTP/1.1\r\nHost: app\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+    b"CONNECT app:80 HTTP/1.1\r\nHost: app:80\r\n\r\n",
+    b"POST /e HTTP/1.1\r\nHost: app\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: nobody\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHo",
+    b"st: app\r\nConnection: close\r\n\r\n",
+    b"\r\n",
+];
+
+/// What a server may say.
+const ANSWERS: &[&[u8]] = &[
+    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
+    b"hello",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+    b"5\r\nhello\r\n",
+    b"0\r\n\r\n",
+    b"0\r\nX: y\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\n",
+    b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n",
+    b"HTTP/1.1 204 No Content\r\n\r\n",
+    b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n",
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+    b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+    b"HTTP/1.0 200 OK\r\n\r\nuntil the end",
+    b"HTTP/1.1 200 OK\r\nContent-Le",
+    b"ngth: 0\r\n\r\n",
+];
+
+/// Operations of one run: more would only take longer.
+const OPERATIONS_MAX: usize = 64;
+/// Short, so that patience runs out within a run.
+const PATIENCE_MS: u64 = 20;
+/// How long anything may take that has to come to an end.
+const END: Duration = Duration::from_secs(20);
+
+/// Runs the operations that `bytes` spell: one byte says what, the next which or how many, and raw
+/// bytes follow where they are asked for.
+///
+/// # Panics
+/// If something that must hold does not.
+pub fn operations(bytes: &[u8]) {
+    let mut stage = Stage::set();
+    let mut rest = bytes;
+    for _ in 0..OPERATIONS_MAX {
+        let [what, which, more @ ..] = rest else {
+            break;
+        };
+        rest = more;
+        let which = usize::from(*which);
+        match what % 12 {
+            0..=2 => stage.client_sends(REQUESTS[which % REQUESTS.len()]),
+            3..=5 => stage.server_sends(ANSWERS[which % ANSWERS.len()]),
+            6 | 7 => {
+                let (raw, more) = rest.split_at(which.min(rest.len()));
+                rest = more;
+                match what % 12 {
+                    6 => stage.client_sends(raw),
+                    _ => stage.server_sends(raw),
+                }
+            }
+            8 if which % 2 == 0 => stage.client_finishes(),
+            8 => stage.client_breaks_off(),
+            9 if which % 2 == 0 => stage.server_finishes(),
+            9 => stage.server_breaks_off(),
+            10 => stage.time_passes(),
+            _ => {}
+        }
+        stage.settle();
+    }
+    stage.end();
+}
+
+/// One end of a connection, and what was heard there.
+struct End {
+    stream: TcpStream,
+    said: Vec<u8>,
+    heard: Vec<u8>,
+}
+
+impl End {
+    fn over(stream: TcpStream) -> Self {
+        stream.set_nonblocking(true).expect("nonblocking");
+        stream.set_nodelay(true).expect("nodelay");
+        Self {
+            stream,
+            said: Vec::new(),
+            heard: Vec::new(),
+        }
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        // The other end may be gone, or take no more.
+        if let Ok(len) = self.stream.write(bytes) {
+            self.said.extend_from_slice(&bytes[..len]);
+        }
+    }
+
+    /// Takes what has arrived; whether anything had.
+    fn hear(&mut self) -> bool {
+        let before = self.heard.len();
+        let mut room = [0; 4_096];
+        loop {
+            match self.stream.read(&mut room) {
+                Ok(0) => break,
+                Ok(len) => self.heard.extend_from_slice(&room[..len]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+        self.heard.len() > before
+    }
+
+    fn reset(self) {
+        // Without it the end is in order, which is another operation.
+        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+    }
+}
+
+struct Stage {
+    ring: Ring,
+    done: Rc<Cell<bool>>,
+    mailbox: Mailbox<ToShard>,
+    collected: Collected<FromShard>,
+    at: SocketAddr,
+    listener: TcpListener,
+    client: Option<End>,
+    server: Option<End>,
+}
+
+impl Stage {
+    fn set() -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("listen");
+        listener.set_nonblocking(true).expect("nonblocking");
+        let upstream = listener.local_addr().expect("address");
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("listen");
+        let at = free.local_addr().expect("address");
+        drop(free);
+        let remote = RemoteWaker::new().expect("waker");
+        let (mailbox, seed) = inbox(remote.clone());
+        let (mut boxes, collected) = outboxes(1, &(Arc::new(|| ()) as _));
+        let ring = Ring::with_remote(&RingPlan::default(), remote).expect("ring");
+        let seat = Seat {
+            index: 0,
+            inbox: seed.on(ring.clone()),
+            ring: ring.clone(),
+            outbox: boxes.remove(0),
+        };
+        let plan = WorkerPlan {
+            share: ShardShare::WHOLE,
+            listeners: vec![(Role::Outbound, at)],
+            limits: ConnLimits {
+                head_timeout_ms: PATIENCE_MS,
+                keep_alive_timeout_ms: PATIENCE_MS,
+                idle_timeout_ms: PATIENCE_MS,
+                tcp_idle_timeout_ms: PATIENCE_MS,
+                ..ConnLimits::default()
+            },
+            quota_home: Home {
+                shard: 0,
+                shards: 1,
+                standalone: true,
+            },
+            log_bytes: 0,
+            unix_us: 0,
+            seed: 7,
+        };
+        let done = Rc::new(Cell::new(false));
+        let (worker, end) = (run(seat, plan), Rc::clone(&done));
+        assert!(ring.spawn(async move {
+            worker.await;
+            end.set(true);
+        }));
+        let mut draft = Draft::new().service("app", &[80]).endpoint_with(
+            "app",
+            &upstream.ip().to_string(),
+            &[],
+            |endpoint| {
+                endpoint.mesh_port = None;
+                endpoint.ports[0].app_port = upstream.port();
+            },
+        );
+        draft.mesh.default_timeout_ms = 2 * PATIENCE_MS;
+        let stage = Self {
+            ring,
+            done,
+            mailbox,
+            collected,
+            at,
+            listener,
+            client: None,
+            server: None,
+        };
+        stage.wait(|said| matches!(said, FromShard::Listening));
+        let tables = ToShard::Config(Arc::new(draft.tables()));
+        assert!(stage.mailbox.send(tables).is_ok());
+        stage.wait(|said| matches!(said, FromShard::InForce(_)));
+        stage
+    }
+
+    /// Turns the ring until the worker says it.
+    fn wait(&self, is_it: impl Fn(&FromShard) -> bool) {
+        let until = Instant::now() + END;
+        loop {
+            let _ = self.ring.turn(Park::No);
+            while let Some((_, said)) = self.collected.take() {
+                if is_it(&said) {
+                    return;
+                }
+            }
+            assert!(Instant::now() < until, "something is left under way");
+        }
+    }
+
+    fn client(&mut self) -> &mut End {
+        let at = self.at;
+        self.client
+            .get_or_insert_with(|| End::over(TcpStream::connect(at).expect("connect")))
+    }
+
+    fn client_sends(&mut self, bytes: &[u8]) {
+        self.client().send(bytes);
+    }
+
+    fn server_sends(&mut self, bytes: &[u8]) {
+        if let Some(server) = &mut self.server {
+            server.send(bytes);
+        }
+    }
+
+    fn client_finishes(&mut self) {
+        if let Some(client) = &self.client {
+            let _ = client.stream.shutdown(Shutdown::Write);
+        }
+    }
+
+    fn client_breaks_off(&mut self) {
+        if let Some(mut client) = self.client.take() {
+            client.hear();
+            check_client(&client);
+            client.reset();
+        }
+    }
+
+    fn server_finishes(&mut self) {
+        if let Some(server) = &self.server {
+            let _ = server.stream.shutdown(Shutdown::Write);
+        }
+    }
+
+    fn server_breaks_off(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            server.hear();
+            check_server(&server);
+            server.reset();
+        }
+    }
+
+    fn time_passes(&self) {
+        let until = Instant::now() + Duration::from_millis(PATIENCE_MS / 2);
+        while Instant::now() < until {
+            let _ = self.ring.turn(Park::No);
+        }
+    }
+
+    /// Turns the ring until nothing more comes of what was done.
+    fn settle(&mut self) {
+        let mut quiet = 0;
+        while quiet < 4 {
+            let _ = self.ring.turn(Park::No);
+            let mut moved = false;
+            if let Ok((stream, _)) = self.listener.accept() {
+                if let Some(before) = self.server.replace(End::over(stream)) {
+                    check_server(&before);
+                }
+                moved = true;
+            }
+            for end in [&mut self.client, &mut self.server].into_iter().flatten() {
+                moved |= end.hear();
+            }
+            quiet = if moved { 0 } else { quiet + 1 };
+            while self.collected.take().is_some() {}
+        }
+    }
+
+    /// Both sides leave; the worker has to come to rest and to an end.
+    fn end(mut self) {
+        self.settle();
+        if let Some(client) = self.client.take() {
+            check_client(&client);
+        }
+        if let Some(server) = self.server.take() {
+            check_server(&server);
+        }
+        drop(self.listener);
+        assert!(self.mailbox.send(ToShard::Drain).is_ok());
+        let until = Instant::now() + END;
+        let mut drained = false;
+        while !drained {
+            let _ = self.ring.turn(Park::No);
+            while let Some((_, said)) = self.collected.take() {
+                drained |= matches!(said, FromShard::Drained);
+            }
+            assert!(Instant::now() < until, "something is left under way");
+        }
+        assert!(self.mailbox.send(ToShard::Stop).is_ok());
+        while !self.done.get() {
+            let _ = self.ring.turn(Park::No);
+            assert!(Instant::now() < until, "the worker does not end");
+        }
+    }
+}
+
+/// Walks a body at the start of `bytes`; what follows it, or `None` if it goes on.
+fn skip_body<'b>(framing: Framing, mut bytes: &'b [u8], whose: &str) -> Option<&'b [u8]> {
+    let mut decoder = BodyDecoder::new();
+    decoder.begin(framing);
+    while !decoder.is_over() {
+        if bytes.is_empty() {
+            return None;
+        }
+        let piece = decoder.decode(bytes);
+        let piece = piece.unwrap_or_else(|fault| panic!("{whose} got a body with {fault:?}"));
+        bytes = &bytes[piece.skip + piece.payload..];
+    }
+    Some(bytes)
+}
+
+/// What the app was sent are requests that a strict reader takes.
+fn check_server(server: &End) {
+    let (mut head, mut rest) = (RequestHead::new(), &server.heard[..]);
+    while !rest.is_empty() {
+        head.reset();
+        let len = match head.parse(rest) {
+            Parsed::Head(len) => len,
+            Parsed::Partial => return,
+            Parsed::Refuse(refusal) => {
+                // A tunnel of ours begins without a head.
+                assert!(
+                    is_tunnel(server),
+                    "the app got {:?}: {}",
+                    refusal.fault,
+                    rest.escape_ascii()
+                );
+                return;
+            }
+        };
+        let request = head.view(rest);
+        if request.upgrade().is_some() || request.method() == "CONNECT" {
+            return;
+        }
+        let Some(more) = skip_body(request.framing(), &rest[len..], "the app") else {
+            return;
+        };
+        rest = more;
+    }
+}
+
+/// The sidecar's own requests are marked; what comes through a tunnel is not, or not first.
+fn is_tunnel(server: &End) -> bool {
+    let first = server.heard.split(|byte| *byte == b'\n').take(32);
+    !first
+        .into_iter()
+        .any(|line| line.to_ascii_lowercase().starts_with(b"x-request-id:"))
+}
+
+/// What the client was sent are answers that a strict reader takes, no more than it asked for.
+fn check_client(client: &End) {
+    let mut asked = RequestHead::new();
+    let (mut asks, mut rest) = (&client.said[..], &client.heard[..]);
+    let mut answer = ResponseHead::new();
+    let mut refused = false;
+    while !rest.is_empty() {
+        asked.reset();
+        let (method, upgrade, framing, len) = match asked.parse(asks) {
+            Parsed::Head(len) => {
+                let request = asked.view(asks);
+                let method = request.method().to_owned();
+                (method, request.upgrade().is_some(), request.framing(), len)
+            }
+            // What never became a request is answered once, and last.
+            Parsed::Partial | Parsed::Refuse(_) => {
+                assert!(!refused, "answers to nothing: {}", rest.escape_ascii());
+                refused = true;
+                (String::new(), false, Framing::None, asks.len())
+            }
+        };
+        let framing_out = loop {
+            answer.reset();
+            let len = match answer.parse(rest) {
+                Parsed::Head(len) => len,
+                Parsed::Partial => return,
+                Parsed::Refuse(refusal) => {
+                    panic!(
+                        "the client got {:?}: {}",
+                        refusal.fault,
+                        rest.escape_ascii()
+                    )
+                }
+            };
+            let view = answer.view(rest);
+            rest = &rest[len..];
+            match view.next(&method, upgrade) {
+                Ok(Next::Interim) => {}
+                Ok(Next::Tunnel) => return,
+                Ok(Next::Body(framing)) => break framing,
+                Err(fault) => panic!("the client got {fault:?}"),
+            }
+        };
+        let Some(more) = skip_body(framing_out, rest, "the client") else {
+            return;
+        };
+        rest = more;
+        // An answer may come before the request's body: then it is the last.
+        let mut body = BodyDecoder::new();
+        body.begin(framing);
+        asks = &asks[len..];
+        while !body.is_over() && !asks.is_empty() {
+            match body.decode(asks) {
+                Ok(piece) => asks = &asks[piece.skip + piece.payload..],
+                Err(_) => asks = &[],
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::operations;
+
+    /// Sequences that once went wrong, or that are worth keeping.
+    #[test]
+    fn kept_sequences_hold() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/regressions/exchange");
+        let mut count = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            operations(&std::fs::read(entry.unwrap().path()).unwrap());
+            count += 1;
+        }
+        assert!(count > 0);
+    }
+
+    #[test]
+    fn random_sequences_hold() {
+        for seed in 0..150 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut bytes = vec![0; rng.usize(2..100)];
+            rng.fill(&mut bytes);
+            println!("seed {seed}");
+            operations(&bytes);
+        }
+    }
+}
