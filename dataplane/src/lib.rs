@@ -30,6 +30,7 @@ pub mod bootstrap;
 pub mod detect;
 pub mod exchange;
 pub mod http1;
+pub mod http2;
 pub mod opaque;
 pub mod policy;
 pub mod reason;

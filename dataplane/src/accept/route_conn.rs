@@ -38,7 +38,7 @@ pub(super) async fn serve(shard: &Rc<ShardState>, socket: Socket, role: Role, lo
             original_dst,
             local,
         };
-        return exchange::serve(shard, &flow, &Stream::Plain(socket), Chunk::empty()).await;
+        return exchange::serve(shard, &flow, Stream::Plain(socket), Chunk::empty()).await;
     };
     if original_dst.is_some_and(|dst| shard.is_own(dst)) {
         return refuse(shard, &socket, Reason::Loop);
@@ -87,7 +87,7 @@ async fn outbound(
             Box::pin(relay::outbound(shard, &flow, &stream, Chunk::empty())).await;
         }
         Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => {
-            exchange::serve(shard, &flow, &stream, Chunk::empty()).await;
+            exchange::serve(shard, &flow, stream, Chunk::empty()).await;
         }
         Protocol::Auto => {
             let Some((detected, first)) = sniff(shard, &stream).await else {
@@ -95,7 +95,7 @@ async fn outbound(
             };
             match detected {
                 Detected::Http1 | Detected::H2Preface => {
-                    exchange::serve(shard, &flow, &stream, first).await;
+                    exchange::serve(shard, &flow, stream, first).await;
                 }
                 Detected::TlsHello | Detected::Other | Detected::NeedMore => {
                     Box::pin(relay::outbound(shard, &flow, &stream, first)).await;
@@ -145,14 +145,14 @@ async fn plain_inbound(
                 _ if port.protocol == Protocol::Tls => {
                     Box::pin(relay::inbound(shard, &flow, &stream, first)).await;
                 }
-                _ => exchange::serve(shard, &flow, &stream, first).await,
+                _ => exchange::serve(shard, &flow, stream, first).await,
             }
         }
         Protocol::Tcp | Protocol::Tls => {
             Box::pin(relay::inbound(shard, &flow, &stream, Chunk::empty())).await;
         }
         Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => {
-            exchange::serve(shard, &flow, &stream, Chunk::empty()).await;
+            exchange::serve(shard, &flow, stream, Chunk::empty()).await;
         }
         Protocol::Auto => {
             let Some((detected, first)) = sniff(shard, &stream).await else {
@@ -160,7 +160,7 @@ async fn plain_inbound(
             };
             match detected {
                 Detected::Http1 | Detected::H2Preface => {
-                    exchange::serve(shard, &flow, &stream, first).await;
+                    exchange::serve(shard, &flow, stream, first).await;
                 }
                 Detected::TlsHello if permissive => {
                     Box::pin(permissive::serve_tls(shard, &flow, stream, first)).await;
@@ -234,7 +234,7 @@ pub(super) async fn serve_mesh(
     let inner = stream.inner();
     let stream = Stream::Tls(Box::new(stream));
     match inner {
-        Inner::Http1 => exchange::serve(shard, &flow, &stream, Chunk::empty()).await,
+        Inner::Http1 | Inner::Http2 => exchange::serve(shard, &flow, stream, Chunk::empty()).await,
         Inner::Tcp => Box::pin(relay::inbound(shard, &flow, &stream, Chunk::empty())).await,
     }
 }

@@ -5,7 +5,8 @@ use super::pipeline::After;
 use super::record::Record;
 use super::sides::Client;
 use crate::http1::Answer;
-use crate::ring::{ByteStream, Ring};
+use crate::http2::{Broken, Incoming, grpc, head};
+use crate::ring::{Buf, ByteStream, Ring};
 
 /// Sends `answer` and notes it. Where no buffer is left the connection closes without one: under
 /// that pressure an answer is what we can do without.
@@ -17,7 +18,15 @@ pub(super) async fn send(
 ) -> After {
     record.status = answer.status;
     record.reason = answer.reason;
-    let Client::Http1(downstream) = client;
+    let downstream = match client {
+        Client::Http1(stream) => stream,
+        Client::Http2(stream) => {
+            return match on_stream(ring, stream, answer, record) {
+                Ok(()) => After::KeepAlive,
+                Err(Broken) => After::Reset,
+            };
+        }
+    };
     let mut head = HeadOut::new(ring);
     if answer.put(&mut head).is_err() {
         return After::Reset;
@@ -30,4 +39,42 @@ pub(super) async fn send(
         Ok(()) => After::Close,
         Err(_) => After::Reset,
     }
+}
+
+/// A gRPC client gets headers alone, with the status in its own terms (SEMANTICS 9.2); any other the
+/// answer as in HTTP/1.1.
+fn on_stream(
+    ring: &Ring,
+    stream: &Incoming,
+    answer: &Answer<'_>,
+    record: &mut Record,
+) -> Result<(), Broken> {
+    if stream.is_grpc() {
+        record.status = 200;
+        record.grpc_status = Some(grpc::status_of(answer));
+        return stream.answer(grpc::trailers_only(answer), true);
+    }
+    let mut bytes = Vec::with_capacity(256);
+    let head_only = Answer {
+        head_only: true,
+        ..*answer
+    };
+    head_only.put(&mut bytes).map_err(|_| Broken)?;
+    let head = head::response(&bytes.into()).ok_or(Broken)?;
+    let bodiless = answer.head_only || matches!(answer.status, 204 | 304);
+    if bodiless || answer.body_len() == 0 {
+        return stream.answer(head, true);
+    }
+    let body = ring.buf().and_then(|body| filled(body, &answer.body));
+    let body = body.ok_or(Broken)?;
+    record.bytes_out += body.len() as u64;
+    stream.answer(head, false)?;
+    stream.piece_now(body.freeze(), true)
+}
+
+fn filled(mut body: Buf, parts: &[&str]) -> Option<Buf> {
+    for part in parts {
+        body.extend_from_slice(part.as_bytes()).ok()?;
+    }
+    Some(body)
 }

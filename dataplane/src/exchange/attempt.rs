@@ -1,22 +1,28 @@
 //! One try: a lane, the request on it, the answer's way back.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use super::acquire::{Bound, NoLane, acquire};
+use super::acquire_shared::acquire_shared;
 use super::body::{self, BodyEnd, BodySink, BodySource, PumpEnd};
 use super::flow::Direction;
-use super::head_in::{HeadRead, HeadReader};
+use super::head_in::{HeadBytes, HeadRead, HeadReader};
 use super::head_out::HeadOut;
 use super::pipeline::{After, Exchange};
 use super::record::Record;
 use super::respond::{self, Respond, RespondFault};
 use super::sides::{Client, Inflow, Outflow, Seen};
+use h2::client::SendRequest;
+use ringmesh_wire::SpiffeId;
+
 use crate::balance::Verdict;
-use crate::http1::{ClientCert, Edits, TargetForm, Version, limits};
+use crate::http1::{ClientCert, Edits, Parsed, TargetForm, Version, limits};
 use crate::http1::{Framing, Known, Next, RequestPlan, Response, ResponseHead, ResponsePlan};
+use crate::http2::{self, Body, Outgoing, Piece, ReadHead, grpc};
 use crate::opaque;
 use crate::reason::Reason;
 use crate::ring::{ByteStream, Chunk, Sleep};
@@ -24,7 +30,8 @@ use crate::route::retry::TryOutcome;
 use crate::tables::{ClusterIndex, Link};
 use crate::time::Mono;
 use crate::tls::Standing;
-use crate::upstream::{Lane, Opened, PoolId, Stream};
+use crate::upstream::{Lane, Opened, PoolId, SharedLane, Stream};
+use crate::view::HeaderLookup;
 
 /// Where a try goes.
 #[derive(Debug, Clone, Copy)]
@@ -39,12 +46,24 @@ pub(super) struct Way<'w> {
     pub(super) connect_timeout_ms: u64,
     /// Requests on one connection before it is closed.
     pub(super) exchanges_max: u32,
+    /// What is spoken there.
+    pub(super) speaks: Speaks,
     /// Only a new connection will do: a pooled one has just failed this exchange, and its replay
     /// is allowed once.
     pub(super) fresh: bool,
 }
 
+/// The version of HTTP an upstream is spoken to in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Speaks {
+    /// HTTP/1.1: a connection at a time.
+    Http1,
+    /// HTTP/2: a stream.
+    Http2,
+}
+
 /// What is changed on the way.
+
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Changes<'p> {
     pub(super) path: Option<&'p str>,
@@ -92,21 +111,32 @@ pub(super) async fn attempt(
     mut sleep: Pin<&mut Sleep>,
     deadline: Mono,
     try_deadline: Mono,
-    unwanted: impl FnMut(u16) -> bool,
+    unwanted: impl FnMut(u16, Option<u8>) -> bool,
 ) -> TryEnd {
-    let lane = match acquire(x, way, deadline.min(try_deadline)).await {
-        Ok(lane) => lane,
+    let acquired = match way.speaks {
+        Speaks::Http1 => acquire(x, way, deadline.min(try_deadline))
+            .await
+            .map(Carrier::Own),
+        Speaks::Http2 => acquire_shared(x, way, deadline.min(try_deadline))
+            .await
+            .map(|(lane, sender)| Carrier::Shared(lane, sender)),
+    };
+    let carrier = match acquired {
+        Ok(carrier) => carrier,
         Err(NoLane::Unreached(reason)) => {
             let outcome = TryOutcome::ConnectFailure;
             return TryEnd::Failed(outcome, reason);
         }
         Err(NoLane::NoRoom(reason)) => return TryEnd::Hopeless(reason, Verdict::Neutral),
     };
-    let idle_for = lane.idle_for;
+    let idle_for = match &carrier {
+        Carrier::Own(lane) => lane.idle_for,
+        Carrier::Shared(..) => None,
+    };
     sleep.as_mut().reset(deadline.min(try_deadline));
     let mut carried = Carried {
         x,
-        lane: Some(lane),
+        carrier: Some(carrier),
         clean: Cell::new(false),
         exchanges_max: way.exchanges_max,
     };
@@ -132,10 +162,66 @@ pub(super) async fn attempt(
     end
 }
 
+/// What a try runs on.
+enum Carrier {
+    /// A connection of its own.
+    Own(Lane),
+    /// A stream on a connection of many.
+    Shared(SharedLane, SendRequest<Piece>),
+}
+
+impl Carrier {
+    fn address(&self) -> SocketAddr {
+        match self {
+            Self::Own(lane) => lane.address(),
+            Self::Shared(lane, _) => lane.address(),
+        }
+    }
+
+    fn identity(&self) -> Option<&SpiffeId> {
+        match self {
+            Self::Own(lane) => lane.identity(),
+            Self::Shared(lane, _) => lane.identity(),
+        }
+    }
+
+    fn reused(&self) -> bool {
+        match self {
+            Self::Own(lane) => lane.idle_for.is_some(),
+            Self::Shared(lane, _) => lane.reused,
+        }
+    }
+}
+
+/// The next head of the answer, from wherever it comes.
+async fn read_head(
+    carrier: &Carrier,
+    outgoing: &OnceCell<Outgoing>,
+    reader: &mut HeadReader,
+    parser: &mut ResponseHead,
+) -> HeadRead {
+    match (carrier, outgoing.get()) {
+        (Carrier::Own(lane), _) => reader.read(parser, &lane.stream).await,
+        (Carrier::Shared(..), None) => HeadRead::Failed { begun: false },
+        (Carrier::Shared(..), Some(stream)) => match stream.read_head().await {
+            ReadHead::Head(bytes) => {
+                parser.reset();
+                match parser.parse(&bytes) {
+                    Parsed::Head(_) => HeadRead::Head(HeadBytes::Gathered(bytes)),
+                    Parsed::Refuse(refusal) => HeadRead::Refuse(refusal),
+                    Parsed::Partial => HeadRead::Failed { begun: true },
+                }
+            }
+            ReadHead::Refused => HeadRead::NotProcessed,
+            ReadHead::Failed => HeadRead::Failed { begun: false },
+        },
+    }
+}
+
 /// A lane in use: goes back to its pool or is given up, whichever way the try ends.
 struct Carried<'a, 'x> {
     x: &'a Exchange<'x>,
-    lane: Option<Lane>,
+    carrier: Option<Carrier>,
     /// Its last answer ended cleanly and the server keeps it open.
     clean: Cell<bool>,
     exchanges_max: u32,
@@ -149,7 +235,10 @@ impl Drop for Carried<'_, '_> {
 
 impl Carried<'_, '_> {
     fn settle(&mut self) {
-        let Some(lane) = self.lane.take() else { return };
+        // A stream ends by itself when its last handle is gone.
+        let Some(Carrier::Own(lane)) = self.carrier.take() else {
+            return;
+        };
         let shard = self.x.shard;
         let stays = self.clean.get() && lane.exchanges < self.exchanges_max;
         if stays && shard.standing(&lane.stream) == Standing::Good {
@@ -174,14 +263,14 @@ impl Carried<'_, '_> {
         mut sleep: Pin<&mut Sleep>,
         deadline: Mono,
         try_deadline: Mono,
-        mut unwanted: impl FnMut(u16) -> bool,
+        mut unwanted: impl FnMut(u16, Option<u8>) -> bool,
     ) -> TryEnd {
         let x = self.x;
-        let Some(lane) = &self.lane else {
+        let Some(carrier) = &self.carrier else {
             return TryEnd::Hopeless(Reason::Shed, Verdict::Neutral);
         };
-        let reused = lane.idle_for.is_some();
-        let upstream = &lane.stream;
+        let reused = carrier.reused();
+        let outgoing = OnceCell::new();
         let method = x.request.method();
         let framing = x.request.framing();
         // With a body nobody could say where it ends and the new protocol begins; an upgrade may
@@ -192,14 +281,34 @@ impl Carried<'_, '_> {
             // The next request, or the first bytes of what it is upgraded to.
             x.early.set(Some(body.take_more()));
         }
-        record.upstream = Some(lane.address());
+        record.upstream = Some(carrier.address());
         record.reused = reused;
-        record.upstream_tls = lane.identity().is_some();
-        let sent = send_request(x, changes, framing, upgrade, body, upstream).await;
+        record.upstream_tls = carrier.identity().is_some();
+        let sent = match carrier {
+            Carrier::Own(lane) => {
+                send_request(x, changes, framing, upgrade, body, &lane.stream).await
+            }
+            Carrier::Shared(lane, sender) => {
+                let left = deadline.min(try_deadline);
+                open_stream(x, changes, framing, body, sender, left, &outgoing).inspect_err(
+                    |fault| {
+                        if matches!(fault, SendFault::Closed) {
+                            lane.distrust();
+                        }
+                    },
+                )
+            }
+        };
         let mut outflow = match sent {
             Ok(outflow) => outflow,
             Err(SendFault::Broken) => {
                 return TryEnd::Failed(TryOutcome::Reset { reused }, Reason::UpstreamReset);
+            }
+            Err(SendFault::Closed) => {
+                return TryEnd::Failed(TryOutcome::Refused, Reason::UpstreamReset);
+            }
+            Err(SendFault::Unsayable) => {
+                return TryEnd::Hopeless(Reason::BadRequest, Verdict::Neutral);
             }
             Err(SendFault::Body) => {
                 return TryEnd::Hopeless(Reason::BadBody, Verdict::Neutral);
@@ -218,7 +327,7 @@ impl Carried<'_, '_> {
         let mut watch = pin!(x.client.watch());
         let bytes = loop {
             let event = {
-                let mut read = pin!(reader.read(parser, upstream));
+                let mut read = pin!(read_head(carrier, &outgoing, &mut reader, parser));
                 poll_fn(|cx| {
                     if let Poll::Ready(read) = read.as_mut().poll(cx) {
                         return Poll::Ready(Event::Read(read));
@@ -249,6 +358,12 @@ impl Carried<'_, '_> {
                 Event::Read(HeadRead::Head(bytes)) => bytes,
                 Event::Read(HeadRead::Refuse(_)) => {
                     return TryEnd::Hopeless(Reason::BadResponse, Verdict::LocalFailure);
+                }
+                Event::Read(HeadRead::NotProcessed) => {
+                    if let Carrier::Shared(lane, _) = carrier {
+                        lane.distrust();
+                    }
+                    return TryEnd::Failed(TryOutcome::Refused, Reason::UpstreamReset);
                 }
                 Event::Read(
                     HeadRead::End { begun: true } | HeadRead::Failed { begun: true, .. },
@@ -294,14 +409,19 @@ impl Carried<'_, '_> {
         let Ok(next) = response.next(method, upgrade) else {
             return TryEnd::Hopeless(Reason::BadResponse, Verdict::LocalFailure);
         };
-        if matches!(next, Next::Body(_)) && !pumping && unwanted(status) {
+        let grpc_status = (x.is_grpc())
+            .then(|| response.first("grpc-status"))
+            .flatten()
+            .and_then(grpc::status);
+        if matches!(next, Next::Body(_)) && !pumping && unwanted(status, grpc_status) {
             return TryEnd::Unwanted(status);
         }
         record.status = status;
+        record.grpc_status = grpc_status;
         record.reason = Reason::None;
         let verdict = Verdict::Answer(status);
         let framing = match next {
-            Next::Body(framing) => framing,
+            Next::Body(framing) => told_by_frames(framing, outgoing.get(), x.client),
             Next::Interim | Next::Tunnel => Framing::None,
         };
         let is_tunnel = matches!(next, Next::Tunnel);
@@ -317,7 +437,10 @@ impl Carried<'_, '_> {
             edits: changes.response,
         };
         if is_tunnel {
-            let Client::Http1(downstream) = x.client;
+            let (Client::Http1(downstream), Carrier::Own(lane)) = (x.client, carrier) else {
+                return TryEnd::Hopeless(Reason::BadResponse, Verdict::LocalFailure);
+            };
+            let upstream = &lane.stream;
             let mut out = HeadOut::new(&x.shard.ring);
             if plan.put(&response, &mut out).is_err()
                 || downstream.send(out.finish()).await.is_err()
@@ -332,12 +455,25 @@ impl Carried<'_, '_> {
         }
         let respond = Respond {
             ring: &x.shard.ring,
-            upstream: Inflow::Http1(upstream),
+            upstream: match (carrier, outgoing.get().and_then(Outgoing::body)) {
+                (_, Some(body)) => Inflow::Http2(body),
+                (Carrier::Own(lane), None) => Inflow::Http1(&lane.stream),
+                (Carrier::Shared(..), None) => {
+                    return TryEnd::Hopeless(Reason::UpstreamReset, Verdict::LocalFailure);
+                }
+            },
             client: x.client,
             plan: &plan,
             idle_timeout_ms: x.shard.limits.idle_timeout_ms,
         };
         let mut bytes_out = 0;
+        // What is seen of an HTTP/1.1 client while it is answered is its next request.
+        let mut leaving = pin!(async {
+            match x.client {
+                Client::Http1(_) => std::future::pending().await,
+                Client::Http2(stream) => stream.gone().await,
+            }
+        });
         let answered = {
             let mut answering = pin!(respond::respond(
                 &respond,
@@ -356,6 +492,9 @@ impl Carried<'_, '_> {
                         return Poll::Ready(Err(RespondFault::ClientGone));
                     }
                 }
+                if leaving.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Err(RespondFault::ClientGone));
+                }
                 sleep.as_mut().poll(cx).map(|()| Err(RespondFault::Timeout))
             })
             .await
@@ -367,6 +506,11 @@ impl Carried<'_, '_> {
             && reader.pending.is_empty();
         match answered {
             Ok(()) => {
+                if x.is_grpc() && record.grpc_status.is_none() {
+                    let lines = outgoing.get().and_then(Outgoing::body).map(Body::trailers);
+                    record.grpc_status =
+                        grpc::status_in(lines.unwrap_or_else(|| decoder.trailers()));
+                }
                 let whole = !pumping;
                 self.clean.set(upstream_stays && whole);
                 let after = match plan.stays_open() && whole {
@@ -380,7 +524,9 @@ impl Carried<'_, '_> {
                 record.reason = match fault {
                     RespondFault::Timeout => Reason::Timeout,
                     RespondFault::Idle => Reason::IdleTimeout,
-                    RespondFault::BadBody | RespondFault::BadBodyUnsent => Reason::BadResponse,
+                    RespondFault::BadBody | RespondFault::BadBodyUnsent | RespondFault::BadHead => {
+                        Reason::BadResponse
+                    }
                     RespondFault::Broken => Reason::UpstreamReset,
                     RespondFault::NoRoom | RespondFault::ClientGone => Reason::Shed,
                 };
@@ -390,6 +536,9 @@ impl Carried<'_, '_> {
                     }
                     // The head found no buffer: nothing went downstream.
                     RespondFault::NoRoom => TryEnd::Hopeless(Reason::Shed, Verdict::Neutral),
+                    RespondFault::BadHead => {
+                        TryEnd::Hopeless(Reason::BadResponse, Verdict::LocalFailure)
+                    }
                     _ => TryEnd::Finished(After::Reset, Verdict::LocalFailure),
                 }
             }
@@ -420,7 +569,17 @@ async fn relay_tunnel(
 }
 
 async fn send_interim(x: &Exchange<'_>, response: &Response<'_>) -> bool {
-    let Client::Http1(downstream) = x.client;
+    let downstream = match x.client {
+        Client::Http1(stream) => stream,
+        Client::Http2(stream) => {
+            let mut bytes = Vec::new();
+            let head = ResponsePlan::put_interim(response, &mut bytes)
+                .ok()
+                .and_then(|()| http2::head::response(&bytes.into()));
+            // One that cannot be said is dropped: the final answer counts.
+            return head.is_none_or(|head| stream.interim(head).is_ok());
+        }
+    };
     let mut out = HeadOut::new(&x.shard.ring);
     ResponsePlan::put_interim(response, &mut out).is_ok()
         && downstream.send(out.finish()).await.is_ok()
@@ -428,8 +587,94 @@ async fn send_interim(x: &Exchange<'_>, response: &Response<'_>) -> bool {
 
 enum SendFault {
     Broken,
+    /// The connection takes no more streams: nothing was sent.
+    Closed,
+    /// The head cannot be said in HTTP/2.
+    Unsayable,
     Body,
     NoRoom,
+}
+
+fn plan<'p>(
+    x: &'p Exchange<'_>,
+    changes: &Changes<'p>,
+    framing: Framing,
+    upgrade: bool,
+) -> RequestPlan<'p> {
+    let sent = x.request.field(Known::RequestId);
+    RequestPlan {
+        path: changes.path,
+        host: changes.host,
+        framing,
+        request_id: sent.is_none().then_some(x.request_id),
+        upgrade,
+        client_cert: match (x.flow.direction, x.client.client_cert()) {
+            (Direction::Outbound, _) => ClientCert::Keep,
+            (Direction::Inbound { .. }, None) => ClientCert::Strip,
+            (Direction::Inbound { .. }, Some(proven)) => ClientCert::Say(proven),
+        },
+        close: false,
+        edits: changes.request,
+    }
+}
+
+/// The body of an HTTP/2 response whose head does not tell its length: frames do. An HTTP/1.1 client
+/// has to be told that there is none.
+fn told_by_frames(told: Framing, stream: Option<&Outgoing>, client: Client<'_>) -> Framing {
+    let Some(body) = stream.and_then(Outgoing::body) else {
+        return told;
+    };
+    match (told, client) {
+        (Framing::UntilClose, _) if !body.is_over() => Framing::Chunked,
+        (Framing::UntilClose, Client::Http1(_)) => Framing::Length(0),
+        (Framing::UntilClose, Client::Http2(_)) => Framing::None,
+        (told, _) => told,
+    }
+}
+
+/// Opens a stream with what is here of the body. Does not wait: what was kept for another try is
+/// bounded, and so is one more piece.
+fn open_stream<'o>(
+    x: &Exchange<'_>,
+    changes: &Changes<'_>,
+    framing: Framing,
+    body: &mut BodySource<'_>,
+    sender: &SendRequest<Piece>,
+    deadline: Mono,
+    outgoing: &'o OnceCell<Outgoing>,
+) -> Result<Outflow<'o>, SendFault> {
+    let mut bytes = Vec::with_capacity(512);
+    plan(x, changes, framing, false)
+        .put(&x.request, &mut bytes)
+        .map_err(|_| SendFault::NoRoom)?;
+    let takes_trailers = x
+        .request
+        .field(Known::Te)
+        .is_some_and(|te| te.eq_ignore_ascii_case(b"trailers"));
+    let head = http2::head::request(&bytes.into(), takes_trailers);
+    let mut head = head.ok_or(SendFault::Unsayable)?;
+    // The time that is left, not the time there was (SEMANTICS 9.1).
+    if x.request.field(Known::GrpcTimeout).is_some() && deadline != Mono::NEVER {
+        let left = deadline.since(x.shard.now());
+        let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        grpc::set_timeout_ms(head.headers_mut(), left_ms);
+    }
+    let mut pieces: Vec<Chunk> = body.kept().iter().map(Chunk::share).collect();
+    if !body.is_over() {
+        pieces.extend(body.ready().map_err(|_| SendFault::Body)?);
+    }
+    let ended = body.is_at_end();
+    let last = ended && pieces.is_empty();
+    let stream = Outgoing::open(&x.shard.ring, &mut sender.clone(), head, last);
+    let stream = stream.map_err(|_| SendFault::Closed)?;
+    let stream = outgoing.get_or_init(|| stream);
+    let mut left = pieces.len();
+    for piece in pieces {
+        left -= 1;
+        let sent = stream.piece_now(piece, ended && left == 0);
+        sent.map_err(|_| SendFault::Broken)?;
+    }
+    Ok(Outflow::Request { stream, ended })
 }
 
 /// Sends the head with what is here of the body, in one submission where it fits.
@@ -443,24 +688,7 @@ async fn send_request<'o>(
 ) -> Result<Outflow<'o>, SendFault> {
     let ring = &x.shard.ring;
     let mut sink = BodySink::new(framing);
-    let plan = RequestPlan {
-        path: changes.path,
-        host: changes.host,
-        framing,
-        request_id: x
-            .request
-            .field(Known::RequestId)
-            .is_none()
-            .then_some(x.request_id),
-        upgrade,
-        client_cert: match (x.flow.direction, x.client.client_cert()) {
-            (Direction::Outbound, _) => ClientCert::Keep,
-            (Direction::Inbound { .. }, None) => ClientCert::Strip,
-            (Direction::Inbound { .. }, Some(proven)) => ClientCert::Say(proven),
-        },
-        close: false,
-        edits: changes.request,
-    };
+    let plan = plan(x, changes, framing, upgrade);
     let mut head = HeadOut::new(ring);
     plan.put(&x.request, &mut head)
         .map_err(|_| SendFault::NoRoom)?;

@@ -42,6 +42,7 @@ impl<'c> BodySource<'c> {
         decoder: &'c mut BodyDecoder,
         framing: Framing,
     ) -> Self {
+        let framing = inflow.framing(framing);
         decoder.begin(framing);
         Self {
             inflow,
@@ -76,7 +77,9 @@ impl<'c> BodySource<'c> {
     /// Trailer lines, once the body is over.
     #[must_use]
     pub(super) fn trailers(&self) -> &[u8] {
-        self.decoder.trailers()
+        self.inflow
+            .trailers()
+            .unwrap_or_else(|| self.decoder.trailers())
     }
 
     /// Whether bytes are here that are not this body's.
@@ -103,6 +106,13 @@ impl<'c> BodySource<'c> {
     /// # Errors
     /// The body breaks its framing.
     pub(super) fn ready(&mut self) -> Result<Option<Chunk>, BodyFault> {
+        if self.pending.is_empty() && !self.decoder.is_over() {
+            match self.inflow.try_recv() {
+                None => return Ok(None),
+                Some(Ok(chunk)) => self.take(chunk),
+                Some(Err(_)) => return Err(BodyFault::Truncated),
+            }
+        }
         while !self.pending.is_empty() && !self.decoder.is_over() {
             let decoded = self.decoder.decode(self.pending)?;
             self.pending.advance(decoded.skip);
@@ -110,6 +120,9 @@ impl<'c> BodySource<'c> {
                 let piece = self.pending.split_to(decoded.payload);
                 self.bytes += piece.len() as u64;
                 self.keep(&piece);
+                if self.inflow.has_ended() {
+                    self.decoder.begin(Framing::None);
+                }
                 return Ok(Some(piece));
             }
         }
@@ -135,13 +148,27 @@ impl<'c> BodySource<'c> {
             let chunk = received.map_err(|_| BodyEnd::Failed)?;
             if chunk.is_empty() {
                 if self.until_close {
-                    self.decoder.begin(Framing::None);
+                    self.take(chunk);
                     return Ok(None);
                 }
                 return Err(BodyEnd::Fault);
             }
-            *self.pending = chunk;
+            self.take(chunk);
         }
+    }
+
+    /// Whether nothing at all follows what was taken, not even trailers.
+    #[must_use]
+    pub(super) fn is_at_end(&self) -> bool {
+        self.is_over() && self.trailers().is_empty()
+    }
+
+    /// Takes received bytes; empty for the end that the connection or the frames say.
+    fn take(&mut self, chunk: Chunk) {
+        if chunk.is_empty() {
+            self.decoder.begin(Framing::None);
+        }
+        *self.pending = chunk;
     }
 
     fn keep(&mut self, piece: &Chunk) {
@@ -266,7 +293,8 @@ pub(super) async fn pump(
     outflow: &mut Outflow<'_>,
 ) -> Result<(), PumpEnd> {
     while let Some(piece) = source.next().await.map_err(PumpEnd::Downstream)? {
-        outflow.piece(piece).await?;
+        let last = source.is_at_end();
+        outflow.piece(piece, last).await?;
     }
     outflow.end(source.trailers()).await?;
     Ok(())

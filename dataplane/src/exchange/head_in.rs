@@ -62,6 +62,8 @@ pub(super) enum HeadRead {
     Head(HeadBytes),
     /// Not acceptable.
     Refuse(Refusal),
+    /// The peer says that it did not process the request.
+    NotProcessed,
     /// The peer ended; `begun` says whether in the middle of a head.
     End {
         /// Some bytes had come.

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! serve     a downstream HTTP/1.1 connection: head after head
+//! serve_http2  a downstream HTTP/2 connection: stream beside stream
 //! pipeline  outbound: resolve, route, fault, policy of external services, tries
 //!           inbound: policy, then the app
 //! attempt   one try at one endpoint: lane, request out, answer's head in
@@ -23,6 +24,7 @@
 //! answer went downstream nothing is tried again.
 
 mod acquire;
+mod acquire_shared;
 mod answer;
 mod attempt;
 mod body;
@@ -37,6 +39,7 @@ pub mod relay;
 mod request_id;
 mod respond;
 mod serve;
+mod serve_http2;
 mod sides;
 mod state;
 mod tunnel;

@@ -5,6 +5,7 @@ use ringmesh_wire::ServiceId;
 use super::flow::{Direction, Flow};
 use super::pipeline::Exchange;
 use super::record::Record;
+use super::sides::Client;
 use super::state::ShardState;
 use crate::tables::Tables;
 use crate::telemetry::{self, Flags, Outcome, Party, Transport};
@@ -13,12 +14,22 @@ use crate::time::Mono;
 /// Notes an HTTP exchange.
 pub(super) fn http(x: &Exchange<'_>, record: &Record) {
     let tables = &*x.active.tables;
-    let mut outcome = outcome(x.shard, x.flow, record, Some(tables), Transport::Http1);
+    let mut outcome = outcome(x.shard, x.flow, record, Some(tables), transport(x.client));
+    outcome.grpc_status = record.grpc_status;
     outcome.method = x.request.method();
     outcome.authority = x.request.authority();
     outcome.path = x.request.path();
     outcome.request_id = x.id();
     x.shard.note(&outcome);
+}
+
+/// What a client speaks.
+pub(super) fn transport(client: Client<'_>) -> Transport {
+    match client {
+        Client::Http1(_) => Transport::Http1,
+        Client::Http2(stream) if stream.is_grpc() => Transport::Grpc,
+        Client::Http2(_) => Transport::Http2,
+    }
 }
 
 /// Notes an opaque connection.
@@ -76,10 +87,12 @@ impl Names {
 }
 
 /// Notes a connection whose request was never understood, or came before any configuration.
-pub(super) fn headless(shard: &ShardState, flow: &Flow, record: &Record) {
+pub(super) fn headless(shard: &ShardState, flow: &Flow, record: &Record, transport: Transport) {
     let active = shard.active();
     let tables = active.as_ref().map(|active| &*active.tables);
-    shard.note(&outcome(shard, flow, record, tables, Transport::Http1));
+    let mut outcome = outcome(shard, flow, record, tables, transport);
+    outcome.grpc_status = record.grpc_status;
+    shard.note(&outcome);
 }
 
 fn outcome<'o>(

@@ -10,10 +10,10 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 
-use ringmesh_wire::snapshot::{AbortWith, Redirect, Retry};
+use ringmesh_wire::snapshot::{AbortWith, Protocol, Redirect, Retry};
 
 use super::acquire::Bound;
-use super::attempt::{self, Changes, TryEnd, Way};
+use super::attempt::{self, Changes, Speaks, TryEnd, Way};
 use super::body::BodySource;
 use super::flow::{Direction, Flow};
 use super::record::Record;
@@ -22,6 +22,7 @@ use super::state::{Active, ShardState};
 use super::{answer, borrow, note, request_id, tunnel};
 use crate::balance::{Limit, Retrying, Tried, Verdict};
 use crate::http1::{Answer, BodyDecoder, Edits, Known, Request, ResponseHead, TargetForm, path};
+use crate::http2::grpc;
 use crate::policy::quota::{self, QuotaMemo};
 use crate::policy::{self, Call, Permit};
 use crate::reason::Reason;
@@ -29,7 +30,7 @@ use crate::ring::{Chunk, Sleep};
 use crate::route::fault;
 use crate::route::retry::{self, Next, RetryState, TryFacts, TryOutcome};
 use crate::route::{self, Choice, Decided};
-use crate::tables::{ClusterIndex, Destined, Link, Site, Target, Tunnel};
+use crate::tables::{ClusterIndex, Destined, Link, Site, Target, Tunnel, WorkloadPort};
 use crate::telemetry::Event;
 use crate::time::Mono;
 use crate::view::RequestView;
@@ -59,10 +60,12 @@ pub struct Tools {
 /// What every step of an exchange may look at.
 pub(super) struct Exchange<'x> {
     pub(super) shard: &'x Rc<ShardState>,
-    pub(super) active: &'x Active,
+    pub(super) active: &'x Rc<Active>,
     pub(super) flow: &'x Flow,
     pub(super) client: Client<'x>,
     pub(super) request: Request<'x>,
+    /// When its head was complete.
+    pub(super) started: Mono,
     /// Normalised path.
     pub(super) path: &'x str,
     /// Used where the request brings none.
@@ -104,6 +107,37 @@ impl<'x> Exchange<'x> {
         (tables.resolve_http(authority, original_dst), false)
     }
 
+    /// Whether it is a gRPC call.
+    pub(super) fn is_grpc(&self) -> bool {
+        matches!(self.client, Client::Http2(stream) if stream.is_grpc())
+    }
+
+    /// When a gRPC client stops waiting.
+    fn grpc_deadline(&self) -> Mono {
+        let timeout = self
+            .is_grpc()
+            .then(|| self.request.field(Known::GrpcTimeout));
+        timeout
+            .flatten()
+            .and_then(grpc::timeout_ms)
+            .map_or(Mono::NEVER, |ms| self.started.plus_ms(ms))
+    }
+
+    /// What the upstream is spoken to in: what its port declares, else what the client speaks. gRPC
+    /// has no other way than HTTP/2, and upgrades and tunnels none than HTTP/1.1.
+    fn speaks(&self, declared: Protocol) -> Speaks {
+        let from_http2 = matches!(self.client, Client::Http2(_));
+        if self.request.upgrade().is_some() || self.request.form() == TargetForm::Authority {
+            return Speaks::Http1;
+        }
+        match declared {
+            Protocol::Http2 | Protocol::Grpc => Speaks::Http2,
+            Protocol::Http1 if !self.is_grpc() => Speaks::Http1,
+            _ if from_http2 => Speaks::Http2,
+            _ => Speaks::Http1,
+        }
+    }
+
     /// A request id is taken over as it came; the caller's sidecar made it.
     pub(super) fn id(&self) -> &str {
         let sent = self.request.field(Known::RequestId);
@@ -137,7 +171,7 @@ pub(super) async fn run(
     let Some(active) = shard.active() else {
         let answer = Answer::of(Reason::NoConfig);
         let after = answer::send(&shard.ring, client, &closing(answer), &mut record).await;
-        note::headless(shard, flow, &record);
+        note::headless(shard, flow, &record, note::transport(client));
         return after;
     };
     let fresh_id = request_id::fresh(shard.random(), shard.random());
@@ -148,6 +182,7 @@ pub(super) async fn run(
         flow,
         client,
         request,
+        started: record.started,
         path,
         request_id: std::str::from_utf8(&fresh_id).unwrap_or_default(),
         quota: &tools.quota,
@@ -352,7 +387,8 @@ async fn try_by_try<'x>(
     let deadline = choice
         .route
         .timeout_ms
-        .map_or(Mono::NEVER, |ms| begun.plus_ms(ms));
+        .map_or(Mono::NEVER, |ms| begun.plus_ms(ms))
+        .min(x.grpc_deadline());
     let mut state = RetryState::default();
     let mut tried = Tried::default();
     loop {
@@ -405,6 +441,7 @@ async fn try_by_try<'x>(
             }),
             connect_timeout_ms: row.policy.connect_timeout_ms,
             exchanges_max: row.policy.limits.requests_per_connection_max,
+            speaks: x.speaks(row.port.protocol),
             fresh: state.raced(),
         };
         let try_deadline = match rule.per_try_timeout_ms {
@@ -425,10 +462,10 @@ async fn try_by_try<'x>(
             moving.sleep.as_mut(),
             deadline,
             try_deadline,
-            |status| {
+            |status, grpc_status| {
                 let outcome = TryOutcome::Answer {
                     status,
-                    grpc_status: None,
+                    grpc_status,
                 };
                 let facts = TryFacts {
                     idempotent,
@@ -475,7 +512,7 @@ async fn try_by_try<'x>(
         };
         let facts = TryFacts {
             idempotent,
-            sent: outcome != TryOutcome::ConnectFailure,
+            sent: !matches!(outcome, TryOutcome::ConnectFailure | TryOutcome::Refused),
             replayable: moving.body.is_replayable(),
             response_begun: false,
             remaining_ms: remaining_ms(deadline, shard.now()),
@@ -538,7 +575,7 @@ async fn inbound<'x>(
     record.service = tables.service_by_id(&tables.workload.service);
     let view = x.view(row.number);
     match judge(x, Site::Inbound, &view, row.app, record) {
-        Ok(permit) => to_app(x, moving, record, &permit, port, row.app).await,
+        Ok(permit) => to_app(x, moving, record, &permit, port, row).await,
         Err(answer) => End::Answer(answer),
     }
 }
@@ -550,8 +587,9 @@ async fn to_app<'x>(
     record: &mut Record,
     _permit: &Permit,
     port: usize,
-    app: SocketAddr,
+    row: &WorkloadPort,
 ) -> End<'x> {
+    let (app, protocol) = (row.app, row.protocol);
     if x.shard.is_own(app) {
         return End::of(Reason::Loop);
     }
@@ -563,6 +601,7 @@ async fn to_app<'x>(
         bound: None,
         connect_timeout_ms: APP_CONNECT_TIMEOUT_MS,
         exchanges_max: u32::MAX,
+        speaks: x.speaks(protocol),
         fresh: false,
     };
     once(x, moving, record, &way).await
@@ -592,6 +631,7 @@ async fn passthrough<'x>(
         bound: None,
         connect_timeout_ms: PASSTHROUGH_CONNECT_TIMEOUT_MS,
         exchanges_max: 1,
+        speaks: x.speaks(Protocol::Auto),
         fresh: false,
     };
     once(x, moving, record, &way).await
@@ -605,12 +645,13 @@ async fn once<'x>(
     record: &mut Record,
     way: &Way<'_>,
 ) -> End<'x> {
+    /// A server that did not process a request may be asked again (RFC 9113 section 8.7).
     const NO_RETRIES: Retry = Retry {
-        attempts: 0,
+        attempts: 1,
         per_try_timeout_ms: 0,
         on: ringmesh_wire::snapshot::RetryOn {
             connect_failure: false,
-            refused_stream: false,
+            refused_stream: true,
             reset: false,
             try_timeout: false,
             server_error: false,
@@ -626,6 +667,10 @@ async fn once<'x>(
         request: &[],
         response: &[],
     };
+    let deadline = x.grpc_deadline();
+    if deadline != Mono::NEVER && deadline <= x.shard.now() {
+        return End::of(Reason::Timeout);
+    }
     let mut state = RetryState::default();
     loop {
         record.tries += 1;
@@ -642,9 +687,9 @@ async fn once<'x>(
             moving.response_body,
             record,
             moving.sleep.as_mut(),
+            deadline,
             Mono::NEVER,
-            Mono::NEVER,
-            |_| false,
+            |_, _| false,
         )
         .await;
         let (outcome, reason) = match end {
@@ -656,10 +701,10 @@ async fn once<'x>(
         };
         let facts = TryFacts {
             idempotent: retry::is_idempotent(x.request.method()),
-            sent: outcome != TryOutcome::ConnectFailure,
+            sent: !matches!(outcome, TryOutcome::ConnectFailure | TryOutcome::Refused),
             replayable: moving.body.is_replayable(),
             response_begun: false,
-            remaining_ms: None,
+            remaining_ms: remaining_ms(deadline, x.shard.now()),
             retry_non_idempotent: false,
         };
         match state.next(&NO_RETRIES, outcome, &facts, x.shard.random()) {
@@ -704,6 +749,7 @@ fn judge<'x>(
         Answer {
             status: refusal.status,
             body: [refusal.body, ""],
+            grpc_status: Some(refusal.grpc_status),
             ..Answer::of(refusal.reason)
         }
     })
@@ -716,6 +762,7 @@ fn aborted<'x>(with: AbortWith) -> End<'x> {
         // Told in HTTP/1.1 as the status the mesh itself uses for it.
         AbortWith::Grpc(code) => End::Answer(Answer {
             status: crate::tables::of_grpc(code).0,
+            grpc_status: Some(code),
             ..answer
         }),
     }

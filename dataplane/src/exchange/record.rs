@@ -13,6 +13,8 @@ pub(super) struct Record {
     pub started: Mono,
     /// Status sent to the client; 0 if none was.
     pub status: u16,
+    /// gRPC status, if the call is gRPC and one was seen or sent.
+    pub grpc_status: Option<u8>,
     /// Why, if the answer was ours.
     pub reason: Reason,
     /// Policy, rule or quota that refused.
@@ -56,6 +58,7 @@ impl Record {
         Self {
             started,
             status: 0,
+            grpc_status: None,
             reason: Reason::None,
             policy: None,
             route: None,

@@ -6,6 +6,7 @@ use super::body::{BodyEnd, BodySink, BodySource};
 use super::head_out::HeadOut;
 use super::sides::{Client, Inflow, OutFault, Outflow};
 use crate::http1::{BodyDecoder, Response, ResponsePlan};
+use crate::http2::{self, Incoming};
 use crate::ring::{ByteStream, Chunk, Ring};
 use crate::upstream::Stream;
 use crate::wait;
@@ -37,6 +38,8 @@ pub(super) enum RespondFault {
     Broken,
     /// No buffer was left for the head: nothing was sent.
     NoRoom,
+    /// The head cannot be said in the client's version: nothing was sent.
+    BadHead,
 }
 
 /// Pieces one body piece may take: size line, payload, end.
@@ -54,11 +57,12 @@ pub(super) async fn respond(
     source.forget_kept();
     let begun = match to.client {
         Client::Http1(stream) => begin_http1(to, stream, response, &mut source).await,
+        Client::Http2(stream) => begin_http2(to, stream, response, &mut source),
     };
     *bytes_out = source.bytes;
     let mut outflow = begun?;
     if source.is_over() {
-        return Ok(());
+        return Ok(outflow.end(source.trailers()).await?);
     }
     let first_idle = to.ring.now().plus_ms(to.idle_timeout_ms);
     let mut idle = pin!(to.ring.sleep_until(first_idle));
@@ -72,7 +76,8 @@ pub(super) async fn respond(
             Some(Err(BodyEnd::Failed)) => return Err(RespondFault::Broken),
             None => return Err(RespondFault::Idle),
         };
-        match wait::or_timeout(outflow.piece(piece), idle.as_mut()).await {
+        let last = source.is_at_end();
+        match wait::or_timeout(outflow.piece(piece, last), idle.as_mut()).await {
             Some(Ok(())) => {}
             Some(Err(fault)) => return Err(fault.into()),
             None => return Err(RespondFault::Idle),
@@ -128,4 +133,29 @@ async fn begin_http1<'r>(
         sink,
         ring: to.ring,
     })
+}
+
+/// Sends the head, and the first piece of the body if it is here: no more than one, so that nothing
+/// has to wait for the client's window.
+fn begin_http2<'r>(
+    to: &Respond<'r>,
+    stream: &'r Incoming,
+    response: &Response<'_>,
+    source: &mut BodySource<'_>,
+) -> Result<Outflow<'r>, RespondFault> {
+    let mut head = Vec::with_capacity(512);
+    to.plan
+        .put(response, &mut head)
+        .map_err(|_| RespondFault::NoRoom)?;
+    let head = http2::head::response(&head.into()).ok_or(RespondFault::BadHead)?;
+    let first = source.ready().map_err(|_| RespondFault::BadBody)?;
+    let gone = |_| RespondFault::ClientGone;
+    let ended = source.is_at_end();
+    stream
+        .answer(head, ended && first.is_none())
+        .map_err(gone)?;
+    if let Some(piece) = first {
+        stream.piece_now(piece, ended).map_err(gone)?;
+    }
+    Ok(Outflow::Answer { stream, ended })
 }

@@ -9,8 +9,9 @@ use super::pipeline::{self, After, Tools};
 use super::record::Record;
 use super::sides::Client;
 use super::state::ShardState;
-use super::{answer, note};
+use super::{answer, note, serve_http2};
 use crate::http1::{Answer, RequestHead};
+use crate::http2;
 use crate::reason::Reason;
 use crate::ring::{ByteStream, Chunk, Sleep};
 use crate::tls::Standing;
@@ -31,13 +32,58 @@ const PARK_AFTER_MS: u64 = 1_000;
 ///
 /// Parsers, decoders and the state of an exchange live in one box while requests come, and are gone
 /// while none does: an idle connection is a socket and a timer.
-pub async fn serve(shard: &Rc<ShardState>, flow: &Flow, stream: &Stream, first: Chunk) {
+pub async fn serve(shard: &Rc<ShardState>, flow: &Flow, stream: Stream, first: Chunk) {
+    let Some((is_http2, first)) = first_bytes(shard, &stream, first).await else {
+        return;
+    };
+    if is_http2 {
+        return Box::pin(serve_http2::serve(shard, flow, stream, first)).await;
+    }
+    let stream = &stream;
     let mut first = Some(first);
     while let Some(bytes) = first.take() {
         match Box::pin(while_busy(shard, flow, stream, bytes)).await {
             Left::Ended => return,
             Left::Idle => first = parked(shard, stream).await,
         }
+    }
+}
+
+/// The first bytes of a connection, enough of them to tell the versions apart; `None` if it ended
+/// before, or sent nothing for the time an idle connection has.
+async fn first_bytes(
+    shard: &ShardState,
+    stream: &Stream,
+    mut first: Chunk,
+) -> Option<(bool, Chunk)> {
+    if first.is_empty() {
+        let patience = shard.limits.keep_alive_timeout_ms;
+        let idle = pin!(shard.ring.sleep_until(shard.now().plus_ms(patience)));
+        first = wait::or_timeout(stream.recv(), idle).await?.ok()?;
+        if first.is_empty() {
+            return None;
+        }
+    }
+    let until = shard.now().plus_ms(shard.limits.head_timeout_ms);
+    let mut late = pin!(shard.ring.sleep_until(until));
+    loop {
+        if let Some(is_http2) = http2::is_preface(&first) {
+            return Some((is_http2, first));
+        }
+        // Shorter than the preface and its beginning: one buffer holds it and what comes.
+        let more = match wait::or_timeout(stream.recv(), late.as_mut()).await {
+            Some(Ok(more)) if !more.is_empty() => more,
+            // HTTP/1.1 knows what to say of half a head.
+            Some(_) | None => return Some((false, first)),
+        };
+        let mut both = shard.ring.buf()?;
+        both.extend_from_slice(&first).ok()?;
+        let fits = more.len().min(both.room());
+        if fits < more.len() {
+            return None;
+        }
+        both.extend_from_slice(&more).ok()?;
+        first = both.freeze();
     }
 }
 
@@ -147,7 +193,9 @@ async fn next_head(
         Some(HeadRead::Head(bytes)) => NextHead::Head(bytes),
         Some(HeadRead::Refuse(refusal)) => NextHead::Refuse(Answer::refusal(&refusal)),
         Some(HeadRead::End { begun: true }) => NextHead::Refuse(Answer::of(Reason::BadRequest)),
-        Some(HeadRead::End { begun: false } | HeadRead::Failed { .. }) => NextHead::Quiet,
+        Some(HeadRead::End { begun: false } | HeadRead::Failed { .. } | HeadRead::NotProcessed) => {
+            NextHead::Quiet
+        }
         None => NextHead::Refuse(Answer::of(Reason::HeadTimeout)),
     }
 }
@@ -156,14 +204,14 @@ async fn next_head(
 async fn refuse(shard: &Rc<ShardState>, flow: &Flow, stream: &Stream, answer: &Answer<'static>) {
     let mut record = Record::new(shard.now());
     let after = answer::send(&shard.ring, Client::Http1(stream), answer, &mut record).await;
-    note::headless(shard, flow, &record);
+    note::headless(shard, flow, &record, note::transport(Client::Http1(stream)));
     if after != After::Reset {
         linger(shard, stream).await;
     }
 }
 
 /// Ends our direction and takes what the client still sends, within bounds.
-async fn linger(shard: &ShardState, stream: &Stream) {
+pub(super) async fn linger(shard: &ShardState, stream: &Stream) {
     if stream.flush().await.is_err() || stream.shutdown_write().await.is_err() {
         return;
     }

@@ -8,6 +8,8 @@ use std::pin::pin;
 
 use super::body::{BodySink, NoRoom};
 use super::state::ShardState;
+use crate::http1::Framing;
+use crate::http2::{Body, Broken, Incoming, Outgoing};
 use crate::ring::{ByteStream, Chunk, Ring};
 use crate::time::Mono;
 use crate::upstream::Stream;
@@ -17,6 +19,8 @@ use crate::upstream::Stream;
 pub(super) enum Client<'c> {
     /// An HTTP/1.1 connection.
     Http1(&'c Stream),
+    /// A stream of an HTTP/2 connection.
+    Http2(&'c Incoming),
 }
 
 /// What is seen of a client that waits for its answer.
@@ -35,6 +39,7 @@ impl<'c> Client<'c> {
     pub(super) fn inflow(self) -> Inflow<'c> {
         match self {
             Self::Http1(stream) => Inflow::Http1(stream),
+            Self::Http2(stream) => Inflow::Http2(stream.body()),
         }
     }
 
@@ -42,6 +47,7 @@ impl<'c> Client<'c> {
     pub(super) fn must_close(self, shard: &ShardState) -> bool {
         match self {
             Self::Http1(stream) => shard.must_close(stream),
+            Self::Http2(stream) => shard.must_close(stream.connection()),
         }
     }
 
@@ -49,6 +55,7 @@ impl<'c> Client<'c> {
     pub(super) fn over_at(self) -> Mono {
         match self {
             Self::Http1(stream) => stream.over_at(),
+            Self::Http2(stream) => stream.connection().over_at(),
         }
     }
 
@@ -56,6 +63,7 @@ impl<'c> Client<'c> {
     pub(super) fn client_cert(self) -> Option<&'c str> {
         match self {
             Self::Http1(stream) => stream.client_cert(),
+            Self::Http2(stream) => stream.connection().client_cert(),
         }
     }
 
@@ -67,6 +75,10 @@ impl<'c> Client<'c> {
                 Ok(chunk) if chunk.is_empty() => Seen::HalfClosed,
                 Ok(chunk) => Seen::Early(chunk),
             },
+            Self::Http2(stream) => {
+                stream.gone().await;
+                Seen::Gone
+            }
         }
     }
 }
@@ -76,13 +88,49 @@ impl<'c> Client<'c> {
 pub(super) enum Inflow<'c> {
     /// Bytes of a connection, in the message's framing.
     Http1(&'c Stream),
+    /// Frames of a stream, which say themselves where the body ends.
+    Http2(&'c Body),
 }
 
-impl Inflow<'_> {
+impl<'c> Inflow<'c> {
+    /// How what arrives is to be read, where the message says `told`.
+    pub(super) fn framing(self, told: Framing) -> Framing {
+        match self {
+            Self::Http1(_) => told,
+            Self::Http2(body) if body.is_over() => Framing::None,
+            Self::Http2(_) => Framing::UntilClose,
+        }
+    }
+
+    /// What [`Self::recv`] would give at once, where that is cheap to tell.
+    pub(super) fn try_recv(self) -> Option<io::Result<Chunk>> {
+        match self {
+            Self::Http1(_) => None,
+            Self::Http2(body) => body.try_recv(),
+        }
+    }
+
+    /// Whether the body is known to be over although nothing said so in its bytes.
+    pub(super) fn has_ended(self) -> bool {
+        match self {
+            Self::Http1(_) => false,
+            Self::Http2(body) => body.is_over(),
+        }
+    }
+
+    /// Trailer lines that came beside the bytes.
+    pub(super) fn trailers(self) -> Option<&'c [u8]> {
+        match self {
+            Self::Http1(_) => None,
+            Self::Http2(body) => Some(body.trailers()),
+        }
+    }
+
     /// The next bytes; an empty chunk is the end.
     pub(super) async fn recv(self) -> io::Result<Chunk> {
         match self {
             Self::Http1(stream) => stream.recv().await,
+            Self::Http2(body) => body.recv().await,
         }
     }
 
@@ -104,6 +152,7 @@ impl Inflow<'_> {
                 })
                 .await
             }
+            Self::Http2(body) => body.recv().await,
         }
     }
 }
@@ -117,6 +166,10 @@ pub(super) enum Outflow<'o> {
         sink: BodySink,
         ring: &'o Ring,
     },
+    /// A client's stream.
+    Answer { stream: &'o Incoming, ended: bool },
+    /// A stream of ours.
+    Request { stream: &'o Outgoing, ended: bool },
 }
 
 /// Why a body did not go out.
@@ -128,6 +181,12 @@ pub(super) enum OutFault {
     NoRoom,
 }
 
+impl From<Broken> for OutFault {
+    fn from(_: Broken) -> Self {
+        Self::Broken
+    }
+}
+
 impl From<NoRoom> for OutFault {
     fn from(_: NoRoom) -> Self {
         Self::NoRoom
@@ -135,15 +194,23 @@ impl From<NoRoom> for OutFault {
 }
 
 impl Outflow<'_> {
-    /// Sends a piece; waits until the other side takes it.
+    /// Sends a piece, the `last` one if nothing follows; waits until the other side takes it.
     ///
     /// # Errors
     /// [`OutFault`].
-    pub(super) async fn piece(&mut self, piece: Chunk) -> Result<(), OutFault> {
+    pub(super) async fn piece(&mut self, piece: Chunk, last: bool) -> Result<(), OutFault> {
         match self {
             Self::Http1 { stream, sink, ring } => {
                 let out = sink.piece(piece, ring)?;
                 stream.send(out).await.map_err(|_| OutFault::Broken)
+            }
+            Self::Answer { stream, ended } => {
+                *ended = last;
+                Ok(stream.piece(piece, last).await?)
+            }
+            Self::Request { stream, ended } => {
+                *ended = last;
+                Ok(stream.piece(piece, last).await?)
             }
         }
     }
@@ -158,6 +225,15 @@ impl Outflow<'_> {
                 Some(out) => stream.send(out).await.map_err(|_| OutFault::Broken),
                 None => Ok(()),
             },
+            Self::Answer { ended: true, .. } | Self::Request { ended: true, .. } => Ok(()),
+            Self::Answer { stream, ended } => {
+                *ended = true;
+                Ok(stream.end(trailers)?)
+            }
+            Self::Request { stream, ended } => {
+                *ended = true;
+                Ok(stream.end(trailers)?)
+            }
         }
     }
 }

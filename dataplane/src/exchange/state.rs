@@ -7,7 +7,7 @@
 use std::cell::{Cell, RefCell, RefMut};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -23,7 +23,7 @@ use crate::tables::{ClusterIndex, ClusterKey, ClusterRow, Link, Tables};
 use crate::telemetry::{Event, LogBuf, Meter, Outcome};
 use crate::time::Mono;
 use crate::tls::{Sessions, Standing, TlsMaterial};
-use crate::upstream::{Lines, PoolId, PoolKey, Pools, Stream};
+use crate::upstream::{Lines, PoolId, PoolKey, Pools, SharedConns, Stream};
 use crate::wait;
 use crate::worker::WorkerPlan;
 
@@ -102,6 +102,8 @@ pub struct ShardState {
     pub lines: Lines,
     /// Limits shared with the other shards.
     pub borrowing: Borrowing,
+    /// HTTP/2 upstream connections.
+    pub shared: Rc<RefCell<SharedConns>>,
     /// Quota units.
     pub quota: RefCell<QuotaCells>,
     /// Counters and histograms.
@@ -117,14 +119,16 @@ pub struct ShardState {
     pub conns: Cell<u32>,
     /// Exchanges and relays under way.
     busy: Rc<Cell<u32>>,
-    /// No new requests: answers say `connection: close`.
+    /// No new requests: answers say `connection: close`, HTTP/2 connections GOAWAY.
     pub draining: Cell<bool>,
+    /// Who is to be woken when draining begins.
+    drain_wakers: RefCell<Vec<Weak<Cell<Option<Waker>>>>>,
     /// Addresses this sidecar listens on: never dialled (SEMANTICS 6.5).
     pub own_addresses: RefCell<Vec<std::net::SocketAddr>>,
     active: RefCell<Option<Rc<Active>>>,
     material: RefCell<Option<Arc<TlsMaterial>>>,
     /// Sessions that connections to other sidecars may resume.
-    pub sessions: Sessions,
+    pub sessions: Rc<Sessions>,
     random: RefCell<fastrand::Rng>,
     /// Wall clock at `Mono(0)`, microseconds since 1970.
     unix_us_at_zero: u64,
@@ -173,6 +177,7 @@ impl ShardState {
             pools: RefCell::default(),
             lines: Lines::default(),
             borrowing: Borrowing::default(),
+            shared: Rc::default(),
             quota: RefCell::new(QuotaCells::new(plan.quota_home, plan.seed)),
             meter: RefCell::default(),
             log: RefCell::new(log),
@@ -180,10 +185,11 @@ impl ShardState {
             conns: Cell::new(0),
             busy: Rc::default(),
             draining: Cell::new(false),
+            drain_wakers: RefCell::default(),
             own_addresses: RefCell::default(),
             active: RefCell::default(),
             material: RefCell::default(),
-            sessions: Sessions::default(),
+            sessions: Rc::default(),
             random: RefCell::new(fastrand::Rng::with_seed(plan.seed)),
             unix_us_at_zero,
             sweeping: Cell::new(false),
@@ -332,6 +338,28 @@ impl ShardState {
     pub fn begin(&self) -> Busy {
         self.busy.set(self.busy.get() + 1);
         Busy(Rc::clone(&self.busy))
+    }
+
+    /// Takes no new requests from here on.
+    pub fn drain(&self) {
+        self.draining.set(true);
+        for bell in self.drain_wakers.take() {
+            if let Some(waker) = bell.upgrade().and_then(|bell| bell.take()) {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Where a connection leaves its waker to hear that draining began. One each, gone with it.
+    #[must_use]
+    pub fn drain_bell(&self) -> Rc<Cell<Option<Waker>>> {
+        let bell = Rc::default();
+        let mut bells = self.drain_wakers.borrow_mut();
+        if bells.len() == bells.capacity() {
+            bells.retain(|bell| bell.strong_count() > 0);
+        }
+        bells.push(Rc::downgrade(&bell));
+        bell
     }
 
     /// Exchanges and relays under way.

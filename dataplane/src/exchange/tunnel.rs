@@ -52,7 +52,7 @@ pub(super) async fn to_address(
 ) -> Result<After, Reason> {
     let called = match x.client {
         Client::Http1(Stream::Plain(socket)) => socket.local_addr(),
-        Client::Http1(Stream::Tls(_)) => return Err(Reason::TunnelRefused),
+        Client::Http1(Stream::Tls(_)) | Client::Http2(_) => return Err(Reason::TunnelRefused),
     };
     if !is_of_this_host(x.flow.peer.address.ip(), called.ip()) {
         return Err(Reason::TunnelRefused);
@@ -69,7 +69,10 @@ fn is_of_this_host(caller: IpAddr, called: IpAddr) -> bool {
 }
 
 async fn carry(x: &Exchange<'_>, upstream: &Stream, first: Chunk, record: &mut Record) -> After {
-    let Client::Http1(downstream) = x.client;
+    // CONNECT in HTTP/2 is refused before it is an exchange.
+    let Client::Http1(downstream) = x.client else {
+        return After::Reset;
+    };
     record.answered = Some(x.shard.now());
     record.upstream_tls = upstream.identity().is_some();
     let mut head = HeadOut::new(&x.shard.ring);

@@ -20,6 +20,8 @@ pub struct Answer<'a> {
     pub head_only: bool,
     /// Further fields, e.g. `location`. Those that [`super::check_field`] refuses are left out.
     pub fields: &'a [(&'a str, &'a str)],
+    /// Status towards gRPC clients; `None`: the one that goes with the reason.
+    pub grpc_status: Option<u8>,
 }
 
 impl Answer<'static> {
@@ -84,6 +86,7 @@ impl Answer<'static> {
             keep_alive: !closes,
             head_only: false,
             fields: &[],
+            grpc_status: None,
         }
     }
 

@@ -310,7 +310,7 @@ impl BodyDecoder {
 
 /// Fields that frame, route, authenticate or change the request: meaningless or dangerous after the
 /// body (RFC 9110 section 6.5.1).
-fn may_not_trail(name: &[u8]) -> bool {
+pub(crate) fn may_not_trail(name: &[u8]) -> bool {
     let known = Known::of(name);
     known.is_ours()
         || matches!(known, Known::Expect | Known::ContentType)

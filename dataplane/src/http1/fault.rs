@@ -31,6 +31,8 @@ pub enum HeadFault {
     HostTwice,
     /// Host is not `host[:port]`.
     HostInvalid,
+    /// Host and `:authority` of an HTTP/2 request differ.
+    HostDiffers,
     /// Content-Length is not a decimal number that fits 64 bits.
     Length,
     /// Several Content-Length that differ.
@@ -46,6 +48,8 @@ pub enum HeadFault {
     /// CONNECT with a body: what would be tunnelled and what is body, nobody can say (RFC 9110
     /// section 9.3.6).
     ConnectWithBody,
+    /// CONNECT in HTTP/2: tunnels are carried from HTTP/1.1 to HTTP/1.1 only.
+    Connect,
     /// A status outside 100 to 599.
     Status,
     /// 101 although no upgrade was asked for.
@@ -61,7 +65,7 @@ impl HeadFault {
             Self::BareLineFeed => "a line ends without CR",
             Self::EmptyLines => "too many empty lines before the request",
             Self::Version => "only HTTP/1.0 and 1.1 are spoken here",
-            Self::Http2Preface => "HTTP/2 by prior knowledge is not spoken here yet",
+            Self::Http2Preface => "HTTP/2 begins a connection, it cannot follow HTTP/1.1 on one",
             Self::TooManyFields => "too many header fields",
             Self::TooLarge => "the head is too large",
             Self::TargetTooLong => "the request target is too long",
@@ -69,6 +73,7 @@ impl HeadFault {
             Self::HostMissing => "Host is missing",
             Self::HostTwice => "Host stands twice",
             Self::HostInvalid => "Host is not host[:port]",
+            Self::HostDiffers => "Host is not :authority",
             Self::Length => "Content-Length is not a number",
             Self::LengthsDiffer => "two Content-Length that differ",
             Self::LengthAndCoding => "Content-Length and Transfer-Encoding together",
@@ -76,6 +81,7 @@ impl HeadFault {
             Self::CodingUnknown => "unknown transfer coding",
             Self::CodingNotChunked => "Transfer-Encoding does not end in one chunked",
             Self::ConnectWithBody => "CONNECT with a body",
+            Self::Connect => "CONNECT in HTTP/2 is not carried",
             Self::Status => "the status is not between 100 and 599",
             Self::UpgradeUnasked => "101 without an upgrade",
         }
@@ -88,6 +94,7 @@ impl HeadFault {
             Self::TooManyFields | Self::TooLarge => (431, Reason::HeadTooLarge),
             Self::TargetTooLong => (414, Reason::HeadTooLarge),
             Self::CodingUnknown => (501, Reason::UnknownCoding),
+            Self::Connect => (501, Reason::UnsupportedProtocol),
             Self::Version | Self::Http2Preface => (505, Reason::UnsupportedProtocol),
             Self::Syntax
             | Self::BareLineFeed
@@ -96,6 +103,7 @@ impl HeadFault {
             | Self::HostMissing
             | Self::HostTwice
             | Self::HostInvalid
+            | Self::HostDiffers
             | Self::Length
             | Self::LengthsDiffer
             | Self::LengthAndCoding

@@ -41,6 +41,7 @@ mod target;
 pub(crate) mod tests;
 
 pub use answer::{Answer, put_continue, put_tunnel_open};
+pub(crate) use body::may_not_trail;
 pub use body::{BodyDecoder, BodyFault, ChunkEncoder, Decoded};
 pub use edits::{Edits, check_field};
 pub use encode::{ClientCert, RequestPlan, ResponsePlan};

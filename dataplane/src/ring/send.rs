@@ -132,6 +132,17 @@ impl Conn {
     }
 }
 
+impl Socket {
+    /// As [`send`](Self::send), for those who are polled themselves: `out` is taken when it is
+    /// accepted, and stays as it is until then. An empty one asks whether a send could start.
+    ///
+    /// # Errors
+    /// As `send`.
+    pub fn poll_send(&self, out: &mut Out, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        self.conn.poll_send(out, cx)
+    }
+}
+
 /// See [`Socket::send`].
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]

@@ -21,6 +21,7 @@ use crate::view::PeerIdentity;
 pub struct TlsMaterial {
     pub(super) server: Arc<ServerConfig>,
     client_http1: Arc<ClientConfig>,
+    client_http2: Arc<ClientConfig>,
     client_tcp: Arc<ClientConfig>,
     pub(super) trust: PeerTrust,
     own: PeerIdentity,
@@ -93,7 +94,7 @@ impl TlsMaterial {
             .with_client_cert_verifier(clients)
             .with_single_cert(chain.clone(), key.clone_key())
             .map_err(key_error)?;
-        server.alpn_protocols = [Inner::Http1, Inner::Tcp]
+        server.alpn_protocols = [Inner::Http1, Inner::Http2, Inner::Tcp]
             .map(|inner| inner.alpn().to_vec())
             .into();
         server.session_storage = Arc::new(NoServerSessionStorage {});
@@ -111,6 +112,7 @@ impl TlsMaterial {
         Ok(Self {
             server: Arc::new(server),
             client_http1: with(Inner::Http1),
+            client_http2: with(Inner::Http2),
             client_tcp: with(Inner::Tcp),
             trust,
             own,
@@ -176,6 +178,7 @@ impl TlsMaterial {
     pub(super) fn client(&self, inner: Inner) -> &Arc<ClientConfig> {
         match inner {
             Inner::Http1 => &self.client_http1,
+            Inner::Http2 => &self.client_http2,
             Inner::Tcp => &self.client_tcp,
         }
     }

@@ -42,6 +42,8 @@ pub use stream::{Standing, TlsStream};
 pub enum Inner {
     /// HTTP/1.1.
     Http1,
+    /// HTTP/2.
+    Http2,
     /// An opaque byte stream.
     Tcp,
 }
@@ -52,12 +54,13 @@ impl Inner {
     pub fn alpn(self) -> &'static [u8] {
         match self {
             Self::Http1 => ringmesh_wire::ALPN_MESH_HTTP1,
+            Self::Http2 => ringmesh_wire::ALPN_MESH_HTTP2,
             Self::Tcp => ringmesh_wire::ALPN_MESH_TCP,
         }
     }
 
     fn from_alpn(name: Option<&[u8]>) -> Option<Self> {
-        [Self::Http1, Self::Tcp]
+        [Self::Http1, Self::Http2, Self::Tcp]
             .into_iter()
             .find(|inner| name == Some(inner.alpn()))
     }

@@ -12,10 +12,12 @@ mod keep_alive;
 mod lane;
 mod lines;
 mod pools;
+mod shared;
 mod stream;
 
 pub use connect::{ConnectFault, Dial, connect};
 pub use lane::Lane;
 pub use lines::{Lines, Opened, Ticket};
 pub use pools::{PoolId, PoolKey, Pools, Want};
+pub use shared::{Joined, Making, SharedConns, SharedLane, join};
 pub use stream::Stream;

@@ -111,7 +111,7 @@ impl Worker {
 
     fn drain(&self) {
         let state = Rc::clone(&self.state);
-        state.draining.set(true);
+        state.drain();
         let watching = self.state.ring.spawn(async move {
             while state.busy() > 0 {
                 state

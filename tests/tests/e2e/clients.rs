@@ -14,7 +14,7 @@ use crate::standalone::{LOCAL, run};
 const ONE: &str = "standalone";
 const TWO: &str = "pair";
 
-fn ended_well(what: &str, output: &Output) {
+pub(crate) fn ended_well(what: &str, output: &Output) {
     assert!(
         output.status.success(),
         "{what}: {}\n{}{}",
@@ -62,7 +62,7 @@ fn nodes_http_client_sees_no_difference() {
     }
 }
 
-fn curl(arguments: &[&str], input: &[u8]) -> Vec<u8> {
+pub(crate) fn curl(arguments: &[&str], input: &[u8]) -> Vec<u8> {
     let mut curl = Command::new("curl")
         .args(["--silent", "--show-error", "--fail", "--max-time", "60"])
         .args(["--noproxy", "", "--header", "Host: any.example"])

@@ -4,6 +4,7 @@ mod bad_rules;
 mod capture;
 mod clients;
 mod demo;
+mod http2;
 mod identity;
 mod idle;
 mod link;

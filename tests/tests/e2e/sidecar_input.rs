@@ -28,7 +28,7 @@ fn garbage_gets_the_rfc_s_answer_or_a_close() {
         "y".repeat(300_000)
     );
     let hello = [&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3][..], &[7; 600][..]].concat();
-    let cases: [(&str, &[u8], &[u16]); 15] = [
+    let cases: [(&str, &[u8], &[u16]); 14] = [
         ("random bytes", &random, &[400, 505, 501]),
         ("TLS to a plain port", &hello, &[400]),
         ("no host", b"GET / HTTP/1.1\r\n\r\n", &[400]),
@@ -42,7 +42,6 @@ fn garbage_gets_the_rfc_s_answer_or_a_close() {
         ("unknown coding", b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: zstd, chunked\r\n\r\n0\r\n\r\n", &[501, 400]),
         ("bad chunk", b"POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", &[400]),
         ("a head too long", long.as_bytes(), &[431, 400]),
-        ("h2c preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[505, 400]),
         ("a NUL in a value", b"GET / HTTP/1.1\r\nhost: a\r\nx: y\0z\r\n\r\n", &[400]),
     ];
     for (name, bytes, wanted) in cases {

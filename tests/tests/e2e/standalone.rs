@@ -1,7 +1,7 @@
 //! `examples/standalone/run`: bodies byte for byte as in a direct call, both modes.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::ops::{Deref, DerefMut};
 
 use ringmesh_tests::ability::{Ability, has};
@@ -57,10 +57,21 @@ pub(crate) fn run_with(
     mode: &str,
     environment: &[(&str, &str)],
 ) -> (Script, u16) {
+    run_to(stage, what, upstream.address, mode, environment)
+}
+
+/// [`run_with`] to any address.
+pub(crate) fn run_to(
+    stage: &Stage,
+    what: &str,
+    upstream: SocketAddr,
+    mode: &str,
+    environment: &[(&str, &str)],
+) -> (Script, u16) {
     let port = free_port();
     let mut launch = Launch::new(repository("examples").join(what).join("run"))
         .arg(port.to_string())
-        .arg(upstream.address.to_string())
+        .arg(upstream.to_string())
         .arg(mode)
         .env("BIN", &bins().path("").display().to_string())
         .env("STATE", &stage.dir().join(what).display().to_string());
@@ -224,24 +235,4 @@ fn log_lines_are_requests() {
         std::fs::read_to_string(stage.dir().join("standalone/access.log")).expect("access log");
     assert_eq!(log.lines().count(), 2_000);
     assert_eq!(upstream.requests(), 2_000);
-}
-
-#[test]
-fn http2_is_refused_with_its_reason() {
-    let stage = stage();
-    let launch = Launch::new(repository("examples/standalone/run"))
-        .arg("1")
-        .arg("127.0.0.1:1")
-        .arg("http2");
-    let mut process = Process::start("standalone", &launch, stage.dir()).expect("start");
-    let status = wait::until("the end", SOON, || {
-        process.status().ok_or_else(|| "it runs".to_owned())
-    })
-    .expect("an end");
-    assert_eq!(status.code(), Some(2));
-    assert!(
-        process.log().contains("HTTP/2 is not built yet"),
-        "{}",
-        process.log()
-    );
 }

@@ -48,7 +48,7 @@ pub(crate) const REQUESTS: &[Case] = &[
     ("version 2.0", b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", Err(HeadFault::Version)),
     ("version 0.9", b"GET / HTTP/0.9\r\nHost: a\r\n\r\n", Err(HeadFault::Version)),
     ("version 1.2", b"GET / HTTP/1.2\r\nHost: a\r\n\r\n", Err(HeadFault::Version)),
-    ("the HTTP/2 preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Err(HeadFault::Http2Preface)),
+    ("the HTTP/2 preface, behind a request", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Err(HeadFault::Http2Preface)),
     // Targets.
     ("a fragment", b"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", Err(HeadFault::Target)),
     ("not ASCII", b"GET /\xc3\xa4 HTTP/1.1\r\nHost: a\r\n\r\n", Err(HeadFault::Target)),

@@ -298,13 +298,17 @@ const ACCEPTED: &[(&str, &str, &str)] = &[
 
 /// The one accepted case whose body nobody can send here.
 const ENDLESS: &str = "2^64 - 1";
+/// Begins an HTTP/2 connection: only behind another request is it a bad request head.
+const PREFACE: &str = "the HTTP/2 preface, behind a request";
 
 /// Sent behind what is refused: must not be answered, nor reach the app.
 const SMUGGLED: &[u8] = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// Bytes of a case, and what has to become of them.
 fn requests() -> impl Iterator<Item = (&'static str, Vec<u8>, Outcome)> {
-    let cases = REQUESTS.iter().filter(|(case, ..)| *case != ENDLESS);
+    let cases = REQUESTS
+        .iter()
+        .filter(|(case, ..)| ![ENDLESS, PREFACE].contains(case));
     cases.map(|(case, head, want)| match want {
         Ok(()) => {
             let (_, body, seen) = ACCEPTED

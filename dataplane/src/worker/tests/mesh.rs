@@ -11,10 +11,10 @@ use crate::tls::tests::{House, trust, workload};
 use crate::tls::{Inner, PeerTrust, TlsMaterial};
 
 /// productpage's sidecar and ratings' sidecar, with ratings' app behind.
-struct Pair {
+pub(super) struct Pair {
     house: House,
-    caller: Bed,
-    callee: Bed,
+    pub(super) caller: Bed,
+    pub(super) callee: Bed,
     calls: Arc<AtomicUsize>,
     caller_draft: Draft,
 }
@@ -32,7 +32,7 @@ impl Pair {
         Self::of(Protocol::Http1, hello())
     }
 
-    fn of(protocol: Protocol, (app, calls): (SocketAddr, Arc<AtomicUsize>)) -> Self {
+    pub(super) fn of(protocol: Protocol, (app, calls): (SocketAddr, Arc<AtomicUsize>)) -> Self {
         let mut draft = Draft::new();
         let port = &mut draft.workload.ports[0];
         (port.app, port.mtls, port.protocol) = (app, MtlsMode::Strict, protocol);

@@ -25,6 +25,10 @@ fn ambiguous_requests_are_refused_and_smuggle_nothing() {
     let mut refused = 0;
     for (case, head, want) in REQUESTS {
         let Err(fault) = want else { continue };
+        // Served, by another room.
+        if *fault == HeadFault::Http2Preface {
+            continue;
+        }
         let mut client = bed.client();
         client.write_all(head).unwrap();
         client
@@ -382,25 +386,6 @@ fn broken_bodies_end_the_connection() {
             "{body:?}: {answer}"
         );
     }
-}
-
-/// The preface of HTTP/2 gets one clear answer.
-#[test]
-fn the_http2_preface_is_refused_clearly() {
-    let (upstream, connections) = hello();
-    let bed = Bed::start(&draft(upstream), Role::Outbound);
-    let mut client = bed.client();
-    client
-        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
-        .unwrap();
-    let answer = read_to_end(&mut client);
-    let refusal = HeadFault::Http2Preface.refusal();
-    assert_eq!(status(&answer), refusal.status.to_string(), "{answer}");
-    assert!(
-        answer.contains("x-ringmesh-reason: unsupported_protocol\r\n"),
-        "{answer}"
-    );
-    assert_eq!(connections.load(Ordering::SeqCst), 0);
 }
 
 /// A server that writes head and body apart, with Nagle's algorithm on, sends the body when the head

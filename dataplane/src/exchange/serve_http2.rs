@@ -1,0 +1,273 @@
+//! A downstream HTTP/2 connection: its task carries frames, each stream is an exchange of its own.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use h2::server::{Connection, SendResponse};
+use h2::{Reason as Code, RecvStream};
+
+use super::flow::Flow;
+use super::pipeline::{self, After, Tools};
+use super::record::Record;
+use super::serve::linger;
+use super::sides::Client;
+use super::state::ShardState;
+use super::{answer, note};
+use crate::http1::{Answer, Parsed, RequestHead};
+use crate::http2::{Incoming, Piece, Wire, grpc, head, limits};
+use crate::reason::Reason;
+use crate::ring::{ByteStream, Chunk, Sleep};
+use crate::time::Mono;
+use crate::tls::Standing;
+use crate::upstream::Stream;
+use crate::wait;
+
+/// A connection is asked to end after this time, plus or minus a tenth, milliseconds: long-lived
+/// clients find new sidecars and show new certificates, and not all at once. Streams on it go on.
+const AGE_MAX_MS: u64 = 3_600_000;
+/// Parsers and scratch space kept by a connection for its next streams.
+const SPARES_MAX: usize = 32;
+
+/// What the streams of a connection share.
+struct Shared {
+    shard: Rc<ShardState>,
+    flow: Flow,
+    stream: Rc<Stream>,
+    spares: RefCell<Vec<(RequestHead, Tools)>>,
+    streams: Cell<u32>,
+    cancels: RefCell<Cancels>,
+}
+
+/// Serves a connection whose preface has begun.
+pub(super) async fn serve(shard: &Rc<ShardState>, flow: &Flow, stream: Stream, first: Chunk) {
+    let stream = Rc::new(stream);
+    let wire = Wire::new(&shard.ring, Rc::clone(&stream), first);
+    let shared = Rc::new(Shared {
+        shard: Rc::clone(shard),
+        flow: flow.clone(),
+        stream: Rc::clone(&stream),
+        spares: RefCell::default(),
+        streams: Cell::new(0),
+        cancels: RefCell::new(Cancels::new(shard.now())),
+    });
+    let mut begun = pin!(limits::server().handshake::<_, Piece>(wire.clone()));
+    let begun = poll_fn(|cx| {
+        let begun = begun.as_mut().poll(cx);
+        match wire.poll_push(cx) {
+            Poll::Ready(Err(_)) => Poll::Ready(None),
+            Poll::Ready(Ok(())) | Poll::Pending => begun.map(Result::ok),
+        }
+    });
+    let until = shard.now().plus_ms(shard.limits.head_timeout_ms);
+    let in_time = wait::or_timeout(begun, pin!(shard.ring.sleep_until(until))).await;
+    if let Some(Some(mut connection)) = in_time {
+        carry(&shared, &wire, &mut connection).await;
+        // GOAWAY and what else was said last.
+        let until = shard.now().plus_ms(shard.limits.head_timeout_ms);
+        let last = poll_fn(|cx| wire.poll_push(cx));
+        let _ = wait::or_timeout(last, pin!(shard.ring.sleep_until(until))).await;
+    }
+    linger(shard, &stream).await;
+}
+
+/// Until one side has enough of it.
+async fn carry(shared: &Rc<Shared>, wire: &Wire, connection: &mut Connection<Wire, Piece>) {
+    let shard = &shared.shard;
+    let now = shard.now();
+    let jitter = shard.random() % (AGE_MAX_MS / 5);
+    let mut old = pin!(
+        shard
+            .ring
+            .sleep_until(now.plus_ms(AGE_MAX_MS * 9 / 10 + jitter))
+    );
+    let mut idle = pin!(shard.ring.sleep_until(Mono::NEVER));
+    let drain = shard.drain_bell();
+    let mut life = Life {
+        ending: false,
+        chatter_from: wire.received(),
+        idle_from: Some(now),
+    };
+    loop {
+        let opened = poll_fn(|cx| {
+            drain.set(Some(cx.waker().clone()));
+            let is_time = shard.must_close(&shared.stream) || old.as_mut().poll(cx).is_ready();
+            life.look(shared, wire, connection, is_time, idle.as_mut(), cx);
+            let polled = connection.poll_accept(cx);
+            if polled.is_pending() && matches!(wire.poll_push(cx), Poll::Ready(Err(_))) {
+                return Poll::Ready(None);
+            }
+            polled
+        })
+        .await;
+        let Some(Ok((request, respond))) = opened else {
+            return;
+        };
+        if shard.standing(&shared.stream) == Standing::Revoked {
+            return shared.stream.reset();
+        }
+        life.chatter_from = wire.received();
+        open(shared, request, respond);
+    }
+}
+
+/// How a connection fares.
+struct Life {
+    /// It was asked to end.
+    ending: bool,
+    /// Bytes received when the last stream was opened or closed.
+    chatter_from: u64,
+    /// Since when no stream is open.
+    idle_from: Option<Mono>,
+}
+
+impl Life {
+    /// Asks for the end where it is due.
+    fn look(
+        &mut self,
+        shared: &Shared,
+        wire: &Wire,
+        connection: &mut Connection<Wire, Piece>,
+        is_time: bool,
+        mut idle: Pin<&mut Sleep>,
+        cx: &mut Context<'_>,
+    ) {
+        let shard = &shared.shard;
+        if shared.streams.get() > 0 {
+            self.idle_from = None;
+            self.chatter_from = wire.received();
+        } else {
+            let since = *self.idle_from.get_or_insert(shard.now());
+            idle.as_mut()
+                .reset(since.plus_ms(shard.limits.keep_alive_timeout_ms));
+        }
+        let is_idle = self.idle_from.is_some() && idle.poll(cx).is_ready();
+        if (is_time || is_idle) && !self.ending {
+            self.ending = true;
+            // Twice: first that it will end, after a round trip which stream was the last.
+            connection.graceful_shutdown();
+        }
+        let floods = wire.received() - self.chatter_from > limits::IDLE_CHATTER_BYTES_MAX;
+        if floods || shared.cancels.borrow().is_over() {
+            shard.meter().refused(Reason::Shed);
+            self.chatter_from = wire.received();
+            *shared.cancels.borrow_mut() = Cancels::new(shard.now());
+            connection.abrupt_shutdown(Code::ENHANCE_YOUR_CALM);
+        }
+    }
+}
+
+/// Cancelled streams of late: a bucket that fills with each and leaks over time.
+struct Cancels {
+    level: u32,
+    at: Mono,
+}
+
+impl Cancels {
+    fn new(now: Mono) -> Self {
+        Self { level: 0, at: now }
+    }
+
+    fn count(&mut self, now: Mono) {
+        let leaked_ms = now.since(self.at).as_millis();
+        let leaked = leaked_ms * u128::from(limits::CANCELS_PER_SECOND) / 1_000;
+        if leaked > 0 {
+            self.level = self
+                .level
+                .saturating_sub(u32::try_from(leaked).unwrap_or(u32::MAX));
+            self.at = now;
+        }
+        self.level += 1;
+    }
+
+    fn is_over(&self) -> bool {
+        self.level > limits::CANCELS_BURST
+    }
+}
+
+/// Makes an exchange of a stream.
+fn open(shared: &Rc<Shared>, request: http::Request<RecvStream>, mut respond: SendResponse<Piece>) {
+    let streams = Rc::clone(shared);
+    streams.streams.set(streams.streams.get() + 1);
+    let counted = Counted(streams);
+    // Nothing of it was processed.
+    if shared.shard.draining.get() && shared.shard.active().is_none() {
+        return respond.send_reset(Code::REFUSED_STREAM);
+    }
+    let _ = shared
+        .shard
+        .ring
+        .spawn(async move { exchange(&counted.0, request, respond).await });
+}
+
+/// A stream in the count.
+struct Counted(Rc<Shared>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get().saturating_sub(1));
+    }
+}
+
+async fn exchange(
+    shared: &Shared,
+    request: http::Request<RecvStream>,
+    respond: SendResponse<Piece>,
+) {
+    let shard = &shared.shard;
+    let (parts, body) = request.into_parts();
+    let content_type = parts.headers.get(http::header::CONTENT_TYPE);
+    let grpc = content_type.is_some_and(|value| grpc::is_grpc(value.as_bytes()));
+    let mut bytes = Vec::with_capacity(512);
+    let spelled = head::put_request(&parts, body.is_end_stream(), &mut bytes);
+    drop(parts);
+    let stream = Incoming::new(&shard.ring, Rc::clone(&shared.stream), body, respond, grpc);
+    let client = Client::Http2(&stream);
+    let spare = shared.spares.borrow_mut().pop();
+    let (mut parser, mut tools) = spare.unwrap_or_default();
+    parser.reset();
+    let refusal = match spelled {
+        Err(fault) => Some(fault.refusal()),
+        Ok(()) => match parser.parse(&bytes) {
+            Parsed::Head(_) => None,
+            Parsed::Refuse(refusal) => Some(refusal),
+            Parsed::Partial => Some(crate::http1::HeadFault::Syntax.refusal()),
+        },
+    };
+    let after = match refusal {
+        Some(refusal) => {
+            let mut record = Record::new(shard.now());
+            let answer = Answer::refusal(&refusal);
+            let after = answer::send(&shard.ring, client, &answer, &mut record).await;
+            note::headless(shard, &shared.flow, &record, note::transport(client));
+            after
+        }
+        None => {
+            let sleep = pin!(shard.ring.sleep_until(Mono::NEVER));
+            let request = parser.view(&bytes);
+            let mut pending = Chunk::empty();
+            pipeline::run(
+                shard,
+                &shared.flow,
+                client,
+                request,
+                &mut pending,
+                &mut tools,
+                sleep,
+            )
+            .await
+        }
+    };
+    if after == After::Reset {
+        stream.cut(Code::INTERNAL_ERROR);
+    }
+    if stream.was_reset() {
+        shared.cancels.borrow_mut().count(shard.now());
+    }
+    let mut spares = shared.spares.borrow_mut();
+    if spares.len() < SPARES_MAX {
+        spares.push((parser, tools));
+    }
+}

@@ -1,0 +1,149 @@
+//! What the mesh has to know of gRPC (grpc/grpc doc/PROTOCOL-HTTP2.md).
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::http1::Answer;
+use crate::reason::Reason;
+
+/// Name of the field that tells how a call ended.
+pub const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+/// How long a call may take.
+pub const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
+/// Whether a content type is gRPC's own. `application/grpc-web` is another protocol, for HTTP/1.1.
+#[must_use]
+pub fn is_grpc(content_type: &[u8]) -> bool {
+    const TYPE: &[u8] = b"application/grpc";
+    content_type
+        .get(..TYPE.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(TYPE))
+        && matches!(
+            content_type.get(TYPE.len()),
+            None | Some(b'+' | b';' | b' ')
+        )
+}
+
+/// The status an answer of the mesh itself has in gRPC. Clients repeat UNAVAILABLE, so a quota must
+/// not be told as that.
+#[must_use]
+pub fn status_of(answer: &Answer<'_>) -> u8 {
+    if let Some(status) = answer.grpc_status {
+        return status;
+    }
+    match answer.reason {
+        Reason::QuotaExhausted => RESOURCE_EXHAUSTED,
+        Reason::AuthzDenied | Reason::CheckDenied | Reason::PlaintextRefused => PERMISSION_DENIED,
+        Reason::Timeout | Reason::TryTimeout => DEADLINE_EXCEEDED,
+        Reason::NoRoute | Reason::UnknownDestination | Reason::UnsupportedProtocol => UNIMPLEMENTED,
+        _ => of_http(answer.status),
+    }
+}
+
+const UNKNOWN: u8 = 2;
+const DEADLINE_EXCEEDED: u8 = 4;
+const PERMISSION_DENIED: u8 = 7;
+const RESOURCE_EXHAUSTED: u8 = 8;
+const UNIMPLEMENTED: u8 = 12;
+const INTERNAL: u8 = 13;
+const UNAVAILABLE: u8 = 14;
+const UNAUTHENTICATED: u8 = 16;
+
+/// By HTTP status (grpc/grpc doc/http-grpc-status-mapping.md).
+fn of_http(status: u16) -> u8 {
+    match status {
+        400 | 431 => INTERNAL,
+        401 => UNAUTHENTICATED,
+        403 => PERMISSION_DENIED,
+        404 => UNIMPLEMENTED,
+        429 | 502..=504 => UNAVAILABLE,
+        _ => UNKNOWN,
+    }
+}
+
+/// An answer of the mesh itself: headers alone, HTTP 200, the truth in `grpc-status`.
+#[must_use]
+pub fn trailers_only(answer: &Answer<'_>) -> http::Response<()> {
+    let mut response = http::Response::new(());
+    let fields = response.headers_mut();
+    fields.insert(
+        http::header::CONTENT_TYPE,
+        HeaderValue::from_static("application/grpc"),
+    );
+    fields.insert(STATUS, HeaderValue::from(u16::from(status_of(answer))));
+    let message = percent_encoded(&answer.body);
+    if let Ok(message) = HeaderValue::try_from(message) {
+        fields.insert(MESSAGE, message);
+    }
+    if answer.reason != Reason::None {
+        fields.insert(
+            HeaderName::from_static("x-ringmesh-reason"),
+            HeaderValue::from_static(answer.reason.code()),
+        );
+    }
+    response
+}
+
+fn percent_encoded(parts: &[&str]) -> String {
+    let mut out = String::new();
+    for byte in parts.iter().flat_map(|part| part.bytes()) {
+        match byte {
+            b' '..=b'~' if byte != b'%' => out.push(char::from(byte)),
+            _ => {
+                const HEX: &[u8; 16] = b"0123456789ABCDEF";
+                out.push('%');
+                out.push(char::from(HEX[usize::from(byte >> 4)]));
+                out.push(char::from(HEX[usize::from(byte & 15)]));
+            }
+        }
+    }
+    out
+}
+
+/// A `grpc-status` value.
+#[must_use]
+pub fn status(value: &[u8]) -> Option<u8> {
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// The `grpc-status` among trailer lines.
+#[must_use]
+pub fn status_in(lines: &[u8]) -> Option<u8> {
+    const NAME: &[u8] = b"grpc-status:";
+    lines.split(|b| *b == b'\n').find_map(|line| {
+        let (name, value) = line.split_at_checked(NAME.len())?;
+        let value = value.trim_ascii();
+        name.eq_ignore_ascii_case(NAME).then(|| status(value))?
+    })
+}
+
+/// A `grpc-timeout`, milliseconds, rounded up; `None` if it is none.
+#[must_use]
+pub fn timeout_ms(value: &[u8]) -> Option<u64> {
+    let (unit, digits) = value.split_last()?;
+    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    Some(match unit {
+        b'H' => number * 3_600_000,
+        b'M' => number * 60_000,
+        b'S' => number * 1_000,
+        b'm' => number,
+        b'u' => number.div_ceil(1_000),
+        b'n' => number.div_ceil(1_000_000),
+        _ => return None,
+    })
+}
+
+/// Tells the next hop how much time is left.
+pub fn set_timeout_ms(fields: &mut HeaderMap, left_ms: u64) {
+    // At most eight digits: above, seconds.
+    let text = match left_ms {
+        0..=99_999_999 => format!("{left_ms}m"),
+        _ => format!("{}S", (left_ms / 1_000).min(99_999_999)),
+    };
+    if let Ok(value) = HeaderValue::try_from(text) {
+        fields.insert(TIMEOUT, value);
+    }
+}

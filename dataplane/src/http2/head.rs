@@ -1,0 +1,283 @@
+//! Heads in HTTP/2's terms to and from the canonical form, which is HTTP/1.1 as [`crate::http1`]
+//! reads and writes it (RFC 9113 section 8).
+//!
+//! Pure. What arrives is only spelled here; [`crate::http1`] judges it like any other head, so a
+//! request means the same whichever version brought it.
+
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Method, StatusCode, Uri, Version};
+
+use crate::http1::{HeadFault, may_not_trail};
+
+/// Spells a request. `ended`: no body follows.
+///
+/// # Errors
+/// [`HeadFault::HostDiffers`]: Host and `:authority` name different servers (RFC 9113 section 8.3.1).
+/// [`HeadFault::Connect`]: tunnels through HTTP/2 are not carried.
+pub fn put_request(
+    parts: &http::request::Parts,
+    ended: bool,
+    out: &mut Vec<u8>,
+) -> Result<(), HeadFault> {
+    if parts.method == Method::CONNECT {
+        return Err(HeadFault::Connect);
+    }
+    let target = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    put(
+        out,
+        &[parts.method.as_str().as_bytes(), b" ", target.as_bytes()],
+    );
+    put(out, &[b" HTTP/1.1\r\n"]);
+    let host = parts.headers.get(http::header::HOST);
+    match (parts.uri.authority(), host) {
+        (Some(authority), Some(host))
+            if !authority
+                .as_str()
+                .as_bytes()
+                .eq_ignore_ascii_case(host.as_bytes()) =>
+        {
+            return Err(HeadFault::HostDiffers);
+        }
+        (Some(authority), _) => put(out, &[b"host: ", authority.as_str().as_bytes(), b"\r\n"]),
+        (None, Some(host)) => put(out, &[b"host: ", host.as_bytes(), b"\r\n"]),
+        // Left to the parser, which misses it.
+        (None, None) => {}
+    }
+    put_fields(&parts.headers, out);
+    if !ended && !parts.headers.contains_key(http::header::CONTENT_LENGTH) {
+        out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    Ok(())
+}
+
+/// Spells a response, interim or final. It says nothing of the body's length unless the sender did:
+/// the frames do.
+pub fn put_response(parts: &http::response::Parts, out: &mut Vec<u8>) {
+    put(
+        out,
+        &[b"HTTP/1.1 ", parts.status.as_str().as_bytes(), b" \r\n"],
+    );
+    put_fields(&parts.headers, out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Spells trailers as lines, without fields that may not stand there (RFC 9110 section 6.5.1).
+pub fn put_trailers(fields: &HeaderMap, out: &mut Vec<u8>) {
+    for (name, value) in fields {
+        if !may_not_trail(name.as_str().as_bytes()) {
+            put(
+                out,
+                &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"],
+            );
+        }
+    }
+}
+
+fn put_fields(fields: &HeaderMap, out: &mut Vec<u8>) {
+    for (name, value) in fields {
+        if name == http::header::HOST || name == http::header::COOKIE {
+            continue;
+        }
+        put(
+            out,
+            &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"],
+        );
+    }
+    // Crumbs are joined for those who know one Cookie (RFC 9113 section 8.2.3).
+    let mut crumbs = fields.get_all(http::header::COOKIE).iter();
+    if let Some(first) = crumbs.next() {
+        put(out, &[b"cookie: ", first.as_bytes()]);
+        for crumb in crumbs {
+            put(out, &[b"; ", crumb.as_bytes()]);
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+}
+
+/// Reads a head that [`crate::http1::RequestPlan`] wrote; `None` if it cannot be said in HTTP/2.
+/// `trailers`: the client takes trailers, and the next may know.
+#[must_use]
+pub fn request(head: &Bytes, trailers: bool) -> Option<http::Request<()>> {
+    let (line, mut fields) = split(head)?;
+    let mut words = line.splitn(3, |b| *b == b' ');
+    let (method, target) = (words.next()?, words.next()?);
+    let host = fields.remove(http::header::HOST);
+    let mut uri = http::uri::Parts::default();
+    uri.path_and_query = Some(PathAndQuery::from_maybe_shared(head.slice_ref(target)).ok()?);
+    let mut request = http::Request::new(());
+    match host {
+        Some(host) if !host.is_empty() => {
+            uri.scheme = Some(Scheme::HTTP);
+            uri.authority = Some(Authority::try_from(host.as_bytes()).ok()?);
+            *request.version_mut() = Version::HTTP_2;
+        }
+        // HTTP/1.0 need not say whom it asks; `h2` knows this case by the version.
+        _ => *request.version_mut() = Version::HTTP_11,
+    }
+    *request.method_mut() = Method::from_bytes(method).ok()?;
+    *request.uri_mut() = Uri::from_parts(uri).ok()?;
+    if trailers {
+        fields.insert(http::header::TE, HeaderValue::from_static("trailers"));
+    }
+    *request.headers_mut() = fields;
+    Some(request)
+}
+
+/// Reads a head that [`crate::http1::ResponsePlan`] or [`crate::http1::Answer`] wrote; `None` if it
+/// cannot be said in HTTP/2.
+#[must_use]
+pub fn response(head: &Bytes) -> Option<http::Response<()>> {
+    let (line, fields) = split(head)?;
+    let status = line.split(|b| *b == b' ').nth(1)?;
+    let mut response = http::Response::new(());
+    *response.status_mut() = StatusCode::from_bytes(status).ok()?;
+    *response.headers_mut() = fields;
+    Some(response)
+}
+
+/// Reads trailer lines; those that cannot be said are left out.
+#[must_use]
+pub fn trailers(lines: &[u8]) -> HeaderMap {
+    let lines = Bytes::copy_from_slice(lines);
+    let mut fields = HeaderMap::new();
+    for line in lines_of(&lines) {
+        let _ = field(&lines, line, &mut fields);
+    }
+    fields
+}
+
+/// First line and fields of a written head, without those that belong to a connection (RFC 9113
+/// section 8.2.2).
+fn split(head: &Bytes) -> Option<(&[u8], HeaderMap)> {
+    let mut lines = lines_of(head);
+    let first = lines.next()?;
+    let mut fields = HeaderMap::with_capacity(16);
+    for line in lines {
+        field(head, line, &mut fields)?;
+    }
+    for gone in [
+        http::header::CONNECTION,
+        http::header::TRANSFER_ENCODING,
+        http::header::UPGRADE,
+    ] {
+        fields.remove(gone);
+    }
+    Some((first, fields))
+}
+
+fn field(whole: &Bytes, line: &[u8], fields: &mut HeaderMap) -> Option<()> {
+    let colon = memchr::memchr(b':', line)?;
+    let name = HeaderName::from_bytes(&line[..colon]).ok()?;
+    let value = line[colon + 1..].trim_ascii();
+    // A slice of the empty end is not within `whole`.
+    let value = match value {
+        [] => HeaderValue::from_static(""),
+        value => HeaderValue::from_maybe_shared(whole.slice_ref(value)).ok()?,
+    };
+    fields.append(name, value);
+    Some(())
+}
+
+/// Lines without their CRLF, up to the empty one.
+fn lines_of(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let end = memchr::memchr(b'\n', bytes)?;
+        let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
+        bytes = &bytes[end + 1..];
+        (!line.is_empty()).then_some(line)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::http1::{Parsed, RequestHead, ResponseHead};
+
+    fn fields() -> impl Strategy<Value = HeaderMap> {
+        let name = prop_oneof![
+            "[a-z][a-z0-9-]{0,12}",
+            Just("connection".to_owned()),
+            Just("content-length".to_owned()),
+            Just("cookie".to_owned()),
+            Just("host".to_owned()),
+            Just("te".to_owned()),
+            Just("transfer-encoding".to_owned()),
+        ];
+        let value = prop::collection::vec(any::<u8>(), 0..20);
+        prop::collection::vec((name, value), 0..12).prop_map(|list| {
+            let mut fields = HeaderMap::new();
+            for (name, value) in list {
+                let name = HeaderName::from_bytes(name.as_bytes());
+                // What the h2 crate cannot decode never gets here.
+                if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(&value)) {
+                    fields.append(name, value);
+                }
+            }
+            fields
+        })
+    }
+
+    proptest! {
+        /// Whatever HTTP/2 brings is one whole head or a refusal: nothing of it can be taken for a
+        /// body or a second request.
+        #[test]
+        fn a_spelled_request_is_one_head_or_none(
+            fields in fields(),
+            path in "/[!-~]{0,20}",
+            authority in prop::option::of("[a-z]{1,8}(:[0-9]{1,4})?"),
+            ended in any::<bool>(),
+        ) {
+            let mut uri = http::uri::Parts::default();
+            uri.path_and_query = PathAndQuery::try_from(path).ok();
+            if let Some(authority) = authority {
+                uri.scheme = Some(Scheme::HTTP);
+                uri.authority = Authority::try_from(authority).ok();
+            }
+            let Ok(uri) = Uri::from_parts(uri) else { return Ok(()) };
+            let (mut parts, ()) = http::Request::new(()).into_parts();
+            parts.uri = uri;
+            parts.headers = fields;
+            let mut bytes = Vec::new();
+            if put_request(&parts, ended, &mut bytes).is_ok() {
+                match RequestHead::new().parse(&bytes) {
+                    Parsed::Head(len) => prop_assert_eq!(len, bytes.len()),
+                    Parsed::Refuse(_) => {}
+                    Parsed::Partial => prop_assert!(false, "not a whole head"),
+                }
+            }
+        }
+
+        #[test]
+        fn a_spelled_response_is_one_head_or_none(fields in fields(), status in 100_u16..1000) {
+            let (mut parts, ()) = http::Response::new(()).into_parts();
+            parts.status = StatusCode::from_u16(status).unwrap();
+            parts.headers = fields;
+            let mut bytes = Vec::new();
+            put_response(&parts, &mut bytes);
+            match ResponseHead::new().parse(&bytes) {
+                Parsed::Head(len) => prop_assert_eq!(len, bytes.len()),
+                Parsed::Refuse(_) => {}
+                Parsed::Partial => prop_assert!(false, "not a whole head"),
+            }
+        }
+
+        #[test]
+        fn any_written_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let bytes = Bytes::from(bytes);
+            let _ = request(&bytes, true);
+            let _ = response(&bytes);
+            let _ = trailers(&bytes);
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Every maximum of the HTTP/2 room, and the settings that tell peers of them.
+
+use h2::{client, server};
+
+/// Streams of one connection at once. HAProxy's and nginx' default is 100 and 128; gRPC clients open
+/// another connection above it.
+pub const STREAMS_MAX: u32 = 100;
+/// What one stream may have received and not passed on, bytes. The protocol's own default: on a host
+/// or between two in one building it does not bound throughput.
+pub const STREAM_WINDOW_BYTES: u32 = 65_535;
+/// The same of a whole connection: every stream's window at once, so that streams nobody reads do
+/// not hold up the others. Bounds what a connection can make us keep.
+pub const CONN_WINDOW_BYTES: u32 = STREAMS_MAX * STREAM_WINDOW_BYTES;
+/// A header list, as RFC 9113 section 6.5.2 counts it; CONTINUATION frames are bounded with it.
+pub const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
+/// What one stream may have ready for a peer that does not take it, bytes.
+pub const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// Streams reset by the peer before we saw them (CVE-2023-44487); above, ENHANCE_YOUR_CALM.
+pub const PENDING_RESETS_MAX: usize = 20;
+/// Streams a client may cancel in a burst, and how many it gets back per second. A client that
+/// hedges calls stays far below; an attack is above within a tenth of a second.
+pub const CANCELS_BURST: u32 = 400;
+/// See [`CANCELS_BURST`].
+pub const CANCELS_PER_SECOND: u32 = 100;
+/// Bytes of frames a connection may send without opening a stream while none is open: SETTINGS and
+/// PING floods end here. A well-behaved client sends some hundred.
+pub const IDLE_CHATTER_BYTES_MAX: u64 = 64 * 1024;
+/// Resets that we send for a peer's faults on one connection (CVE-2025-8671).
+pub const FAULT_RESETS_MAX: usize = 1024;
+
+/// What we serve with.
+#[must_use]
+pub fn server() -> server::Builder {
+    let mut builder = server::Builder::new();
+    builder
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONN_WINDOW_BYTES)
+        .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .max_send_buffer_size(SEND_BUFFER_BYTES_MAX)
+        .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+        .max_local_error_reset_streams(Some(FAULT_RESETS_MAX));
+    builder
+}
+
+/// What we call with.
+#[must_use]
+pub fn client() -> client::Builder {
+    let mut builder = client::Builder::new();
+    builder
+        .enable_push(false)
+        .initial_max_send_streams(STREAMS_MAX as usize)
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONN_WINDOW_BYTES)
+        .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .max_send_buffer_size(SEND_BUFFER_BYTES_MAX)
+        .max_local_error_reset_streams(Some(FAULT_RESETS_MAX));
+    builder
+}

@@ -1,0 +1,45 @@
+//! HTTP/2 over the ring: the `h2` crate does frames, HPACK, flow control and streams.
+//!
+//! Reading order:
+//! 1. [`head`] turns heads into the canonical form the rest of the data path reads (HTTP/1.1 bytes,
+//!    parsed by [`crate::http1`]) and back, purely: routing, policy, rules' changes and telemetry are
+//!    written once for both versions;
+//! 2. [`Wire`] is a connection of the ring with the face `h2` wants;
+//! 3. [`Incoming`] is a stream a client opened, [`Outgoing`] one we opened at an upstream, [`Body`]
+//!    the bytes that arrive on either;
+//! 4. [`grpc`] is what the mesh has to know of gRPC.
+//!
+//! Invariants:
+//! - a body's window is given back when the other side of the exchange took the bytes, never before:
+//!   what one connection can make us hold is [`limits::STREAMS_MAX`] stream windows, and a stream
+//!   that nobody reads takes nothing from its neighbours' windows;
+//! - writes of all streams of a connection gather in pooled buffers and leave together, once per
+//!   turn of the connection's task;
+//! - what a peer may make us do for nothing (resets, control frames, header blocks) is bounded by
+//!   [`limits`]; over it the connection ends with ENHANCE_YOUR_CALM.
+
+mod body;
+pub mod grpc;
+pub mod head;
+pub mod limits;
+mod streams;
+mod wire;
+
+pub use body::Body;
+pub use streams::{Broken, Incoming, Outgoing, Piece, ReadHead};
+pub use wire::Wire;
+
+/// What a client says first (RFC 9113 section 3.4).
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Whether a connection that begins with these bytes speaks HTTP/2; `None`: cannot be told yet.
+#[must_use]
+pub fn is_preface(first: &[u8]) -> Option<bool> {
+    if first.starts_with(PREFACE) {
+        Some(true)
+    } else if PREFACE.starts_with(first) {
+        None
+    } else {
+        Some(false)
+    }
+}

@@ -1,0 +1,332 @@
+//! Streams: one a client opened, one we opened.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use bytes::Buf;
+use h2::client::{ResponseFuture, SendRequest};
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+
+use super::body::Body;
+use super::head;
+use crate::ring::{Chunk, Ring};
+use crate::upstream::Stream;
+
+/// Payload on its way out: the chunk it was received in.
+#[derive(Debug)]
+pub struct Piece(pub Chunk);
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.0.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.0.advance(count);
+    }
+}
+
+/// The other side does not take it: the stream was reset or its connection failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Broken;
+
+/// Sends a piece, no faster than the peer's windows allow.
+async fn send(
+    stream: &RefCell<SendStream<Piece>>,
+    mut piece: Chunk,
+    last: bool,
+) -> Result<(), Broken> {
+    while !piece.is_empty() {
+        let room = poll_fn(|cx| {
+            let mut stream = stream.borrow_mut();
+            stream.reserve_capacity(piece.len());
+            match stream.capacity() {
+                0 => stream.poll_capacity(cx).map(|room| match room {
+                    // None of it is left: asked for again.
+                    Some(Ok(room)) => Ok(room),
+                    Some(Err(_)) | None => Err(Broken),
+                }),
+                room => Poll::Ready(Ok(room)),
+            }
+        })
+        .await?;
+        let now = piece.split_to(room.min(piece.len()));
+        let end = last && piece.is_empty();
+        stream
+            .borrow_mut()
+            .send_data(Piece(now), end)
+            .map_err(|_| Broken)?;
+    }
+    Ok(())
+}
+
+/// Ends our direction, with trailer lines if there are some.
+fn end(stream: &RefCell<SendStream<Piece>>, trailers: &[u8]) -> Result<(), Broken> {
+    let mut stream = stream.borrow_mut();
+    let ended = if trailers.is_empty() {
+        stream.send_data(Piece(Chunk::empty()), true)
+    } else {
+        stream.send_trailers(head::trailers(trailers))
+    };
+    ended.map_err(|_| Broken)
+}
+
+/// A stream a client opened.
+pub struct Incoming {
+    respond: RefCell<SendResponse<Piece>>,
+    stream: OnceCell<RefCell<SendStream<Piece>>>,
+    body: Body,
+    connection: Rc<Stream>,
+    /// A gRPC call: what the mesh itself says has to be told as trailers.
+    grpc: bool,
+    reset: Cell<bool>,
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming")
+            .field("body", &self.body)
+            .field("grpc", &self.grpc)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Incoming {
+    /// A stream whose head was taken.
+    #[must_use]
+    pub fn new(
+        ring: &Ring,
+        connection: Rc<Stream>,
+        body: RecvStream,
+        respond: SendResponse<Piece>,
+        grpc: bool,
+    ) -> Self {
+        Self {
+            respond: RefCell::new(respond),
+            stream: OnceCell::new(),
+            body: Body::new(ring, body),
+            connection,
+            grpc,
+            reset: Cell::new(false),
+        }
+    }
+
+    /// The connection it is on.
+    #[must_use]
+    pub fn connection(&self) -> &Stream {
+        &self.connection
+    }
+
+    /// Its request's body.
+    #[must_use]
+    pub fn body(&self) -> &Body {
+        &self.body
+    }
+
+    /// Whether it is a gRPC call.
+    #[must_use]
+    pub fn is_grpc(&self) -> bool {
+        self.grpc
+    }
+
+    /// Whether a final answer's head went out.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.stream.get().is_some()
+    }
+
+    /// Whether the client gave it up.
+    #[must_use]
+    pub fn was_reset(&self) -> bool {
+        self.reset.get()
+    }
+
+    /// Resolves when the client gives it up or its connection fails.
+    pub async fn gone(&self) {
+        poll_fn(|cx| {
+            let polled = match self.stream.get() {
+                Some(stream) => stream.borrow_mut().poll_reset(cx),
+                None => self.respond.borrow_mut().poll_reset(cx),
+            };
+            polled.map(|reset| self.reset.set(reset.is_ok()))
+        })
+        .await;
+    }
+
+    /// Sends an interim answer.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub fn interim(&self, head: http::Response<()>) -> Result<(), Broken> {
+        self.respond
+            .borrow_mut()
+            .send_informational(head)
+            .map_err(|_| Broken)
+    }
+
+    /// Sends the head of the answer, and its end if there is no more.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub fn answer(&self, head: http::Response<()>, last: bool) -> Result<(), Broken> {
+        let stream = self.respond.borrow_mut().send_response(head, last);
+        let stream = stream.map_err(|_| Broken)?;
+        self.stream.set(RefCell::new(stream)).map_err(|_| Broken)
+    }
+
+    /// Sends a piece of the answer.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub async fn piece(&self, piece: Chunk, last: bool) -> Result<(), Broken> {
+        match self.stream.get() {
+            Some(stream) => send(stream, piece, last).await,
+            None => Err(Broken),
+        }
+    }
+
+    /// Sends a piece without waiting for the client's window. For what is bounded otherwise.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub fn piece_now(&self, piece: Chunk, last: bool) -> Result<(), Broken> {
+        let stream = self.stream.get().ok_or(Broken)?;
+        let sent = stream.borrow_mut().send_data(Piece(piece), last);
+        sent.map_err(|_| Broken)
+    }
+
+    /// Ends the answer.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub fn end(&self, trailers: &[u8]) -> Result<(), Broken> {
+        self.stream
+            .get()
+            .map_or(Err(Broken), |stream| end(stream, trailers))
+    }
+
+    /// Cuts the answer: the client must not take what it has for the whole.
+    pub fn cut(&self, reason: Reason) {
+        self.respond.borrow_mut().send_reset(reason);
+    }
+}
+
+/// A stream we opened.
+pub struct Outgoing {
+    ring: Ring,
+    response: RefCell<ResponseFuture>,
+    stream: RefCell<SendStream<Piece>>,
+    body: OnceCell<Body>,
+}
+
+impl fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outgoing")
+            .field("body", &self.body)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What waiting for a response's head came to.
+#[derive(Debug)]
+pub enum ReadHead {
+    /// A head in canonical form, interim or final.
+    Head(Vec<u8>),
+    /// The server says that it did not process the request (RFC 9113 section 8.7).
+    Refused,
+    /// The stream was reset or its connection failed.
+    Failed,
+}
+
+impl Outgoing {
+    /// Opens a stream; `last`: no body follows.
+    ///
+    /// # Errors
+    /// [`Broken`]: the connection takes no more streams, and nothing was sent.
+    pub fn open(
+        ring: &Ring,
+        connection: &mut SendRequest<Piece>,
+        head: http::Request<()>,
+        last: bool,
+    ) -> Result<Self, Broken> {
+        let (response, stream) = connection.send_request(head, last).map_err(|_| Broken)?;
+        Ok(Self {
+            ring: ring.clone(),
+            response: RefCell::new(response),
+            stream: RefCell::new(stream),
+            body: OnceCell::new(),
+        })
+    }
+
+    /// Sends a piece of the request.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub async fn piece(&self, piece: Chunk, last: bool) -> Result<(), Broken> {
+        send(&self.stream, piece, last).await
+    }
+
+    /// Sends a piece without waiting for the peer's window. For what is bounded otherwise.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub fn piece_now(&self, piece: Chunk, last: bool) -> Result<(), Broken> {
+        let sent = self.stream.borrow_mut().send_data(Piece(piece), last);
+        sent.map_err(|_| Broken)
+    }
+
+    /// Ends the request.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub fn end(&self, trailers: &[u8]) -> Result<(), Broken> {
+        end(&self.stream, trailers)
+    }
+
+    /// Waits for the next head of the response. Safe to drop while it waits.
+    pub async fn read_head(&self) -> ReadHead {
+        poll_fn(|cx| {
+            let mut response = self.response.borrow_mut();
+            let mut head = Vec::with_capacity(256);
+            if let Poll::Ready(Some(Ok(interim))) = response.poll_informational(cx) {
+                head::put_response(&interim.into_parts().0, &mut head);
+                return Poll::Ready(ReadHead::Head(head));
+            }
+            Pin::new(&mut *response)
+                .poll(cx)
+                .map(|response| match response {
+                    Ok(response) => {
+                        let (parts, body) = response.into_parts();
+                        head::put_response(&parts, &mut head);
+                        let _ = self.body.set(Body::new(&self.ring, body));
+                        ReadHead::Head(head)
+                    }
+                    Err(error) if was_not_processed(&error) => ReadHead::Refused,
+                    Err(_) => ReadHead::Failed,
+                })
+        })
+        .await
+    }
+
+    /// The response's body; `None` before its final head.
+    #[must_use]
+    pub fn body(&self) -> Option<&Body> {
+        self.body.get()
+    }
+}
+
+/// REFUSED_STREAM, or a stream above the last one of a GOAWAY: `h2` fails those alone with it.
+fn was_not_processed(error: &h2::Error) -> bool {
+    error.is_remote()
+        && (error.is_go_away()
+            || error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM))
+}

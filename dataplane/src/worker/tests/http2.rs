@@ -1,0 +1,721 @@
+//! HTTP/2 and gRPC end to end: a foreign client and server (the `h2` crate over tokio's sockets)
+//! around a worker, in all combinations of versions.
+
+use std::future::Future;
+use std::sync::atomic::AtomicBool;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use h2::{Reason, RecvStream};
+use http::{HeaderMap, HeaderValue, Request, Response};
+
+use super::mesh::Pair;
+use super::*;
+
+/// Runs `test` on a runtime of its own, no longer than patience lasts.
+fn block_on<T>(test: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let test = async { tokio::time::timeout(PATIENCE, test).await };
+    runtime.block_on(test).expect("in time")
+}
+
+async fn connect(at: SocketAddr) -> SendRequest<Bytes> {
+    let socket = tokio::net::TcpStream::connect(at).await.unwrap();
+    let (sender, connection) = h2::client::Builder::new()
+        // So that streams which are not read yet hold up none of ours.
+        .initial_connection_window_size(1024 * 1024)
+        .handshake(socket)
+        .await
+        .unwrap();
+    tokio::spawn(async move {
+        let _ = connection.await;
+    });
+    sender.ready().await.unwrap()
+}
+
+fn request(method: &str, path: &str) -> Request<()> {
+    Request::builder()
+        .method(method)
+        .uri(format!("http://app{path}"))
+        .body(())
+        .unwrap()
+}
+
+fn grpc(path: &str) -> Request<()> {
+    let mut request = request("POST", path);
+    let fields = request.headers_mut();
+    fields.insert("content-type", HeaderValue::from_static("application/grpc"));
+    fields.insert("te", HeaderValue::from_static("trailers"));
+    request
+}
+
+/// All of a body and its trailers; gives the window back at once.
+async fn read(body: &mut RecvStream) -> Result<(Vec<u8>, Option<HeaderMap>), h2::Error> {
+    let mut bytes = Vec::new();
+    while let Some(piece) = body.data().await {
+        let piece = piece?;
+        body.flow_control().release_capacity(piece.len())?;
+        bytes.extend_from_slice(&piece);
+    }
+    Ok((bytes, body.trailers().await?))
+}
+
+/// What an app saw.
+#[derive(Default)]
+struct Seen {
+    connections: AtomicUsize,
+    calls: AtomicUsize,
+    cancelled: AtomicBool,
+}
+
+const BIG: usize = 3 * 1024 * 1024;
+
+/// An app that speaks HTTP/2 only. Its paths say what it does.
+fn app() -> (SocketAddr, Arc<Seen>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let at = listener.local_addr().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let seen = Arc::new(Seen::default());
+    let counts = Arc::clone(&seen);
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            while let Ok((socket, _)) = listener.accept().await {
+                counts.connections.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(carry(socket, Arc::clone(&counts)));
+            }
+        });
+    });
+    (at, seen)
+}
+
+async fn carry(socket: tokio::net::TcpStream, seen: Arc<Seen>) {
+    let Ok(mut connection) = h2::server::handshake(socket).await else {
+        return;
+    };
+    while let Some(Ok((request, mut respond))) = connection.accept().await {
+        let call = seen.calls.fetch_add(1, Ordering::SeqCst);
+        match request.uri().path() {
+            "/refuse-once" if call == 0 => respond.send_reset(Reason::REFUSED_STREAM),
+            "/last" => {
+                connection.graceful_shutdown();
+                tokio::spawn(answer(request, respond, Arc::clone(&seen)));
+            }
+            _ => {
+                tokio::spawn(answer(request, respond, Arc::clone(&seen)));
+            }
+        }
+    }
+}
+
+async fn answer(
+    request: Request<RecvStream>,
+    mut respond: h2::server::SendResponse<Bytes>,
+    seen: Arc<Seen>,
+) {
+    let (parts, mut body) = request.into_parts();
+    let ok = || Response::builder().status(200);
+    match parts.uri.path() {
+        "/echo" => {
+            let head = ok().header("content-type", "application/grpc");
+            let Ok(mut stream) = respond.send_response(head.body(()).unwrap(), false) else {
+                return;
+            };
+            while let Some(Ok(piece)) = body.data().await {
+                let _ = body.flow_control().release_capacity(piece.len());
+                let _ = stream.send_data(piece, false);
+            }
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", HeaderValue::from_static("5"));
+            let _ = stream.send_trailers(trailers);
+        }
+        "/hang" => {
+            let _ = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
+            seen.cancelled.store(true, Ordering::SeqCst);
+        }
+        "/big" => {
+            let mut stream = respond
+                .send_response(ok().body(()).unwrap(), false)
+                .unwrap();
+            let mut left = BIG;
+            while left > 0 {
+                stream.reserve_capacity(left.min(16_384));
+                match std::future::poll_fn(|cx| stream.poll_capacity(cx)).await {
+                    Some(Ok(room)) => {
+                        let now = room.min(left).min(16_384);
+                        left -= now;
+                        let _ = stream.send_data(Bytes::from(vec![b'x'; now]), left == 0);
+                    }
+                    _ => return,
+                }
+            }
+        }
+        "/early" => {
+            let mut head = Response::new(());
+            *head.status_mut() = http::StatusCode::EARLY_HINTS;
+            respond.send_informational(head).unwrap();
+            let _ = respond.send_response(ok().body(()).unwrap(), true);
+        }
+        "/headers" => {
+            let text = format!("{:?}", parts.headers);
+            let mut stream = respond
+                .send_response(ok().body(()).unwrap(), false)
+                .unwrap();
+            let _ = stream.send_data(text.into(), true);
+        }
+        _ => {
+            let mut stream = respond
+                .send_response(ok().body(()).unwrap(), false)
+                .unwrap();
+            let _ = stream.send_data(Bytes::from_static(b"hello"), true);
+        }
+    }
+}
+
+/// A sidecar before an app that speaks HTTP/2.
+fn bed() -> (Bed, Arc<Seen>) {
+    let (at, seen) = app();
+    let mut draft = draft(at);
+    draft.at("app").ports[0].protocol = Protocol::Http2;
+    (Bed::start(&draft, Role::Outbound), seen)
+}
+
+#[test]
+fn http2_clients_reach_http1_apps() {
+    let (upstream, connections) = server(|_, mut stream| {
+        while let Some(head) = read_head(&mut stream) {
+            assert!(head.contains("cookie: a=1; b=2\r\n"), "{head}");
+            assert!(!head.contains(":authority"), "{head}");
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-End: 1\r\n\r\n")
+                .unwrap();
+        }
+    });
+    let bed = Bed::start(&draft(upstream), Role::Outbound);
+    block_on(async {
+        let mut sender = connect(bed.at).await;
+        for _ in 0..3 {
+            let mut request = request("GET", "/x?y=1");
+            for crumb in ["a=1", "b=2"] {
+                let crumb = HeaderValue::from_static(crumb);
+                request.headers_mut().append("cookie", crumb);
+            }
+            let (response, _) = sender.send_request(request, true).unwrap();
+            let (parts, mut body) = response.await.unwrap().into_parts();
+            assert_eq!(parts.status, 200);
+            assert!(!parts.headers.contains_key("transfer-encoding"));
+            let (bytes, trailers) = read(&mut body).await.unwrap();
+            assert_eq!(bytes, b"hello");
+            assert_eq!(trailers.unwrap()["x-end"], "1");
+        }
+    });
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+    let log = bed.log();
+    assert_eq!(log.len(), 3);
+    assert_eq!(log[0]["protocol"], "http2", "{}", log[0]);
+    assert_eq!(log[0]["path"], "/x", "{}", log[0]);
+}
+
+#[test]
+fn http1_clients_reach_http2_apps() {
+    let (bed, seen) = bed();
+    let mut client = bed.client();
+    for _ in 0..3 {
+        client
+            .write_all(b"GET / HTTP/1.1\r\nHost: app\r\n\r\n")
+            .unwrap();
+        let head = read_head(&mut client).unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        assert!(head.contains("transfer-encoding: chunked\r\n"), "{head}");
+        let mut body = [0; 15];
+        client.read_exact(&mut body).unwrap();
+        assert_eq!(&body, b"5\r\nhello\r\n0\r\n\r\n");
+    }
+    assert_eq!(seen.connections.load(Ordering::SeqCst), 1);
+    // A body in the frames' terms, an interim answer, and an answer without a body.
+    client
+        .write_all(b"POST /echo HTTP/1.1\r\nHost: app\r\nContent-Length: 3\r\n\r\nabcGET /early HTTP/1.1\r\nHost: app\r\n\r\n")
+        .unwrap();
+    let mut answer = read_head(&mut client).unwrap();
+    let mut rest = [0; 29];
+    client.read_exact(&mut rest).unwrap();
+    answer += std::str::from_utf8(&rest).unwrap();
+    assert!(
+        answer.ends_with("3\r\nabc\r\n0\r\ngrpc-status: 5\r\n\r\n"),
+        "{answer}"
+    );
+    assert!(read_head(&mut client).unwrap().starts_with("HTTP/1.1 103 "));
+    let last = read_head(&mut client).unwrap();
+    assert!(last.contains("content-length: 0\r\n"), "{last}");
+}
+
+/// Streams of several clients share a connection; pieces, trailers and the status in them go through
+/// while the request is still open.
+#[test]
+fn grpc_streams_both_ways() {
+    let (bed, seen) = bed();
+    block_on(async {
+        for _ in 0..2 {
+            let mut sender = connect(bed.at).await;
+            let (response, mut stream) = sender.send_request(grpc("/echo"), false).unwrap();
+            let (parts, mut body) = response.await.unwrap().into_parts();
+            assert_eq!(parts.status, 200);
+            for n in 0..5u8 {
+                stream.send_data(Bytes::from(vec![n; 100]), false).unwrap();
+                let mut piece = Vec::new();
+                while piece.len() < 100 {
+                    piece.extend_from_slice(&body.data().await.unwrap().unwrap());
+                }
+                assert_eq!(piece, vec![n; 100]);
+            }
+            stream.send_data(Bytes::new(), true).unwrap();
+            let (rest, trailers) = read(&mut body).await.unwrap();
+            assert!(rest.is_empty());
+            assert_eq!(trailers.unwrap()["grpc-status"], "5");
+        }
+    });
+    assert_eq!(seen.connections.load(Ordering::SeqCst), 1);
+    let log = bed.log();
+    assert_eq!(log[0]["protocol"], "grpc", "{}", log[0]);
+    assert_eq!(log[0]["grpc_status"], 5, "{}", log[0]);
+}
+
+/// A stream nobody reads holds up neither its neighbours nor the shard.
+#[test]
+fn a_stalled_stream_holds_up_nobody() {
+    let (bed, _) = bed();
+    block_on(async {
+        let mut sender = connect(bed.at).await;
+        let mut stalled = Vec::new();
+        for _ in 0..3 {
+            sender = sender.ready().await.unwrap();
+            // Its window is given back at the end only.
+            let (response, _) = sender.send_request(request("GET", "/big"), true).unwrap();
+            stalled.push(response.await.unwrap());
+            let mut quick = connect(bed.at).await;
+            let (response, _) = quick.send_request(request("GET", "/"), true).unwrap();
+            let mut body = response.await.unwrap().into_body();
+            assert_eq!(read(&mut body).await.unwrap().0, b"hello");
+        }
+        // All of it, once it is read.
+        for response in &mut stalled {
+            let (bytes, _) = read(response.body_mut()).await.unwrap();
+            assert_eq!(bytes.len(), BIG);
+        }
+    });
+}
+
+#[test]
+fn a_cancelled_call_is_cancelled_at_the_app() {
+    let (bed, seen) = bed();
+    block_on(async {
+        let mut sender = connect(bed.at).await;
+        let (response, mut stream) = sender.send_request(request("GET", "/hang"), true).unwrap();
+        while seen.calls.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        stream.send_reset(Reason::CANCEL);
+        drop(response);
+        while !seen.cancelled.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+    });
+    assert_eq!(bed.log()[0]["status"], 499);
+}
+
+#[test]
+fn what_a_server_did_not_process_is_asked_again() {
+    let (bed, seen) = bed();
+    block_on(async {
+        let mut sender = connect(bed.at).await;
+        let (response, _) = sender
+            .send_request(request("POST", "/refuse-once"), true)
+            .unwrap();
+        assert_eq!(response.await.unwrap().status(), 200);
+    });
+    assert_eq!(seen.calls.load(Ordering::SeqCst), 2);
+}
+
+/// A server that ends its connection after each call costs no call.
+#[test]
+fn a_server_that_goes_away_loses_no_call() {
+    let (bed, seen) = bed();
+    block_on(async {
+        let mut sender = connect(bed.at).await;
+        for _ in 0..20 {
+            sender = sender.ready().await.unwrap();
+            let (response, _) = sender.send_request(request("GET", "/last"), true).unwrap();
+            let mut response = response.await.unwrap();
+            assert_eq!(response.status(), 200);
+            assert_eq!(read(response.body_mut()).await.unwrap().0, b"hello");
+        }
+    });
+    assert!(seen.connections.load(Ordering::SeqCst) > 1);
+}
+
+/// What the mesh itself says to a gRPC client it says in gRPC's terms.
+#[test]
+fn grpc_clients_are_answered_in_their_terms() {
+    let (bed, _) = bed();
+    block_on(async {
+        let mut sender = connect(bed.at).await;
+        let mut call = grpc("/hang");
+        let timeout = HeaderValue::from_static("50m");
+        call.headers_mut().insert("grpc-timeout", timeout);
+        let (response, _) = sender.send_request(call, true).unwrap();
+        let response = response.await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["grpc-status"], "4");
+        assert_eq!(response.headers()["grpc-message"], "timeout");
+        assert!(response.body().is_end_stream());
+        // The time that is left is what the app is told.
+        let mut call = grpc("/headers");
+        let timeout = HeaderValue::from_static("10S");
+        call.headers_mut().insert("grpc-timeout", timeout);
+        let (response, _) = sender
+            .ready()
+            .await
+            .unwrap()
+            .send_request(call, true)
+            .unwrap();
+        let mut body = response.await.unwrap().into_body();
+        let (seen, _) = read(&mut body).await.unwrap();
+        let seen = String::from_utf8(seen).unwrap();
+        let left = seen.split("\"grpc-timeout\": \"").nth(1).unwrap();
+        let left: u32 = left.split('m').next().unwrap().parse().unwrap();
+        assert!(left <= 10_000, "{seen}");
+        assert!(seen.contains("\"te\": \"trailers\""), "{seen}");
+    });
+    let log = bed.log();
+    assert_eq!(log[0]["grpc_status"], 4, "{}", log[0]);
+}
+
+/// Draining says GOAWAY and lets streams end.
+#[test]
+fn draining_lets_streams_end() {
+    let (bed, _) = bed();
+    block_on(async {
+        let socket = tokio::net::TcpStream::connect(bed.at).await.unwrap();
+        let (mut sender, connection) = h2::client::handshake(socket).await.unwrap();
+        let ended = tokio::spawn(connection);
+        let (response, mut stream) = sender.send_request(grpc("/echo"), false).unwrap();
+        let mut body = response.await.unwrap().into_body();
+        bed.mailbox.send(ToShard::Drain).unwrap();
+        // No new stream after the second GOAWAY, and the old one goes on.
+        while let Ok(ready) = sender.clone().ready().await {
+            drop(ready);
+            tokio::task::yield_now().await;
+        }
+        stream.send_data(Bytes::from_static(b"late"), true).unwrap();
+        let (bytes, trailers) = read(&mut body).await.unwrap();
+        assert_eq!(bytes, b"late");
+        assert!(trailers.is_some());
+        drop(sender);
+        ended.await.unwrap().unwrap();
+    });
+    assert!(matches!(bed.next(), FromShard::Drained));
+}
+
+/// Through two sidecars, with mutual TLS and ALPN between them.
+#[test]
+fn http2_goes_through_two_sidecars() {
+    let (at, seen) = app();
+    let pair = Pair::of(Protocol::Http2, (at, Arc::default()));
+    block_on(async {
+        let mut sender = connect(pair.caller.at).await;
+        let mut big = Vec::new();
+        for _ in 0..4 {
+            sender = sender.ready().await.unwrap();
+            let mut call = request("GET", "/big");
+            *call.uri_mut() = "http://ratings/big".parse().unwrap();
+            big.push(sender.send_request(call, true).unwrap().0);
+        }
+        for response in big {
+            let mut body = response.await.unwrap().into_body();
+            assert_eq!(read(&mut body).await.unwrap().0.len(), BIG);
+        }
+    });
+    assert_eq!(seen.connections.load(Ordering::SeqCst), 1);
+    let log = pair.caller.log();
+    assert_eq!(log.len(), 4);
+    assert_eq!(pair.callee.log().len(), 4);
+}
+
+/// Frames as bytes, for what no library sends.
+struct Raw(TcpStream);
+
+impl Raw {
+    fn open(bed: &Bed) -> Self {
+        let mut raw = Self(bed.client());
+        raw.0.write_all(crate::http2::PREFACE).unwrap();
+        raw.send(4, 0, 0, &[]);
+        raw
+    }
+
+    fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        let bytes = frame(kind, flags, stream, payload);
+        // It may have hung up on us by now.
+        let _ = self.0.write_all(&bytes);
+    }
+
+    /// The next frame: kind, flags, stream, payload; `None` at the end.
+    fn next(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
+        let mut head = [0; 9];
+        self.0.read_exact(&mut head).ok()?;
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        let mut payload = vec![0; length];
+        self.0.read_exact(&mut payload).ok()?;
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        Some((head[3], head[4], stream, payload))
+    }
+
+    /// Error code of the GOAWAY that has to come.
+    fn goaway(&mut self) -> u32 {
+        while let Some((kind, _, _, payload)) = self.next() {
+            if kind == 7 {
+                return u32::from_be_bytes(payload[4..8].try_into().unwrap());
+            }
+        }
+        panic!("the connection ended without GOAWAY");
+    }
+
+    /// Error code of the RST_STREAM or status line's index of the answer that has to come.
+    fn outcome(&mut self, of: u32) -> Outcome {
+        loop {
+            match self.next() {
+                Some((3, _, stream, code)) if stream == of => {
+                    return Outcome::Reset(u32::from_be_bytes(code[..4].try_into().unwrap()));
+                }
+                Some((1, _, stream, _)) if stream == of => return Outcome::Answer,
+                Some((7, _, _, payload)) => {
+                    return Outcome::GoAway(u32::from_be_bytes(payload[4..8].try_into().unwrap()));
+                }
+                Some(_) => {}
+                None => return Outcome::End,
+            }
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Answer,
+    Reset(u32),
+    GoAway(u32),
+    End,
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut bytes = vec![length[1], length[2], length[3], kind, flags];
+    bytes.extend_from_slice(&stream.to_be_bytes());
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// A header block of literals without indexing (RFC 7541 section 6.2.2).
+fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (name, value) in fields {
+        bytes.push(0);
+        for text in [name, value] {
+            assert!(text.len() < 127);
+            bytes.push(u8::try_from(text.len()).unwrap());
+            bytes.extend_from_slice(text.as_bytes());
+        }
+    }
+    bytes
+}
+
+const GET: [(&str, &str); 4] = [
+    (":method", "GET"),
+    (":scheme", "http"),
+    (":authority", "app"),
+    (":path", "/"),
+];
+
+fn get_and(more: &[(&str, &str)]) -> Vec<u8> {
+    block(&[&GET[..], more].concat())
+}
+
+/// RFC 9113 sections 4 to 8: (what is wrong, frames, what has to come). `h2` calls some frames of a
+/// wrong size a protocol error; the connection ends either way.
+#[test]
+fn broken_frames_get_their_answer_and_the_shard_goes_on() {
+    const PROTOCOL: u32 = 1;
+    const FRAME_SIZE: u32 = 6;
+    let (bed, seen) = bed();
+    let end = 0x5;
+    let cases: Vec<(&str, Vec<u8>, Outcome)> = vec![
+        (
+            "a plain request",
+            frame(1, end, 1, &get_and(&[])),
+            Outcome::Answer,
+        ),
+        (
+            "DATA on stream 0",
+            frame(0, 0, 0, b"x"),
+            Outcome::GoAway(PROTOCOL),
+        ),
+        (
+            "DATA on an idle stream",
+            frame(0, 0, 1, b"x"),
+            Outcome::GoAway(PROTOCOL),
+        ),
+        (
+            "HEADERS on an even stream",
+            frame(1, end, 2, &get_and(&[])),
+            Outcome::GoAway(PROTOCOL),
+        ),
+        (
+            "CONTINUATION alone",
+            frame(9, 4, 1, &get_and(&[])),
+            Outcome::GoAway(PROTOCOL),
+        ),
+        (
+            "PING too short",
+            frame(6, 0, 0, b"x"),
+            Outcome::GoAway(PROTOCOL),
+        ),
+        (
+            "SETTINGS not of sixes",
+            frame(4, 0, 0, b"12345"),
+            Outcome::GoAway(PROTOCOL),
+        ),
+        (
+            "WINDOW_UPDATE of zero",
+            frame(8, 0, 0, &[0; 4]),
+            Outcome::GoAway(PROTOCOL),
+        ),
+        (
+            "a frame above the size",
+            frame(0, 0, 1, &[0; 16_385]),
+            Outcome::GoAway(FRAME_SIZE),
+        ),
+        (
+            // RFC 9113 section 4.3 wants COMPRESSION_ERROR; the h2 crate ends the connection with this one.
+            "a block that is no HPACK",
+            frame(1, end, 1, &[0xff; 20]),
+            Outcome::GoAway(PROTOCOL),
+        ),
+        // A field the grammar does not allow is found while the block is decoded: the h2 crate then
+        // gives up the connection, where a stream would do (RFC 9113 section 8.2.1).
+        (
+            "upper case",
+            frame(1, end, 1, &get_and(&[("Ab", "c")])),
+            Outcome::GoAway(PROTOCOL),
+        ),
+        (
+            "Connection",
+            frame(1, end, 1, &get_and(&[("connection", "close")])),
+            Outcome::Reset(PROTOCOL),
+        ),
+        (
+            "CR in a value",
+            frame(1, end, 1, &get_and(&[("a", "b\rc")])),
+            Outcome::GoAway(PROTOCOL),
+        ),
+        (
+            "no path",
+            frame(1, end, 1, &block(&GET[..3])),
+            Outcome::Reset(PROTOCOL),
+        ),
+        (
+            "length without a body",
+            frame(1, end, 1, &get_and(&[("content-length", "5")])),
+            Outcome::Reset(PROTOCOL),
+        ),
+        (
+            "another Host",
+            frame(1, end, 1, &get_and(&[("host", "else")])),
+            Outcome::Answer,
+        ),
+        (
+            "too many fields",
+            frame(1, end, 1, &get_and(&[("a", "b"); 120])),
+            Outcome::Answer,
+        ),
+    ];
+    let mut calls = 0;
+    let mut others = Vec::new();
+    for (case, frames, want) in cases {
+        let mut raw = Raw::open(&bed);
+        raw.0.write_all(&frames).unwrap();
+        let got = raw.outcome(1);
+        if got != want {
+            others.push(format!("{case}: {got:?}, not {want:?}"));
+        }
+        calls += usize::from(case == "a plain request");
+    }
+    assert!(others.is_empty(), "{others:#?}");
+    // Nothing that was refused reached the app.
+    assert_eq!(seen.calls.load(Ordering::SeqCst), calls);
+}
+
+/// CVE-2023-44487 and its kin: the connection ends with ENHANCE_YOUR_CALM, others notice nothing.
+#[test]
+fn floods_are_calmed() {
+    const CALM: u32 = 11;
+    let (bed, _) = bed();
+    // Calls opened and cancelled, each after it was seen.
+    let mut raw = Raw::open(&bed);
+    let mut id = 1;
+    let mut flood = Vec::new();
+    while id < 8_000 {
+        flood.extend(frame(1, 0x5, id, &get_and(&[(":x", "")][..0])));
+        flood.extend(frame(3, 0, id, &[0, 0, 0, 8]));
+        id += 2;
+    }
+    let mut writer = raw.0.try_clone().unwrap();
+    let writing = std::thread::spawn(move || {
+        for part in flood.chunks(1_000) {
+            if writer.write_all(part).is_err() {
+                return;
+            }
+        }
+    });
+    assert_eq!(raw.goaway(), CALM);
+    drop(raw);
+    writing.join().unwrap();
+    // Control frames without a stream.
+    for ping in [frame(6, 0, 0, &[7; 8]), frame(4, 0, 0, &[])] {
+        let mut raw = Raw::open(&bed);
+        let mut writer = raw.0.try_clone().unwrap();
+        let writing = std::thread::spawn(move || {
+            for _ in 0..20_000 {
+                if writer.write_all(&ping).is_err() {
+                    return;
+                }
+            }
+        });
+        assert_eq!(raw.goaway(), CALM);
+        drop(raw);
+        writing.join().unwrap();
+    }
+    // Empty DATA for ever.
+    let mut raw = Raw::open(&bed);
+    raw.send(1, 0x4, 1, &get_and(&[]));
+    let mut writer = raw.0.try_clone().unwrap();
+    let writing = std::thread::spawn(move || {
+        for _ in 0..200_000 {
+            if writer.write_all(&frame(0, 0, 1, &[])).is_err() {
+                return;
+            }
+        }
+    });
+    assert_eq!(raw.goaway(), CALM);
+    drop(raw);
+    writing.join().unwrap();
+    block_on(async {
+        let mut sender = connect(bed.at).await;
+        let (response, _) = sender.send_request(request("GET", "/"), true).unwrap();
+        assert_eq!(response.await.unwrap().status(), 200);
+    });
+}

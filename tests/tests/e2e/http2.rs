@@ -1,0 +1,96 @@
+//! HTTP/2 with other people's clients and servers: node and curl, through one sidecar and through two.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+use ringmesh_tests::ability::{Ability, has};
+use ringmesh_tests::upstream::{Upstream, bytes};
+use ringmesh_tests::{repository, stage};
+
+use crate::clients::{curl, ended_well};
+use crate::standalone::{LOCAL, run, run_to};
+
+/// node's HTTP/2 server, until it is dropped.
+struct Server {
+    process: Child,
+    input: Option<ChildStdin>,
+    address: SocketAddr,
+}
+
+impl Server {
+    fn start() -> Self {
+        let mut process = Command::new("node")
+            .arg(repository("tests/clients/http2_server.js"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("node");
+        let mut port = String::new();
+        let output = process.stdout.take().expect("its output");
+        BufReader::new(output)
+            .read_line(&mut port)
+            .expect("its port");
+        let address = (LOCAL, port.trim().parse().expect("a port")).into();
+        Self {
+            input: process.stdin.take(),
+            process,
+            address,
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It ends with its input.
+        self.input.take();
+        let _ = self.process.wait();
+    }
+}
+
+fn calls_of_node(port: u16) {
+    let output = Command::new("node")
+        .arg(repository("tests/clients/http2_client.js"))
+        .arg(port.to_string())
+        .output()
+        .expect("node");
+    ended_well("http2_client.js", &output);
+}
+
+#[test]
+fn node_and_curl_speak_http2_through_one_sidecar_and_two() {
+    if !has(&[Ability::Uring, Ability::Node]) {
+        return;
+    }
+    for example in ["standalone", "pair"] {
+        let (stage, server) = (stage(), Server::start());
+        let (_process, port) = run_to(&stage, example, server.address, "http2", &[]);
+        calls_of_node(port);
+        let body = bytes(100_000);
+        let to = format!("http://127.0.0.1:{port}/x");
+        for version in ["--http2-prior-knowledge", "--http1.1"] {
+            let echoed = curl(&[version, "--data-binary", "@-", &to], &body);
+            assert!(echoed == body, "{example} {version}");
+        }
+    }
+}
+
+#[test]
+fn an_http1_app_is_called_by_http2_clients() {
+    if !has(&[Ability::Uring]) {
+        return;
+    }
+    for example in ["standalone", "pair"] {
+        let (stage, upstream) = (stage(), Upstream::http(LOCAL));
+        let (_process, port) = run(&stage, example, &upstream, "http");
+        let at = |target: &str| format!("http://127.0.0.1:{port}{target}");
+        let version = "--http2-prior-knowledge";
+        // One call a connection: curl 7.88 fails on its second by prior knowledge, whatever the server.
+        for (target, len) in [("/bytes/5", 5), ("/chunked/70001", 70_001)] {
+            assert!(curl(&[version, &at(target)], b"") == bytes(len), "{target}");
+        }
+        let body = bytes(1_000_000);
+        let echoed = curl(&[version, "--data-binary", "@-", &at("/echo")], &body);
+        assert!(echoed == body);
+    }
+}
