@@ -10,6 +10,7 @@
 //! done for them; on a STRICT port plaintext never reaches the app; a connection whose destination
 //! is this sidecar itself is never forwarded.
 
+mod first_bytes;
 mod listen;
 mod permissive;
 mod route_conn;

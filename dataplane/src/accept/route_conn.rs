@@ -6,9 +6,10 @@ use std::rc::Rc;
 
 use ringmesh_wire::snapshot::{MtlsMode, Protocol};
 
+use super::first_bytes::sniff;
 use super::listen::Role;
 use super::{permissive, sni};
-use crate::detect::{DETECT_BYTES_MAX, Detected, detect};
+use crate::detect::Detected;
 use crate::exchange::{self, Direction, Flow, ShardState, relay};
 use crate::reason::Reason;
 use crate::ring::{ByteStream, Chunk, Socket};
@@ -135,7 +136,7 @@ async fn plain_inbound(
     let permissive = port.mtls == MtlsMode::Permissive;
     match port.protocol {
         Protocol::Http1 | Protocol::Http2 | Protocol::Grpc | Protocol::Tls if permissive => {
-            let Some((detected, first)) = permissive::first_bytes(shard, &stream).await else {
+            let Some((detected, first)) = sniff(shard, &stream).await else {
                 return;
             };
             match detected {
@@ -236,35 +237,6 @@ pub(super) async fn serve_mesh(
     match inner {
         Inner::Http1 | Inner::Http2 => exchange::serve(shard, &flow, stream, Chunk::empty()).await,
         Inner::Tcp => Box::pin(relay::inbound(shard, &flow, &stream, Chunk::empty())).await,
-    }
-}
-
-/// The first bytes, and what they say; `None` if the connection ended before that.
-async fn sniff(shard: &ShardState, stream: &Stream) -> Option<(Detected, Chunk)> {
-    let until = shard.now().plus_ms(shard.limits.keep_alive_timeout_ms);
-    let mut give_up = pin!(shard.ring.sleep_until(until));
-    let mut gathered: Vec<u8> = Vec::new();
-    loop {
-        let chunk = wait::or_timeout(stream.recv(), give_up.as_mut())
-            .await?
-            .ok()?;
-        if chunk.is_empty() {
-            return None;
-        }
-        if gathered.is_empty() {
-            let detected = detect(&chunk);
-            if detected != Detected::NeedMore || chunk.len() >= DETECT_BYTES_MAX {
-                return Some((detected, chunk));
-            }
-        }
-        gathered.extend_from_slice(&chunk);
-        let detected = detect(&gathered);
-        if detected != Detected::NeedMore || gathered.len() >= DETECT_BYTES_MAX {
-            let mut buf = shard.ring.buf()?;
-            // Chunks so far are short: together below two receive buffers.
-            buf.extend_from_slice(&gathered).ok()?;
-            return Some((detected, buf.freeze()));
-        }
     }
 }
 

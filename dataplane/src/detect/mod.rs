@@ -23,7 +23,20 @@ pub enum Detected {
     NeedMore,
 }
 
-const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// What a client says first (RFC 9113 section 3.4).
+pub const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Whether a connection that begins with these bytes speaks HTTP/2; `None`: cannot be told yet.
+#[must_use]
+pub fn is_h2_preface(first: &[u8]) -> Option<bool> {
+    if first.starts_with(H2_PREFACE) {
+        Some(true)
+    } else if H2_PREFACE.starts_with(first) {
+        None
+    } else {
+        Some(false)
+    }
+}
 
 /// Looks at the first bytes of a connection.
 #[must_use]
@@ -35,13 +48,11 @@ pub fn detect(first: &[u8]) -> Detected {
     if first[0] == 0x16 {
         return tls(first);
     }
-    if first.starts_with(H2_PREFACE) {
-        return Detected::H2Preface;
+    match is_h2_preface(first) {
+        Some(true) => Detected::H2Preface,
+        Some(false) => http1(first),
+        None => Detected::NeedMore,
     }
-    if H2_PREFACE.starts_with(first) {
-        return Detected::NeedMore;
-    }
-    http1(first)
 }
 
 /// Record of type handshake (22), major version 3, holding a client hello (1): RFC 8446 section 5.1.

@@ -2,27 +2,26 @@
 
 use std::cell::{Cell, OnceCell};
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use super::acquire::{Bound, NoLane, acquire};
 use super::acquire_shared::acquire_shared;
-use super::body::{self, BodyEnd, BodySink, BodySource, PumpEnd};
-use super::flow::Direction;
-use super::head_in::{HeadBytes, HeadRead, HeadReader};
+use super::body::{self, BodyEnd, BodySource, PumpEnd};
+use super::carrier::{Carrier, read_head};
+use super::head_in::{HeadRead, HeadReader};
 use super::head_out::HeadOut;
 use super::pipeline::{After, Exchange};
 use super::record::Record;
 use super::respond::{self, Respond, RespondFault};
-use super::sides::{Client, Inflow, Outflow, Seen};
-use h2::client::SendRequest;
-use ringmesh_wire::SpiffeId;
+use super::send_request::{SendFault, open_stream, send_request};
+use super::sides::{Client, Inflow, Seen};
 
 use crate::balance::Verdict;
-use crate::http1::{ClientCert, Edits, Parsed, TargetForm, Version, limits};
-use crate::http1::{Framing, Known, Next, RequestPlan, Response, ResponseHead, ResponsePlan};
-use crate::http2::{self, Body, Outgoing, Piece, ReadHead, grpc};
+use crate::http1::{
+    Edits, Framing, Next, Response, ResponseHead, ResponsePlan, TargetForm, Version, limits,
+};
+use crate::http2::{self, Body, Outgoing, grpc};
 use crate::opaque;
 use crate::reason::Reason;
 use crate::ring::{ByteStream, Chunk, Sleep};
@@ -30,7 +29,7 @@ use crate::route::retry::TryOutcome;
 use crate::tables::{ClusterIndex, Link};
 use crate::time::Mono;
 use crate::tls::Standing;
-use crate::upstream::{Lane, Opened, PoolId, SharedLane, Stream};
+use crate::upstream::{Opened, PoolId, Stream};
 use crate::view::HeaderLookup;
 
 /// Where a try goes.
@@ -63,7 +62,6 @@ pub(super) enum Speaks {
 }
 
 /// What is changed on the way.
-
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Changes<'p> {
     pub(super) path: Option<&'p str>,
@@ -160,62 +158,6 @@ pub(super) async fn attempt(
         x.shard.pools.borrow_mut().distrust(pool, idle_for);
     }
     end
-}
-
-/// What a try runs on.
-enum Carrier {
-    /// A connection of its own.
-    Own(Lane),
-    /// A stream on a connection of many.
-    Shared(SharedLane, SendRequest<Piece>),
-}
-
-impl Carrier {
-    fn address(&self) -> SocketAddr {
-        match self {
-            Self::Own(lane) => lane.address(),
-            Self::Shared(lane, _) => lane.address(),
-        }
-    }
-
-    fn identity(&self) -> Option<&SpiffeId> {
-        match self {
-            Self::Own(lane) => lane.identity(),
-            Self::Shared(lane, _) => lane.identity(),
-        }
-    }
-
-    fn reused(&self) -> bool {
-        match self {
-            Self::Own(lane) => lane.idle_for.is_some(),
-            Self::Shared(lane, _) => lane.reused,
-        }
-    }
-}
-
-/// The next head of the answer, from wherever it comes.
-async fn read_head(
-    carrier: &Carrier,
-    outgoing: &OnceCell<Outgoing>,
-    reader: &mut HeadReader,
-    parser: &mut ResponseHead,
-) -> HeadRead {
-    match (carrier, outgoing.get()) {
-        (Carrier::Own(lane), _) => reader.read(parser, &lane.stream).await,
-        (Carrier::Shared(..), None) => HeadRead::Failed { begun: false },
-        (Carrier::Shared(..), Some(stream)) => match stream.read_head().await {
-            ReadHead::Head(bytes) => {
-                parser.reset();
-                match parser.parse(&bytes) {
-                    Parsed::Head(_) => HeadRead::Head(HeadBytes::Gathered(bytes)),
-                    Parsed::Refuse(refusal) => HeadRead::Refuse(refusal),
-                    Parsed::Partial => HeadRead::Failed { begun: true },
-                }
-            }
-            ReadHead::Refused => HeadRead::NotProcessed,
-            ReadHead::Failed => HeadRead::Failed { begun: false },
-        },
-    }
 }
 
 /// A lane in use: goes back to its pool or is given up, whichever way the try ends.
@@ -585,39 +527,6 @@ async fn send_interim(x: &Exchange<'_>, response: &Response<'_>) -> bool {
         && downstream.send(out.finish()).await.is_ok()
 }
 
-enum SendFault {
-    Broken,
-    /// The connection takes no more streams: nothing was sent.
-    Closed,
-    /// The head cannot be said in HTTP/2.
-    Unsayable,
-    Body,
-    NoRoom,
-}
-
-fn plan<'p>(
-    x: &'p Exchange<'_>,
-    changes: &Changes<'p>,
-    framing: Framing,
-    upgrade: bool,
-) -> RequestPlan<'p> {
-    let sent = x.request.field(Known::RequestId);
-    RequestPlan {
-        path: changes.path,
-        host: changes.host,
-        framing,
-        request_id: sent.is_none().then_some(x.request_id),
-        upgrade,
-        client_cert: match (x.flow.direction, x.client.client_cert()) {
-            (Direction::Outbound, _) => ClientCert::Keep,
-            (Direction::Inbound { .. }, None) => ClientCert::Strip,
-            (Direction::Inbound { .. }, Some(proven)) => ClientCert::Say(proven),
-        },
-        close: false,
-        edits: changes.request,
-    }
-}
-
 /// The body of an HTTP/2 response whose head does not tell its length: frames do. An HTTP/1.1 client
 /// has to be told that there is none.
 fn told_by_frames(told: Framing, stream: Option<&Outgoing>, client: Client<'_>) -> Framing {
@@ -631,101 +540,3 @@ fn told_by_frames(told: Framing, stream: Option<&Outgoing>, client: Client<'_>) 
         (told, _) => told,
     }
 }
-
-/// Opens a stream with what is here of the body. Does not wait: what was kept for another try is
-/// bounded, and so is one more piece.
-fn open_stream<'o>(
-    x: &Exchange<'_>,
-    changes: &Changes<'_>,
-    framing: Framing,
-    body: &mut BodySource<'_>,
-    sender: &SendRequest<Piece>,
-    deadline: Mono,
-    outgoing: &'o OnceCell<Outgoing>,
-) -> Result<Outflow<'o>, SendFault> {
-    let mut bytes = Vec::with_capacity(512);
-    plan(x, changes, framing, false)
-        .put(&x.request, &mut bytes)
-        .map_err(|_| SendFault::NoRoom)?;
-    let takes_trailers = x
-        .request
-        .field(Known::Te)
-        .is_some_and(|te| te.eq_ignore_ascii_case(b"trailers"));
-    let head = http2::head::request(&bytes.into(), takes_trailers);
-    let mut head = head.ok_or(SendFault::Unsayable)?;
-    // The time that is left, not the time there was (SEMANTICS 9.1).
-    if x.request.field(Known::GrpcTimeout).is_some() && deadline != Mono::NEVER {
-        let left = deadline.since(x.shard.now());
-        let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-        grpc::set_timeout_ms(head.headers_mut(), left_ms);
-    }
-    let mut pieces: Vec<Chunk> = body.kept().iter().map(Chunk::share).collect();
-    if !body.is_over() {
-        pieces.extend(body.ready().map_err(|_| SendFault::Body)?);
-    }
-    let ended = body.is_at_end();
-    let last = ended && pieces.is_empty();
-    let stream = Outgoing::open(&x.shard.ring, &mut sender.clone(), head, last);
-    let stream = stream.map_err(|_| SendFault::Closed)?;
-    let stream = outgoing.get_or_init(|| stream);
-    let mut left = pieces.len();
-    for piece in pieces {
-        left -= 1;
-        let sent = stream.piece_now(piece, ended && left == 0);
-        sent.map_err(|_| SendFault::Broken)?;
-    }
-    Ok(Outflow::Request { stream, ended })
-}
-
-/// Sends the head with what is here of the body, in one submission where it fits.
-async fn send_request<'o>(
-    x: &Exchange<'o>,
-    changes: &Changes<'_>,
-    framing: Framing,
-    upgrade: bool,
-    body: &mut BodySource<'_>,
-    upstream: &'o Stream,
-) -> Result<Outflow<'o>, SendFault> {
-    let ring = &x.shard.ring;
-    let mut sink = BodySink::new(framing);
-    let plan = plan(x, changes, framing, upgrade);
-    let mut head = HeadOut::new(ring);
-    plan.put(&x.request, &mut head)
-        .map_err(|_| SendFault::NoRoom)?;
-    // Pieces of an earlier try come first, then what is here and was never sent.
-    let kept: Vec<Chunk> = body.kept().iter().map(Chunk::share).collect();
-    let mut kept = kept.into_iter();
-    loop {
-        while head.room() > PIECES_PER_BODY_PIECE {
-            let piece = match kept.next() {
-                Some(piece) => Some(piece),
-                None => body.ready().map_err(|_| SendFault::Body)?,
-            };
-            let Some(piece) = piece else {
-                if body.is_over() {
-                    let trailers = body.trailers();
-                    sink.end_into(trailers, &mut head)
-                        .map_err(|_| SendFault::NoRoom)?;
-                }
-                return match upstream.send(head.finish()).await {
-                    Ok(()) => Ok(Outflow::Http1 {
-                        stream: upstream,
-                        sink,
-                        ring,
-                    }),
-                    Err(_) => Err(SendFault::Broken),
-                };
-            };
-            sink.piece_into(piece, &mut head)
-                .map_err(|_| SendFault::NoRoom)?;
-        }
-        upstream
-            .send(head.finish())
-            .await
-            .map_err(|_| SendFault::Broken)?;
-        head = HeadOut::new(ring);
-    }
-}
-
-/// A chunk's size line, its payload, the end of the body.
-const PIECES_PER_BODY_PIECE: usize = 3;

@@ -1,4 +1,5 @@
-//! A downstream HTTP/1.1 connection: one exchange after the other until one side has enough.
+//! A downstream HTTP connection: which version, and for HTTP/1.1 one exchange after the other until
+//! one side has enough.
 
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -10,8 +11,8 @@ use super::record::Record;
 use super::sides::Client;
 use super::state::ShardState;
 use super::{answer, note, serve_http2};
+use crate::detect;
 use crate::http1::{Answer, RequestHead};
-use crate::http2;
 use crate::reason::Reason;
 use crate::ring::{ByteStream, Chunk, Sleep};
 use crate::tls::Standing;
@@ -67,7 +68,7 @@ async fn first_bytes(
     let until = shard.now().plus_ms(shard.limits.head_timeout_ms);
     let mut late = pin!(shard.ring.sleep_until(until));
     loop {
-        if let Some(is_http2) = http2::is_preface(&first) {
+        if let Some(is_http2) = detect::is_h2_preface(&first) {
             return Some((is_http2, first));
         }
         // Shorter than the preface and its beginning: one buffer holds it and what comes.

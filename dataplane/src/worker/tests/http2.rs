@@ -454,7 +454,7 @@ struct Raw(TcpStream);
 impl Raw {
     fn open(bed: &Bed) -> Self {
         let mut raw = Self(bed.client());
-        raw.0.write_all(crate::http2::PREFACE).unwrap();
+        raw.0.write_all(crate::detect::H2_PREFACE).unwrap();
         raw.send(4, 0, 0, &[]);
         raw
     }

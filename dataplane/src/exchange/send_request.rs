@@ -1,0 +1,152 @@
+//! A request on its way out: its head, and what is here of its body.
+
+use std::cell::OnceCell;
+
+use h2::client::SendRequest;
+
+use super::attempt::Changes;
+use super::body::{BodySink, BodySource};
+use super::flow::Direction;
+use super::head_out::HeadOut;
+use super::pipeline::Exchange;
+use super::sides::Outflow;
+use crate::http1::{ClientCert, Framing, Known, RequestPlan};
+use crate::http2::{self, Outgoing, Piece, grpc};
+use crate::ring::{ByteStream, Chunk};
+use crate::time::Mono;
+use crate::upstream::Stream;
+
+/// Why a request did not go out.
+pub(super) enum SendFault {
+    /// The connection broke.
+    Broken,
+    /// The connection takes no more streams: nothing was sent.
+    Closed,
+    /// The head cannot be said in HTTP/2.
+    Unsayable,
+    /// The client's body breaks its framing.
+    Body,
+    /// The head does not fit.
+    NoRoom,
+}
+
+fn plan<'p>(
+    x: &'p Exchange<'_>,
+    changes: &Changes<'p>,
+    framing: Framing,
+    upgrade: bool,
+) -> RequestPlan<'p> {
+    let sent = x.request.field(Known::RequestId);
+    RequestPlan {
+        path: changes.path,
+        host: changes.host,
+        framing,
+        request_id: sent.is_none().then_some(x.request_id),
+        upgrade,
+        client_cert: match (x.flow.direction, x.client.client_cert()) {
+            (Direction::Outbound, _) => ClientCert::Keep,
+            (Direction::Inbound { .. }, None) => ClientCert::Strip,
+            (Direction::Inbound { .. }, Some(proven)) => ClientCert::Say(proven),
+        },
+        close: false,
+        edits: changes.request,
+    }
+}
+
+/// Opens a stream with what is here of the body. Does not wait: what was kept for another try is
+/// bounded, and so is one more piece.
+pub(super) fn open_stream<'o>(
+    x: &Exchange<'_>,
+    changes: &Changes<'_>,
+    framing: Framing,
+    body: &mut BodySource<'_>,
+    sender: &SendRequest<Piece>,
+    deadline: Mono,
+    outgoing: &'o OnceCell<Outgoing>,
+) -> Result<Outflow<'o>, SendFault> {
+    let mut bytes = Vec::with_capacity(512);
+    plan(x, changes, framing, false)
+        .put(&x.request, &mut bytes)
+        .map_err(|_| SendFault::NoRoom)?;
+    let takes_trailers = x
+        .request
+        .field(Known::Te)
+        .is_some_and(|te| te.eq_ignore_ascii_case(b"trailers"));
+    let head = http2::head::request(&bytes.into(), takes_trailers);
+    let mut head = head.ok_or(SendFault::Unsayable)?;
+    // The time that is left, not the time there was (SEMANTICS 9.1).
+    if x.request.field(Known::GrpcTimeout).is_some() && deadline != Mono::NEVER {
+        let left = deadline.since(x.shard.now());
+        let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        grpc::set_timeout_ms(head.headers_mut(), left_ms);
+    }
+    let mut pieces: Vec<Chunk> = body.kept().iter().map(Chunk::share).collect();
+    if !body.is_over() {
+        pieces.extend(body.ready().map_err(|_| SendFault::Body)?);
+    }
+    let ended = body.is_at_end();
+    let last = ended && pieces.is_empty();
+    let stream = Outgoing::open(&x.shard.ring, &mut sender.clone(), head, last);
+    let stream = stream.map_err(|_| SendFault::Closed)?;
+    let stream = outgoing.get_or_init(|| stream);
+    let mut left = pieces.len();
+    for piece in pieces {
+        left -= 1;
+        let sent = stream.piece_now(piece, ended && left == 0);
+        sent.map_err(|_| SendFault::Broken)?;
+    }
+    Ok(Outflow::Request { stream, ended })
+}
+
+/// Sends the head with what is here of the body, in one submission where it fits.
+pub(super) async fn send_request<'o>(
+    x: &Exchange<'o>,
+    changes: &Changes<'_>,
+    framing: Framing,
+    upgrade: bool,
+    body: &mut BodySource<'_>,
+    upstream: &'o Stream,
+) -> Result<Outflow<'o>, SendFault> {
+    let ring = &x.shard.ring;
+    let mut sink = BodySink::new(framing);
+    let plan = plan(x, changes, framing, upgrade);
+    let mut head = HeadOut::new(ring);
+    plan.put(&x.request, &mut head)
+        .map_err(|_| SendFault::NoRoom)?;
+    // Pieces of an earlier try come first, then what is here and was never sent.
+    let kept: Vec<Chunk> = body.kept().iter().map(Chunk::share).collect();
+    let mut kept = kept.into_iter();
+    loop {
+        while head.room() > PIECES_PER_BODY_PIECE {
+            let piece = match kept.next() {
+                Some(piece) => Some(piece),
+                None => body.ready().map_err(|_| SendFault::Body)?,
+            };
+            let Some(piece) = piece else {
+                if body.is_over() {
+                    let trailers = body.trailers();
+                    sink.end_into(trailers, &mut head)
+                        .map_err(|_| SendFault::NoRoom)?;
+                }
+                return match upstream.send(head.finish()).await {
+                    Ok(()) => Ok(Outflow::Http1 {
+                        stream: upstream,
+                        sink,
+                        ring,
+                    }),
+                    Err(_) => Err(SendFault::Broken),
+                };
+            };
+            sink.piece_into(piece, &mut head)
+                .map_err(|_| SendFault::NoRoom)?;
+        }
+        upstream
+            .send(head.finish())
+            .await
+            .map_err(|_| SendFault::Broken)?;
+        head = HeadOut::new(ring);
+    }
+}
+
+/// A chunk's size line, its payload, the end of the body.
+const PIECES_PER_BODY_PIECE: usize = 3;
