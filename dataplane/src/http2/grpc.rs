@@ -100,9 +100,12 @@ fn percent_encoded(parts: &[&str]) -> String {
     out
 }
 
-/// A `grpc-status` value.
+/// A `grpc-status` value: digits, and nothing else.
 #[must_use]
 pub fn status(value: &[u8]) -> Option<u8> {
+    if !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
     std::str::from_utf8(value).ok()?.parse().ok()
 }
 
@@ -145,5 +148,70 @@ pub fn set_timeout_ms(fields: &mut HeaderMap, left_ms: u64) {
     };
     if let Ok(value) = HeaderValue::try_from(text) {
         fields.insert(TIMEOUT, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_status_is_digits_alone() {
+        for (value, want) in [
+            (&b"0"[..], Some(0)),
+            (b"16", Some(16)),
+            (b"+4", None),
+            (b"-1", None),
+            (b"", None),
+            (b"256", None),
+            (b"4 ", None),
+        ] {
+            assert_eq!(status(value), want, "{value:?}");
+        }
+        assert_eq!(status_in(b"x-a: 1\r\nGRPC-Status: 5\r\n"), Some(5));
+        assert_eq!(status_in(b"grpc-status: +5\r\n"), None);
+    }
+
+    #[test]
+    fn a_timeout_is_digits_and_a_unit() {
+        for (value, want) in [
+            (&b"1H"[..], Some(3_600_000)),
+            (b"2M", Some(120_000)),
+            (b"3S", Some(3_000)),
+            (b"4m", Some(4)),
+            (b"1001u", Some(2)),
+            (b"1n", Some(1)),
+            (b"0S", Some(0)),
+            (b"99999999H", Some(359_999_996_400_000)),
+            (b"123456789m", None),
+            (b"S", None),
+            (b"", None),
+            (b"+1S", None),
+            (b"1s", None),
+        ] {
+            assert_eq!(timeout_ms(value), want, "{value:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            let _ = timeout_ms(&bytes);
+            let _ = status(&bytes);
+            let _ = status_in(&bytes);
+        }
+
+        /// The next hop is never told a longer time than there is, and loses less than a second.
+        #[test]
+        fn what_is_told_is_what_is_left(left_ms in 0..100_000_000_000_u64) {
+            let mut fields = HeaderMap::new();
+            set_timeout_ms(&mut fields, left_ms);
+            let told = timeout_ms(fields[TIMEOUT].as_bytes()).unwrap();
+            let sayable = left_ms.min(99_999_999_000);
+            prop_assert!(told <= left_ms);
+            prop_assert!(told + 1_000 > sayable, "{told} of {left_ms}");
+        }
     }
 }

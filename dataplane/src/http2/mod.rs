@@ -19,6 +19,8 @@
 //!   [`limits`]; over it the connection ends with ENHANCE_YOUR_CALM.
 
 mod body;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod drive;
 pub mod grpc;
 pub mod head;
 pub mod limits;
@@ -28,18 +30,3 @@ mod wire;
 pub use body::Body;
 pub use streams::{Broken, Incoming, Outgoing, Piece, ReadHead};
 pub use wire::Wire;
-
-/// What a client says first (RFC 9113 section 3.4).
-pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// Whether a connection that begins with these bytes speaks HTTP/2; `None`: cannot be told yet.
-#[must_use]
-pub fn is_preface(first: &[u8]) -> Option<bool> {
-    if first.starts_with(PREFACE) {
-        Some(true)
-    } else if PREFACE.starts_with(first) {
-        None
-    } else {
-        Some(false)
-    }
-}

@@ -1,0 +1,56 @@
+//! The decoders of this room on any bytes, for fuzzers and their kept findings.
+//!
+//! # Panics
+//! All of them where a property does not hold: that is what a fuzzer looks for.
+
+use bytes::Bytes;
+use http::header::{HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
+
+use super::{grpc, head};
+use crate::http1::{Parsed, RequestHead};
+
+/// Any written head and trailer lines are read or refused.
+pub fn written(bytes: &[u8]) {
+    let bytes = Bytes::copy_from_slice(bytes);
+    let _ = head::request(&bytes, true);
+    let _ = head::response(&bytes);
+    let _ = head::trailers(&bytes);
+}
+
+/// Deadlines and statuses.
+pub fn grpc(bytes: &[u8]) {
+    let _ = grpc::timeout_ms(bytes);
+    let _ = grpc::status(bytes);
+    let _ = grpc::status_in(bytes);
+}
+
+/// A request as the h2 crate may hand it over is one whole head or a refusal. The first line is the
+/// path, each other one a field.
+pub fn spelled(bytes: &[u8]) {
+    let mut lines = bytes.split(|b| *b == b'\n');
+    let path = PathAndQuery::try_from(lines.next().unwrap_or_default());
+    let (mut parts, ()) = http::Request::new(()).into_parts();
+    let mut uri = http::uri::Parts::default();
+    uri.path_and_query = path.ok();
+    let Ok(uri) = http::Uri::from_parts(uri) else {
+        return;
+    };
+    parts.uri = uri;
+    for line in lines.take(200) {
+        let colon = line.iter().position(|b| *b == b':').unwrap_or(line.len());
+        let (name, value) = line.split_at(colon);
+        let value = HeaderValue::from_bytes(value.get(1..).unwrap_or_default());
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), value) {
+            parts.headers.append(name, value);
+        }
+    }
+    let mut out = Vec::new();
+    if head::put_request(&parts, true, &mut out).is_ok() {
+        match RequestHead::new().parse(&out) {
+            Parsed::Head(len) => assert_eq!(len, out.len(), "something is left behind the head"),
+            Parsed::Refuse(_) => {}
+            Parsed::Partial => panic!("not a whole head"),
+        }
+    }
+}
