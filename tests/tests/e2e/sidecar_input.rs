@@ -68,6 +68,32 @@ fn garbage_gets_the_rfc_s_answer_or_a_close() {
     assert!(process.runs());
 }
 
+/// A connection that begins as HTTP/2 and goes on as something else is told so and closed.
+#[test]
+fn nonsense_behind_the_http2_preface_is_told_and_closed() {
+    const GOAWAY: u8 = 7;
+    if !has(&[Ability::Uring]) {
+        return;
+    }
+    let (stage, upstream) = (stage(), Upstream::http(LOCAL));
+    let (_process, port) = run(&stage, "standalone", &upstream, "http");
+    let to = (LOCAL, port).into();
+    let mut conn = Conn::open(to, PATIENCE).expect("connect");
+    conn.send(&[&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &[0xff; 600]].concat())
+        .expect("send");
+    let said = conn.rest().expect("a close");
+    let mut rest = &said[..];
+    let mut kinds = Vec::new();
+    while let [a, b, c, kind, ..] = rest {
+        kinds.push(*kind);
+        let len = 9 + usize::from(*a) * 65_536 + usize::from(*b) * 256 + usize::from(*c);
+        rest = rest.get(len..).unwrap_or_default();
+    }
+    assert!(kinds.contains(&GOAWAY), "{kinds:?}");
+    let good = get(to, "a", "/bytes/10", &[], SOON).expect("a good request");
+    assert_eq!(good.status, 200);
+}
+
 #[test]
 fn half_requests_time_out_and_half_closed_clients_are_answered() {
     if !has(&[Ability::Uring]) {
