@@ -177,9 +177,11 @@ impl Verdict {
     }
 }
 
-/// After INT or TERM: end every child by its pid, remove namespaces and folders, exit 130.
+/// From its return on, INT or TERM end every child by its pid, remove namespaces and folders, and end
+/// the program with status 130.
 fn end_on_signal() {
-    std::thread::spawn(|| {
+    let (ready, installed) = std::sync::mpsc::channel::<()>();
+    std::thread::spawn(move || {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -194,13 +196,15 @@ fn end_on_signal() {
             ) else {
                 return;
             };
+            drop(ready);
             tokio::select! {
                 _ = int.recv() => {}
                 _ = term.recv() => {}
             }
             eprintln!("\ninterrupted: stopping everyone");
-            cleanup::all();
-            std::process::exit(130);
+            cleanup::all_and_exit(130);
         });
     });
+    // Ends when the sender is dropped: the handlers are in place, or cannot be had.
+    let _ = installed.recv();
 }

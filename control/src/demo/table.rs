@@ -4,6 +4,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use super::rows::Row;
+use super::stage::cleanup;
 
 /// The outcome of a row.
 #[derive(Clone, Debug)]
@@ -82,6 +83,7 @@ impl Table {
 
     /// A row is done: prints it.
     pub(super) fn add(&mut self, row: &Row, verdict: Verdict, took: Duration) {
+        cleanup::not_interrupted();
         println!(
             "\n{}  {}  ({:.1} s)\n  rule      {}\n  asked     {}\n  expected  {}\n  seen      {}\n  verdict   {}",
             self.done.len() + 1,

@@ -78,8 +78,16 @@ pub fn stale() {
     }
 }
 
-/// Ends everything at once. For the end of an interrupted program only.
-pub fn all() {
+/// Waits out an interruption: returns at once, or never if [`all_and_exit`] has begun. What the
+/// program finds while its children are being ended is no result, and must not decide its exit
+/// status.
+pub fn not_interrupted() {
+    drop(live());
+}
+
+/// Ends everything at once, and then the program. The list stays locked: whoever would start or miss
+/// another child waits for it until the end.
+pub fn all_and_exit(status: i32) -> ! {
     let live = live();
     for pid in live.pids.iter().filter_map(|pid| Pid::from_raw(*pid)) {
         // It may have ended by itself.
@@ -92,4 +100,5 @@ pub fn all() {
     for path in &live.folders {
         let _ = std::fs::remove_dir_all(path);
     }
+    std::process::exit(status)
 }

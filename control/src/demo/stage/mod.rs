@@ -2,9 +2,9 @@
 //!
 //! One stage claims one /24 of 127.0.0.0/8, so that every node has the standard ports on an address
 //! that nothing else uses and many stages run side by side. Everything started here is stopped by
-//! its pid: when its value is dropped, when the demo is interrupted ([`cleanup::all`]), and by the
-//! kernel when the demo itself is killed (`setpriv --pdeathsig`). Files are in one temporary folder
-//! that goes with the stage unless it is kept.
+//! its pid: when its value is dropped, when the demo is interrupted ([`cleanup::all_and_exit`]), and
+//! by the kernel when the demo itself is killed (`setpriv --pdeathsig`). Files are in one temporary
+//! folder that goes with the stage unless it is kept.
 //!
 //! Nothing here knows a rule or an expectation; rows and tests do. No fixed waits: [`wait`] polls a
 //! condition with a deadline.
