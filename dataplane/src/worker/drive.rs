@@ -344,6 +344,8 @@ impl Stage {
             let _ = self.ring.turn(Park::No);
             assert!(Instant::now() < until, "the worker does not end");
         }
+        // Listeners still wait in the kernel; a ring that is only dropped would never be freed.
+        self.ring.close();
     }
 }
 
