@@ -73,11 +73,13 @@ pub enum Reason {
     NoConfig,
     /// CONNECT to an address outside the mesh, asked by somebody who is not on this host (403).
     TunnelRefused,
+    /// Mutual TLS to a port that takes plaintext only (PeerAuthentication DISABLE).
+    MtlsDisabled,
 }
 
 impl Reason {
     /// All of them, for tables of counters; in numeric order.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::None,
         Self::BadRequest,
         Self::HeadTooLarge,
@@ -111,6 +113,7 @@ impl Reason {
         Self::IdleTimeout,
         Self::NoConfig,
         Self::TunnelRefused,
+        Self::MtlsDisabled,
     ];
 
     /// The stable code.
@@ -150,6 +153,7 @@ impl Reason {
             Self::IdleTimeout => "idle_timeout",
             Self::NoConfig => "no_config",
             Self::TunnelRefused => "tunnel_refused",
+            Self::MtlsDisabled => "mtls_disabled",
         }
     }
 }

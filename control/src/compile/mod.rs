@@ -116,7 +116,8 @@ impl<'a> Base<'a> {
             .iter()
             .map(|service| service_section(service, ELSEWHERE, &parts.known))
             .collect::<Result<_, _>>()?;
-        let mut shared = services::endpoints(registry, &parts.known)?;
+        let mut shared =
+            services::endpoints(registry, &parts.known, &policy::Demands::new(effective))?;
         let mut revoked_serials = trust.revoked_serials.clone();
         revoked_serials.sort();
         let trusted = Trust {

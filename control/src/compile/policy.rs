@@ -3,19 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ringmesh_wire::ServiceId;
-use ringmesh_wire::v1::snapshot::{Applies, Authz, CheckRule, Denial, MtlsMode, Policy};
+use ringmesh_wire::v1::snapshot::{
+    Applies, Authz, CheckRule, Denial, Endpoint, EndpointPort, MtlsMode, Policy,
+};
 
 use super::services::entry_of;
 use super::{Explain, Mode, NodeScope, Parts};
-use crate::model::handler_key;
+use crate::model::{Effective, handler_key};
 use crate::rules::security::{AuthorizationPolicy, PeerAuthentication};
 use crate::rules::{Kind, ObjectKey, ROOT_NAMESPACE, Spec};
 
 /// Whether all labels of a selector are those of the workload; an empty one selects all.
-fn selects(selector: &BTreeMap<String, String>, node: &NodeScope) -> bool {
+fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
     selector
         .iter()
-        .all(|(name, value)| node.labels.get(name) == Some(value))
+        .all(|(name, value)| labels.get(name) == Some(value))
 }
 
 /// Whether anybody can call the workload: a standalone sidecar without ports only calls.
@@ -130,7 +132,7 @@ fn authz_places(
     }
     let mut places = Vec::new();
     let own = root || key.namespace == node.service.namespace;
-    if own && is_called(node) && selects(&authz.selector, node) {
+    if own && is_called(node) && selects(&authz.selector, &node.labels) {
         places.push(Applies::Inbound);
     }
     if node.mode == Mode::Standalone && authz.selector.is_empty() {
@@ -170,31 +172,9 @@ pub(super) fn mtls(
     node: &NodeScope,
     explain: &mut Vec<Explain>,
 ) -> (MtlsMode, Vec<(u16, MtlsMode)>) {
-    let all = || {
-        parts.effective.objects.iter().filter_map(|(key, object)| {
-            let Spec::PeerAuthentication(auth) = &object.spec else {
-                return None;
-            };
-            Some((key, auth))
-        })
-    };
-    let own = |auth: &PeerAuthentication, key: &ObjectKey| {
-        key.namespace == node.service.namespace && !auth.selector.is_empty()
-    };
-    let workload = all().find(|(key, auth)| own(auth, key) && selects(&auth.selector, node));
-    let whole = |namespace: &str| {
-        all().find(|(key, auth)| key.namespace == namespace && auth.selector.is_empty())
-    };
-    let levels = [
-        workload,
-        whole(&node.service.namespace),
-        whole(ROOT_NAMESPACE),
-    ];
-    let said = levels
-        .into_iter()
-        .flatten()
-        .find_map(|(key, auth)| Some((key, auth.mode?)));
-    let (mode, why) = match said {
+    let demands = Demands::new(parts.effective);
+    let demand = demands.of(&node.service.namespace, &node.labels);
+    let (mode, why) = match demand.said {
         Some((key, mode)) => (mode, format!("by {key}")),
         None if parts.trust.roots.is_empty() && node.mode == Mode::Standalone => (
             MtlsMode::Disable,
@@ -209,11 +189,89 @@ pub(super) fn mtls(
         about: "mutual TLS".to_owned(),
         why: format!("{mode:?}: {why}"),
     });
-    let ports = workload.map_or_else(Vec::new, |(_, auth)| {
-        let modes = auth.ports.iter();
-        modes
-            .filter_map(|(port, mode)| Some((*port, (*mode)?)))
-            .collect()
-    });
-    (mode, ports)
+    (mode, demand.ports)
+}
+
+/// The PeerAuthentications in force.
+pub(super) struct Demands<'a>(Vec<(&'a ObjectKey, &'a PeerAuthentication)>);
+
+/// What they say of one workload.
+struct Demand<'a> {
+    /// Of ports without a mode of their own, and who says so.
+    said: Option<(&'a ObjectKey, MtlsMode)>,
+    /// By workload port.
+    ports: Vec<(u16, MtlsMode)>,
+}
+
+impl<'a> Demands<'a> {
+    pub(super) fn new(effective: &'a Effective) -> Self {
+        let objects = effective.objects.iter();
+        let all = objects.filter_map(|(key, object)| match &object.spec {
+            Spec::PeerAuthentication(auth) => Some((key, auth)),
+            _ => None,
+        });
+        Self(all.collect())
+    }
+
+    /// The workload of a namespace with these labels. A selector is of its own namespace, in the
+    /// root namespace too.
+    fn of(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Demand<'a> {
+        let workload = self.0.iter().find(|(key, auth)| {
+            key.namespace == namespace
+                && !auth.selector.is_empty()
+                && selects(&auth.selector, labels)
+        });
+        let whole = |namespace: &str| {
+            let mut all = self.0.iter();
+            all.find(|(key, auth)| key.namespace == namespace && auth.selector.is_empty())
+        };
+        let levels = [workload, whole(namespace), whole(ROOT_NAMESPACE)];
+        let mut levels = levels.into_iter().flatten();
+        let said = levels.find_map(|(key, auth)| Some((*key, auth.mode?)));
+        let ports = workload.map_or_else(Vec::new, |(_, auth)| {
+            let modes = auth.ports.iter();
+            modes
+                .filter_map(|(port, mode)| Some((*port, (*mode)?)))
+                .collect()
+        });
+        Demand { said, ports }
+    }
+
+    /// Endpoints as callers reach them. Where a port takes plaintext only, nobody may try mutual TLS: it
+    /// is told as an endpoint of its own, at the same address and without a mesh port.
+    pub(super) fn as_called(&self, namespace: &str, endpoints: &[Endpoint]) -> Vec<Endpoint> {
+        let mut called = Vec::with_capacity(endpoints.len());
+        for endpoint in endpoints {
+            let demand = match self.0.is_empty() || endpoint.mesh_port.is_none() {
+                true => None,
+                false => Some(self.of(namespace, &endpoint.labels)),
+            };
+            let is_plain = |port: &EndpointPort| {
+                demand.as_ref().is_some_and(|demand| {
+                    let own = demand.ports.iter().find(|(at, _)| *at == port.app_port);
+                    let mode = own.copied().or(demand.said.map(|(_, mode)| (0, mode)));
+                    mode.is_some_and(|(_, mode)| mode == MtlsMode::Disable)
+                })
+            };
+            let (plain, mutual): (Vec<EndpointPort>, Vec<EndpointPort>) =
+                endpoint.ports.iter().partition(|port| is_plain(port));
+            if plain.is_empty() {
+                called.push(endpoint.clone());
+                continue;
+            }
+            if !mutual.is_empty() {
+                called.push(Endpoint {
+                    ports: mutual,
+                    ..endpoint.clone()
+                });
+            }
+            called.push(Endpoint {
+                ports: plain,
+                mesh_port: None,
+                identity: None,
+                ..endpoint.clone()
+            });
+        }
+        called
+    }
 }

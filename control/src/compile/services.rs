@@ -10,6 +10,7 @@ use ringmesh_wire::v1::snapshot::{
 };
 
 use super::merge::{Merged, merged};
+use super::policy::Demands;
 use super::{CompileError, assign_vips, sealed};
 use crate::model::{Effective, RegistryView, Services, rules_of_service};
 use crate::rules::service_entry::ServiceEntry;
@@ -127,10 +128,12 @@ pub(super) fn mesh_hosts(id: &ServiceId, namespace: &str) -> Vec<String> {
 pub(super) fn endpoints(
     registry: &RegistryView,
     known: &Services<'_>,
+    demands: &Demands<'_>,
 ) -> Result<Vec<Section>, CompileError> {
     let mut sections = Vec::new();
     for (id, registered) in &registry.services {
-        sections.push(section(id, registered.endpoints.clone())?);
+        let called = demands.as_called(&id.namespace, &registered.endpoints);
+        sections.push(section(id, called)?);
     }
     for (id, object) in &known.external {
         if let Some(entry) = entry_of(object) {

@@ -1,5 +1,6 @@
 //! What sidecars get, as text under `golden/`; set `UPDATE_EXPECT=1` to write it anew.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use expect_test::{ExpectFile, expect_file};
@@ -291,6 +292,81 @@ fn the_narrowest_peer_authentication_that_says_something_counts() {
     let reviews = mesh(PEER, &node("reviews", "v1"));
     assert!(reviews.mtls_ports.is_empty());
     assert_eq!(mesh("", &node("reviews", "v1")).mtls, MtlsMode::Strict);
+}
+
+fn peer_authentication(name: &str, namespace: &str, spec: &str) -> String {
+    format!(
+        "---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\n\
+         metadata: {{name: {name}, namespace: {namespace}}}\nspec: {spec}\n"
+    )
+}
+
+/// How callers reach the endpoints of `reviews`, by version: with mutual TLS or without.
+fn ways_to_reviews(rules: &str) -> BTreeMap<String, Vec<bool>> {
+    let (snapshot, _) = compiled(objects(rules), &node("productpage", "v1"));
+    let kind = ringmesh_wire::v1::SectionKind::Endpoints;
+    let Some(Body::Endpoints(endpoints)) = body(&snapshot, kind, "reviews.default") else {
+        panic!("no endpoints");
+    };
+    let mut ways: BTreeMap<String, Vec<bool>> = BTreeMap::new();
+    for endpoint in endpoints.endpoints {
+        assert_eq!(endpoint.mesh_port.is_some(), endpoint.identity.is_some());
+        ways.entry(endpoint.labels["version"].clone())
+            .or_default()
+            .push(endpoint.mesh_port.is_some());
+    }
+    ways
+}
+
+#[test]
+fn callers_do_without_mutual_tls_exactly_where_a_port_takes_plaintext_only() {
+    let mutual = ways_to_reviews("");
+    assert!(mutual.len() > 1, "{mutual:?}");
+    assert!(mutual.values().flatten().all(|way| *way), "{mutual:?}");
+    let plain: BTreeMap<String, Vec<bool>> = mutual
+        .iter()
+        .map(|(version, ways)| (version.clone(), vec![false; ways.len()]))
+        .collect();
+    let at = peer_authentication;
+    let disable = "{mtls: {mode: DISABLE}}";
+    // By mesh; by namespace; narrower says otherwise, both ways round; another namespace's is no
+    // business of this one.
+    let mesh = at("all", "istio-system", disable);
+    assert_eq!(ways_to_reviews(&mesh), plain);
+    let namespace = at("all", "default", disable);
+    assert_eq!(ways_to_reviews(&namespace), plain);
+    assert_eq!(ways_to_reviews(&at("all", "elsewhere", disable)), mutual);
+    for mode in ["STRICT", "PERMISSIVE"] {
+        let other = format!("{{mtls: {{mode: {mode}}}}}");
+        assert_eq!(
+            ways_to_reviews(&format!("{mesh}{}", at("all", "default", &other))),
+            mutual
+        );
+    }
+    let unset = at("all", "default", "{mtls: {mode: UNSET}}");
+    assert_eq!(ways_to_reviews(&format!("{mesh}{unset}")), plain);
+    // By workload.
+    let v1 = "{selector: {matchLabels: {version: v1}}, mtls: {mode: DISABLE}}";
+    let by_workload = ways_to_reviews(&at("v1", "default", v1));
+    assert_eq!(by_workload["v1"], plain["v1"]);
+    assert_eq!(by_workload["v2"], mutual["v2"]);
+    // By port: of the workload, and only where the selector holds.
+    let port = |port: u16| {
+        format!(
+            "{{selector: {{matchLabels: {{version: v1}}}}, mtls: {{mode: STRICT}}, \
+             portLevelMtls: {{{port}: {{mode: DISABLE}}}}}}"
+        )
+    };
+    let by_port = ways_to_reviews(&at("v1", "default", &port(9080)));
+    assert_eq!(by_port["v1"], plain["v1"]);
+    assert_eq!(by_port["v2"], mutual["v2"]);
+    assert_eq!(ways_to_reviews(&at("v1", "default", &port(9081))), mutual);
+    // Back from a wider DISABLE.
+    let back =
+        "{selector: {matchLabels: {version: v1}}, portLevelMtls: {9080: {mode: PERMISSIVE}}}";
+    let back = ways_to_reviews(&format!("{mesh}{}", at("v1", "default", back)));
+    assert_eq!(back["v1"], mutual["v1"]);
+    assert_eq!(back["v2"], plain["v2"]);
 }
 
 const EXTERNAL: &str = "

@@ -5,9 +5,10 @@
 //! inbound   captured: the app's port         direct: the only port -> http1 | opaque
 //!           PERMISSIVE: mutual TLS of a sidecar is ended here, other TLS is the app's
 //! mesh      mutual TLS: SNI names the port, ALPN the protocol      -> http1 | opaque
+//!           DISABLE: refused, the port takes plaintext only
 //! ```
 //! Invariants: connections above the bound are answered 503 and closed before anything else is
-//! done for them; on a STRICT port plaintext never reaches the app; a connection whose destination
+//! done for them; on a STRICT port plaintext never reaches the app, on a DISABLE port mutual TLS; a connection whose destination
 //! is this sidecar itself is never forwarded.
 
 mod first_bytes;

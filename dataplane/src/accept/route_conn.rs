@@ -222,6 +222,10 @@ pub(super) async fn serve_mesh(
         shard.meter().refused(Reason::UnknownDestination);
         return stream.reset();
     };
+    if workload.ports[place].mtls == MtlsMode::Disable {
+        shard.meter().refused(Reason::MtlsDisabled);
+        return stream.reset();
+    }
     let peer = Peer {
         address,
         identity: Some(stream.peer().clone()),

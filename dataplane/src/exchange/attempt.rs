@@ -372,7 +372,7 @@ impl Carried<'_, '_> {
             framing,
             tells_length_only: method == "HEAD" || status == 304,
             keep_alive: x.request.keep_alive()
-                && !x.client.must_close(x.shard)
+                && !x.client.must_close(x.shard, x.flow)
                 && !pumping
                 && (is_tunnel || !asks_for_tunnel),
             upgrade: is_tunnel && status == 101,

@@ -212,7 +212,7 @@ pub(super) async fn run(
                 && request.keep_alive()
                 && request.form() != TargetForm::Authority;
             let answer = Answer {
-                keep_alive: keep && !client.must_close(shard),
+                keep_alive: keep && !client.must_close(shard, flow),
                 head_only: request.method() == "HEAD",
                 ..answer
             };

@@ -15,7 +15,6 @@ use crate::detect;
 use crate::http1::{Answer, RequestHead};
 use crate::reason::Reason;
 use crate::ring::{ByteStream, Chunk, Sleep};
-use crate::tls::Standing;
 use crate::upstream::Stream;
 use crate::wait;
 
@@ -134,8 +133,8 @@ async fn while_busy(shard: &Rc<ShardState>, flow: &Flow, stream: &Stream, first:
                 return Left::Ended;
             }
         };
-        if shard.standing(stream) == Standing::Revoked {
-            shard.meter().refused(Reason::PeerRefused);
+        if let Some(reason) = shard.refuses(flow, stream) {
+            shard.meter().refused(reason);
             stream.reset();
             return Left::Ended;
         }

@@ -21,7 +21,6 @@ use crate::http2::{Incoming, Piece, Wire, grpc, head, limits};
 use crate::reason::Reason;
 use crate::ring::{ByteStream, Chunk, Sleep};
 use crate::time::Mono;
-use crate::tls::Standing;
 use crate::upstream::Stream;
 use crate::wait;
 
@@ -93,7 +92,8 @@ async fn carry(shared: &Rc<Shared>, wire: &Wire, connection: &mut Connection<Wir
     loop {
         let opened = poll_fn(|cx| {
             drain.set(Some(cx.waker().clone()));
-            let is_time = shard.must_close(&shared.stream) || old.as_mut().poll(cx).is_ready();
+            let is_time =
+                shard.must_close(&shared.flow, &shared.stream) || old.as_mut().poll(cx).is_ready();
             life.look(shared, wire, connection, is_time, idle.as_mut(), cx);
             let polled = connection.poll_accept(cx);
             if polled.is_pending() && matches!(wire.poll_push(cx), Poll::Ready(Err(_))) {
@@ -105,7 +105,8 @@ async fn carry(shared: &Rc<Shared>, wire: &Wire, connection: &mut Connection<Wir
         let Some(Ok((request, respond))) = opened else {
             return;
         };
-        if shard.standing(&shared.stream) == Standing::Revoked {
+        if let Some(reason) = shard.refuses(&shared.flow, &shared.stream) {
+            shard.meter().refused(reason);
             return shared.stream.reset();
         }
         life.chatter_from = wire.received();

@@ -7,6 +7,7 @@ use std::io;
 use std::pin::pin;
 
 use super::body::{BodySink, NoRoom};
+use super::flow::Flow;
 use super::state::ShardState;
 use crate::http1::Framing;
 use crate::http2::{Body, Broken, Incoming, Outgoing};
@@ -44,10 +45,10 @@ impl<'c> Client<'c> {
     }
 
     /// Whether its connection takes no more requests, which the answer has to say.
-    pub(super) fn must_close(self, shard: &ShardState) -> bool {
+    pub(super) fn must_close(self, shard: &ShardState, flow: &Flow) -> bool {
         match self {
-            Self::Http1(stream) => shard.must_close(stream),
-            Self::Http2(stream) => shard.must_close(stream.connection()),
+            Self::Http1(stream) => shard.must_close(flow, stream),
+            Self::Http2(stream) => shard.must_close(flow, stream.connection()),
         }
     }
 

@@ -12,11 +12,14 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use ringmesh_quota::TICK_MS_MIN;
+use ringmesh_wire::snapshot::MtlsMode;
 
 use super::borrow::{self, Borrowing};
+use super::flow::{Direction, Flow};
 use crate::balance::Balancer;
 use crate::policy::Notes;
 use crate::policy::quota::QuotaCells;
+use crate::reason::Reason;
 use crate::ring::Ring;
 use crate::shard::{FromShard, Outbox};
 use crate::tables::{ClusterIndex, ClusterKey, ClusterRow, Link, Tables};
@@ -420,11 +423,41 @@ impl ShardState {
         }
     }
 
-    /// Whether a connection takes no more requests: the sidecar drains, or the connection is as old
-    /// as its certificates. The answer says so.
+    /// Why a downstream connection may do nothing more: its peer's certificate has been revoked, or its
+    /// port has become STRICT and it is plaintext. Asked per request.
     #[must_use]
-    pub fn must_close(&self, downstream: &Stream) -> bool {
-        self.draining.get() || self.standing(downstream) != Standing::Good
+    pub fn refuses(&self, flow: &Flow, downstream: &Stream) -> Option<Reason> {
+        match downstream {
+            Stream::Tls(_) => {
+                (self.standing(downstream) == Standing::Revoked).then_some(Reason::PeerRefused)
+            }
+            Stream::Plain(_) => {
+                (self.mtls_of(flow) == Some(MtlsMode::Strict)).then_some(Reason::PlaintextRefused)
+            }
+        }
+    }
+
+    /// Whether a connection takes no more requests: the sidecar drains, the connection is as old as
+    /// its certificates, or its port takes plaintext only by now. The answer says so.
+    #[must_use]
+    pub fn must_close(&self, flow: &Flow, downstream: &Stream) -> bool {
+        self.draining.get()
+            || match downstream {
+                Stream::Plain(_) => false,
+                Stream::Tls(_) => {
+                    self.standing(downstream) != Standing::Good
+                        || self.mtls_of(flow) == Some(MtlsMode::Disable)
+                }
+            }
+    }
+
+    /// What the port demands that a connection came in by; `None` for those of the local app.
+    fn mtls_of(&self, flow: &Flow) -> Option<MtlsMode> {
+        let Direction::Inbound { port } = flow.direction else {
+            return None;
+        };
+        let active = self.active.borrow();
+        Some(active.as_ref()?.tables.workload.ports.get(port)?.mtls)
     }
 
     /// New certificates. Connections made before keep theirs.

@@ -35,6 +35,7 @@ impl Answer<'static> {
             Reason::AuthzDenied
             | Reason::CheckDenied
             | Reason::PlaintextRefused
+            | Reason::MtlsDisabled
             | Reason::TunnelRefused => 403,
             Reason::NoRoute => 404,
             Reason::HeadTimeout | Reason::IdleTimeout => 408,

@@ -135,7 +135,14 @@ impl Bed {
         self.mailbox
             .send(ToShard::Config(Arc::new(tables)))
             .unwrap();
-        assert!(matches!(self.next(), FromShard::InForce(got) if got == generation));
+        loop {
+            match self.next() {
+                FromShard::InForce(got) => return assert_eq!(got, generation),
+                // What was collected before.
+                FromShard::Log(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     fn next(&self) -> FromShard {

@@ -8,6 +8,7 @@ mod http2;
 mod identity;
 mod idle;
 mod link;
+mod mtls;
 mod pair;
 mod rules;
 mod sidecar_input;

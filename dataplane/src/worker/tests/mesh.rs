@@ -17,6 +17,7 @@ pub(super) struct Pair {
     pub(super) callee: Bed,
     calls: Arc<AtomicUsize>,
     caller_draft: Draft,
+    callee_draft: Draft,
 }
 
 fn productpage() -> CertificateParams {
@@ -38,6 +39,7 @@ impl Pair {
         (port.app, port.mtls, port.protocol) = (app, MtlsMode::Strict, protocol);
         let callee = Bed::start(&draft, Role::Mesh);
         let mesh_port = callee.at.port();
+        let callee_draft = draft;
         let mut draft = Draft::new().service("ratings", &[9080]).endpoint_with(
             "ratings",
             "127.0.0.1",
@@ -57,6 +59,7 @@ impl Pair {
             callee,
             calls,
             caller_draft: draft,
+            callee_draft,
         };
         pair.certify(&productpage(), &ratings());
         pair
@@ -206,6 +209,59 @@ fn a_permissive_port_takes_mutual_tls_plaintext_and_the_apps_own_tls() {
             "{protocol:?}: {answer}"
         );
     }
+}
+
+#[test]
+fn a_port_that_takes_plaintext_only_refuses_mutual_tls_by_workload_and_by_port() {
+    let pair = Pair::start();
+    let mut client = pair.caller.client();
+    assert!(ask(&mut client).ends_with("hello"));
+    let app_port = pair.callee_draft.workload.ports[0].app.port();
+    for (mode, ports) in [
+        (MtlsMode::Disable, vec![]),
+        (MtlsMode::Strict, vec![(app_port, MtlsMode::Disable)]),
+    ] {
+        let mut draft = pair.callee_draft.clone();
+        draft.mesh.mtls = mode;
+        draft.mesh.mtls_ports = ports;
+        pair.callee.configure(draft.tables());
+        // What stands is told to end with the next answer, not in the middle of one.
+        assert!(ask(&mut client).ends_with("hello"));
+        let calls = pair.calls.load(Ordering::SeqCst);
+        for _ in 0..2 {
+            let answer = ask(&mut client);
+            assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        }
+        assert_eq!(pair.calls.load(Ordering::SeqCst), calls);
+        let refused = Pair::counted(&pair.callee, "ringmesh_connections_refused_total");
+        assert!(refused >= 2, "{refused}");
+        // Another port's mode does not touch this one, and neither does PERMISSIVE.
+        for mode in [MtlsMode::Strict, MtlsMode::Permissive] {
+            let mut draft = pair.callee_draft.clone();
+            draft.mesh.mtls = mode;
+            draft.mesh.mtls_ports = vec![(app_port ^ 1, MtlsMode::Disable)];
+            pair.callee.configure(draft.tables());
+            assert!(ask(&mut client).ends_with("hello"), "{mode:?}");
+        }
+    }
+}
+
+#[test]
+fn a_plaintext_connection_does_not_outlive_a_port_that_becomes_strict() {
+    let (app, calls) = hello();
+    let mut draft = Draft::new();
+    draft.workload.ports[0].app = app;
+    draft.mesh.mtls = MtlsMode::Permissive;
+    let bed = Bed::start(&draft, Role::Inbound);
+    let mut client = bed.client();
+    assert!(ask(&mut client).ends_with("hello"));
+    draft.mesh.mtls = MtlsMode::Strict;
+    bed.configure(draft.tables());
+    let _ = client.write_all(b"GET / HTTP/1.1\r\nHost: ratings\r\n\r\n");
+    let mut answer = Vec::new();
+    let _ = client.read_to_end(&mut answer);
+    assert!(answer.is_empty(), "{}", answer.escape_ascii());
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
 }
 
 #[test]
