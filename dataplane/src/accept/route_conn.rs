@@ -192,7 +192,13 @@ pub(super) async fn serve_mesh(
 ) {
     let until = shard.now().plus_ms(shard.limits.handshake_timeout_ms);
     let give_up = pin!(shard.ring.sleep_until(until));
-    let stream = match wait::or_timeout(accepting, give_up).await {
+    let accepted = wait::or_timeout(accepting, give_up).await;
+    let enlisted = accepted.map(|accepted| {
+        let mut stream = accepted?;
+        stream.enlist(&shard.live)?;
+        Ok::<_, TlsRefusal>(stream)
+    });
+    let stream = match enlisted {
         Some(Ok(stream)) => stream,
         Some(Err(refusal)) => {
             tracing::info!(peer = %address, reason = refusal.reason().code(), %refusal, "refused on the mesh port");

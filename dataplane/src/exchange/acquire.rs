@@ -183,6 +183,7 @@ async fn dial(
         alpn: tls::Inner::Http1,
         material: x.shard.material(),
         sessions: &x.shard.sessions,
+        live: &x.shard.live,
         speaks_at_once: true,
         deadline: deadline.min(x.shard.now().plus_ms(way.connect_timeout_ms)),
     };

@@ -44,7 +44,9 @@ pub(super) async fn acquire_shared(
                     })
                 };
                 let sessions = Rc::clone(&shard.sessions);
-                let making = making.make(shard.ring.clone(), material, sessions, deadline, accept);
+                let live = Rc::clone(&shard.live);
+                let ring = shard.ring.clone();
+                let making = making.make(ring, material, sessions, live, deadline, accept);
                 if !shard.ring.spawn(making) {
                     return Err(NoLane::NoRoom(Reason::Shed));
                 }

@@ -13,6 +13,7 @@ use super::head_in::{HeadRead, HeadReader};
 use super::head_out::HeadOut;
 use super::pipeline::{After, Exchange};
 use super::record::Record;
+use super::relay;
 use super::respond::{self, Respond, RespondFault};
 use super::send_request::{SendFault, open_stream, send_request};
 use super::sides::{Client, Inflow, Seen};
@@ -393,6 +394,9 @@ impl Carried<'_, '_> {
             let relayed = relay_tunnel(x, downstream, upstream, first, reader.pending).await;
             record.bytes_in += relayed.forth;
             record.bytes_out += relayed.back;
+            if let Some(reason) = relay::why_ended(x.shard, &relayed, downstream, upstream) {
+                record.reason = reason;
+            }
             return TryEnd::Finished(After::Close, verdict);
         }
         let respond = Respond {

@@ -17,7 +17,7 @@ use crate::ring::{ByteStream, Chunk};
 use crate::route;
 use crate::tables::{ClusterIndex, Destined, Link, Site, TcpTarget};
 use crate::telemetry::Event;
-use crate::tls::Inner;
+use crate::tls::{Inner, Standing};
 use crate::upstream::{Dial, Lane, Stream, connect};
 
 /// Connecting is tried at this many endpoints: nothing was sent, so nothing can happen twice.
@@ -52,6 +52,25 @@ pub async fn inbound(shard: &Rc<ShardState>, flow: &Flow, downstream: &Stream, f
         }
     };
     carry(shard, flow, downstream, connected, first, record, names).await;
+}
+
+/// Why a relay ended, where that was not one of its sides' own will.
+pub(super) fn why_ended(
+    shard: &ShardState,
+    relayed: &opaque::Relayed,
+    downstream: &Stream,
+    upstream: &Stream,
+) -> Option<Reason> {
+    let revoked = |stream| shard.standing(stream) == Standing::Revoked;
+    if relayed.over {
+        Some(Reason::SvidExpired)
+    } else if relayed.idle {
+        Some(Reason::IdleTimeout)
+    } else if relayed.reset && (revoked(downstream) || revoked(upstream)) {
+        Some(Reason::PeerRefused)
+    } else {
+        None
+    }
 }
 
 async fn to_target(
@@ -96,10 +115,8 @@ async fn carry(
             .await;
             record.bytes_in = relayed.forth;
             record.bytes_out = relayed.back;
-            if relayed.over {
-                record.reason = Reason::SvidExpired;
-            } else if relayed.idle {
-                record.reason = Reason::IdleTimeout;
+            if let Some(reason) = why_ended(shard, &relayed, downstream, &upstream.stream) {
+                record.reason = reason;
             }
         }
         Err(reason) => {
@@ -279,6 +296,7 @@ async fn dial(
         alpn: inner,
         material: shard.material(),
         sessions: &shard.sessions,
+        live: &shard.live,
         speaks_at_once: false,
         deadline: shard.now().plus_ms(timeout_ms),
     };

@@ -25,7 +25,7 @@ use crate::shard::{FromShard, Outbox};
 use crate::tables::{ClusterIndex, ClusterKey, ClusterRow, Link, Tables};
 use crate::telemetry::{Event, LogBuf, Meter, Outcome};
 use crate::time::Mono;
-use crate::tls::{Sessions, Standing, TlsMaterial};
+use crate::tls::{Live, Sessions, Standing, TlsMaterial};
 use crate::upstream::{Lines, PoolId, PoolKey, Pools, SharedConns, Stream};
 use crate::wait;
 use crate::worker::WorkerPlan;
@@ -132,6 +132,8 @@ pub struct ShardState {
     material: RefCell<Option<Arc<TlsMaterial>>>,
     /// Sessions that connections to other sidecars may resume.
     pub sessions: Rc<Sessions>,
+    /// Connections with a proven peer.
+    pub live: Rc<Live>,
     random: RefCell<fastrand::Rng>,
     /// Wall clock at `Mono(0)`, microseconds since 1970.
     unix_us_at_zero: u64,
@@ -193,6 +195,7 @@ impl ShardState {
             active: RefCell::default(),
             material: RefCell::default(),
             sessions: Rc::default(),
+            live: Rc::default(),
             random: RefCell::new(fastrand::Rng::with_seed(plan.seed)),
             unix_us_at_zero,
             sweeping: Cell::new(false),
@@ -460,8 +463,15 @@ impl ShardState {
         Some(active.as_ref()?.tables.workload.ports.get(port)?.mtls)
     }
 
-    /// New certificates. Connections made before keep theirs.
+    /// New certificates. Connections made before keep theirs, but for those whose peer is revoked now.
     pub fn set_material(&self, material: Arc<TlsMaterial>) {
+        let cut = self.live.examine(&material);
+        if cut > 0 {
+            tracing::info!(
+                connections = cut,
+                "cut off peers whose certificates are revoked"
+            );
+        }
         *self.material.borrow_mut() = Some(material);
     }
 

@@ -100,10 +100,8 @@ async fn carry(x: &Exchange<'_>, upstream: &Stream, first: Chunk, record: &mut R
     .await;
     record.bytes_in += relayed.forth;
     record.bytes_out += relayed.back;
-    if relayed.over {
-        record.reason = Reason::SvidExpired;
-    } else if relayed.idle {
-        record.reason = Reason::IdleTimeout;
+    if let Some(reason) = relay::why_ended(x.shard, &relayed, downstream, upstream) {
+        record.reason = reason;
     }
     match relayed.idle || relayed.over || relayed.reset {
         true => After::Reset,

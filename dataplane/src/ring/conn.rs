@@ -4,7 +4,7 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
@@ -78,6 +78,14 @@ impl Conn {
             let _ = self.sys().set_linger(Some(Duration::ZERO));
             self.cancel_send();
         }
+    }
+
+    /// As [`reset`](Self::reset), and nothing more is received or sent from now on: the kernel completes
+    /// what is in flight.
+    pub(super) fn cut(&self) {
+        self.reset();
+        // Fails only where the peer has ended it already.
+        let _ = self.sys().shutdown(Shutdown::Both);
     }
 
     /// The socket is dropped: stop receiving, finish sending, close.

@@ -77,7 +77,7 @@ pub use plan::{GroupPlan, Picked, RingPlan, TaskRun};
 pub use recv::Recv;
 pub use send::SendFut;
 pub use sleep::{Rung, Sleep};
-pub use socket::Socket;
+pub use socket::{Cutter, Socket};
 pub use splice::{Splice, Spliced};
 pub use stream::ByteStream;
 

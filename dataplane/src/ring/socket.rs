@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use socket2::SockAddr;
 
@@ -89,6 +89,12 @@ impl Socket {
         self.conn.reset();
     }
 
+    /// For ending the connection from elsewhere, whoever holds the socket by then.
+    #[must_use]
+    pub fn cutter(&self) -> Cutter {
+        Cutter(Rc::downgrade(&self.conn))
+    }
+
     /// The other end; `0.0.0.0:0` if it is gone already.
     #[must_use]
     pub fn peer_addr(&self) -> SocketAddr {
@@ -133,6 +139,20 @@ impl Socket {
 }
 
 const UNKNOWN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+/// Ends a connection that somebody else holds; does not keep it alive.
+#[derive(Debug, Clone)]
+pub struct Cutter(Weak<Conn>);
+
+impl Cutter {
+    /// Ends the connection in both directions, now: whoever receives on it sees its end, whoever sends
+    /// an error, and the peer a reset when it is dropped. Nothing if it is gone already.
+    pub fn cut(&self) {
+        if let Some(conn) = self.0.upgrade() {
+            conn.cut();
+        }
+    }
+}
 
 impl Drop for Socket {
     fn drop(&mut self) {

@@ -143,7 +143,7 @@ impl PeerTrust {
     }
 }
 
-fn without_leading_zeroes(mut serial: &[u8]) -> &[u8] {
+pub(super) fn without_leading_zeroes(mut serial: &[u8]) -> &[u8] {
     while let [0, rest @ ..] = serial {
         serial = rest;
     }

@@ -141,6 +141,7 @@ impl TlsMaterial {
             // verified in the same way.
             server: Arc::clone(&before.server),
             client_http1: Arc::clone(&before.client_http1),
+            client_http2: Arc::clone(&before.client_http2),
             client_tcp: Arc::clone(&before.client_tcp),
             number: if unchanged {
                 before.number

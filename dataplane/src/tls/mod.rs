@@ -11,6 +11,8 @@
 //!   (secure naming), asked before the first byte is sent;
 //! - TLS 1.3 only; a resumed handshake saves signatures, never the look at the peer's certificate: a
 //!   revocation or an expiry holds from the next connection on ([`Sessions`]);
+//! - a peer whose certificate is revoked is cut off wherever it stands, within the turn in which the
+//!   shard hears of it ([`Live`]);
 //! - material is swapped, never changed: a connection keeps what it began with, and whoever serves it
 //!   asks for its [`Standing`] before each request: older than its certificates nothing grows;
 //! - end of stream means close_notify: a TCP end without one is an error, so nobody can cut a body
@@ -20,6 +22,7 @@ mod handshake;
 mod hash;
 mod hello;
 mod identity;
+mod live;
 mod material;
 mod refusal;
 mod resume;
@@ -32,6 +35,7 @@ pub use handshake::{accept, accept_begun, connect};
 pub use hash::sha256;
 pub use hello::{Hello, hello};
 pub use identity::{PeerRefusal, PeerTrust, Proven, identify, prove};
+pub use live::Live;
 pub use material::{MaterialError, TlsMaterial};
 pub use refusal::TlsRefusal;
 pub use resume::Sessions;

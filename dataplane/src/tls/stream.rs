@@ -15,6 +15,7 @@ use rustls::Connection;
 
 use super::Inner;
 use super::identity::Proven;
+use super::live::{Enlisted, Live};
 use super::material::TlsMaterial;
 use super::refusal::TlsRefusal;
 use crate::ring::{Buf, ByteStream, Chunk, OUT_PIECES_MAX, Out, Ring, Socket};
@@ -31,6 +32,7 @@ pub struct TlsStream {
     over_at: Mono,
     /// [`TlsMaterial::number`] under which the peer's serial number was looked at last.
     examined_under: Cell<u64>,
+    enlisted: Option<Enlisted>,
 }
 
 /// What a handshake came to.
@@ -78,7 +80,23 @@ impl TlsStream {
             aged_at: now.plus_ms(left_ms / 1_000 * share),
             over_at: now.plus_ms(left_ms + OVER_GRACE_MS_MAX.min(left_ms / 10)),
             examined_under: Cell::new(material.number()),
+            enlisted: None,
         }
+    }
+
+    /// Puts it among those that a revocation cuts off.
+    ///
+    /// # Errors
+    /// Its peer has been revoked meanwhile; the connection is reset.
+    pub fn enlist(&mut self, live: &Live) -> Result<(), TlsRefusal> {
+        match live.enlist(&self.agreed.proven.serial, self.pipe.socket.cutter()) {
+            Ok(enlisted) => self.enlisted = Some(enlisted),
+            Err(refusal) => {
+                self.pipe.reset();
+                return Err(refusal.into());
+            }
+        }
+        Ok(())
     }
 
     /// What its certificates still allow at `now`, under the material in force.

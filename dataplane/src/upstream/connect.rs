@@ -7,7 +7,7 @@ use crate::reason::Reason;
 use crate::ring::{ByteStream, Ring, Socket};
 use crate::tables::Link;
 use crate::time::Mono;
-use crate::tls::{self, Sessions, TlsMaterial};
+use crate::tls::{self, Live, Sessions, TlsMaterial};
 use crate::wait;
 
 /// Why there is no connection.
@@ -30,6 +30,8 @@ pub struct Dial<'a> {
     pub material: Option<Arc<TlsMaterial>>,
     /// Sessions to resume, for TLS.
     pub sessions: &'a Sessions,
+    /// Where connections with a proven server are listed.
+    pub live: &'a Live,
     /// Something is sent on it at once, with which the last flight of the handshake leaves. Not so where
     /// the server may speak first: it does not before the handshake is over.
     pub speaks_at_once: bool,
@@ -61,11 +63,14 @@ pub async fn connect(
     };
     let material = dial.material.ok_or(fault(Reason::SvidExpired))?;
     let handshake = tls::connect(ring, socket, &material, dial.sessions, dial.sni, dial.alpn);
-    let stream = match wait::or_timeout(handshake, give_up.as_mut()).await {
+    let mut stream = match wait::or_timeout(handshake, give_up.as_mut()).await {
         Some(Ok(stream)) => stream,
         Some(Err(refusal)) => return Err(fault(refusal.reason())),
         None => return Err(fault(Reason::ConnectTimeout)),
     };
+    if let Err(refusal) = stream.enlist(dial.live) {
+        return Err(fault(refusal.reason()));
+    }
     if !accept(&stream.peer().spiffe) {
         stream.reset();
         return Err(fault(Reason::IdentityMismatch));

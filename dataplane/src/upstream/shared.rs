@@ -23,7 +23,7 @@ use crate::reason::Reason;
 use crate::ring::{Chunk, Ring};
 use crate::tables::{Link, Seeded};
 use crate::time::Mono;
-use crate::tls::{Inner, Sessions};
+use crate::tls::{Inner, Live, Sessions};
 
 /// Connections of one shard to one endpoint: with their streams, more than it could serve.
 const CONNS_PER_ENDPOINT_MAX: usize = 64;
@@ -232,6 +232,7 @@ impl Making {
         ring: Ring,
         material: Option<std::sync::Arc<crate::tls::TlsMaterial>>,
         sessions: Rc<Sessions>,
+        live: Rc<Live>,
         deadline: Mono,
         accept: impl Fn(&SpiffeId) -> bool,
     ) {
@@ -242,6 +243,7 @@ impl Making {
             alpn: Inner::Http2,
             material,
             sessions: &sessions,
+            live: &live,
             speaks_at_once: true,
             deadline,
         };

@@ -159,23 +159,23 @@ impl Bed {
 
     /// The access log so far, as JSON objects.
     fn log(&self) -> Vec<serde_json::Value> {
-        self.mailbox.send(ToShard::Collect).unwrap();
-        assert!(matches!(
-            self.next(),
-            FromShard::Stats(_) | FromShard::Quiet
-        ));
-        self.mailbox.send(ToShard::Collect).unwrap();
+        // The lines follow the figures: the second figures follow the lines.
+        let mut figures = 0;
         let mut lines = Vec::new();
-        loop {
+        self.mailbox.send(ToShard::Collect).unwrap();
+        self.mailbox.send(ToShard::Collect).unwrap();
+        while figures < 2 {
             match self.next() {
                 FromShard::Log(bytes) => {
-                    let text = String::from_utf8(bytes).unwrap();
+                    let text = std::str::from_utf8(&bytes).unwrap();
                     lines.extend(text.lines().map(|line| serde_json::from_str(line).unwrap()));
+                    self.mailbox.send(ToShard::LogSpare(bytes)).unwrap();
                 }
-                FromShard::Stats(_) | FromShard::Quiet => return lines,
+                FromShard::Stats(_) | FromShard::Quiet => figures += 1,
                 other => panic!("{other:?}"),
             }
         }
+        lines
     }
 
     fn client(&self) -> TcpStream {

@@ -1,8 +1,13 @@
-//! Mutual TLS as the rules demand it.
+//! Mutual TLS as the rules demand it, and until a certificate is revoked.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use ringmesh_tests::ability::{Ability, has};
 use ringmesh_tests::mesh::Mesh;
-use ringmesh_tests::{SOON, wait};
+use ringmesh_tests::{Conn, NodePlan, SOON, Sidecar, wait};
 
 /// Calls `ratings` once, by a path of its own, and tells from the caller's log whether that was mutual TLS.
 fn is_mutual(mesh: &Mesh, n: u32) -> bool {
@@ -74,4 +79,183 @@ fn both_sides_follow_peer_authentication_at_every_level() {
             .unwrap_or_else(|error| panic!("{level}: {error}"));
         assert_eq!(is_mutual(&mesh, n), *mutual, "{level}");
     }
+}
+
+/// An opaque service `echo`, port 7000, with a sidecar; its app sends back what it hears.
+struct Echo {
+    plan: NodePlan,
+    sidecar: Sidecar,
+}
+
+const ECHO_PORT: u16 = 7000;
+
+impl Echo {
+    fn start(mesh: &Mesh) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+        let app = listener.local_addr().expect("address");
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { return };
+                std::thread::spawn(move || {
+                    let mut heard = [0; 4096];
+                    while let Ok(len @ 1..) = stream.read(&mut heard) {
+                        if stream.write_all(&heard[..len]).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        let plan = mesh.plan("echo", "v1");
+        let state = mesh.stage.dir().join(&plan.name);
+        let token = mesh.control.token(&plan).expect("token");
+        std::fs::write(state.with_extension("token"), token).expect("token");
+        let settings = plan
+            .settings(Some(app), Some(mesh.control.mesh), &state)
+            .replace("{name: http, port: 9080,", "{name: tcp, port: 7000,");
+        let mut sidecar =
+            Sidecar::launch(&mesh.stage, &plan, &settings, &[], None).expect("sidecar");
+        sidecar.wait_ready().expect("ready");
+        Self { plan, sidecar }
+    }
+}
+
+/// A connection to `echo` through a caller's sidecar. Its first answer has come.
+fn tunnel(outbound: SocketAddr) -> Result<TcpStream, String> {
+    let failed = |error: std::io::Error| error.to_string();
+    let mut stream = TcpStream::connect(outbound).map_err(failed)?;
+    stream.set_read_timeout(Some(SOON)).map_err(failed)?;
+    let ask = format!("CONNECT echo:{ECHO_PORT} HTTP/1.1\r\nhost: echo:{ECHO_PORT}\r\n\r\n");
+    stream.write_all(ask.as_bytes()).map_err(failed)?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).map_err(failed)?;
+        head.extend(byte);
+    }
+    if !head.starts_with(b"HTTP/1.1 200 ") {
+        return Err(String::from_utf8_lossy(&head).into_owned());
+    }
+    ping(&mut stream).map_err(failed)?;
+    Ok(stream)
+}
+
+fn ping(stream: &mut TcpStream) -> std::io::Result<()> {
+    stream.write_all(b"ping")?;
+    stream.read_exact(&mut [0; 4])
+}
+
+/// What may still be used of a node must be over this long after somebody asked to revoke it.
+const REVOKED_WITHIN: Duration = Duration::from_secs(5);
+
+/// When each use of what belongs to a revoked certificate went well for the last time.
+#[derive(Debug, Default)]
+struct LastUses {
+    /// A request on a connection to the caller's sidecar that stands.
+    request: Option<Duration>,
+    /// A request on a connection of its own.
+    fresh: Option<Duration>,
+    /// Bytes on an opaque connection that runs.
+    bytes: Option<Duration>,
+    /// The end of an opaque connection that carries nothing.
+    quiet_until: Duration,
+}
+
+/// Revokes `node` while a caller uses `http` and `echo`; for how long each use went on.
+fn revoke(mesh: &Mesh, node: &str, outbound: SocketAddr, http: Option<&str>) -> LastUses {
+    let mut quiet = wait::until("a tunnel", SOON, || tunnel(outbound)).expect("a tunnel");
+    let mut busy = tunnel(outbound).expect("a tunnel");
+    let authority = http.map(|service| format!("{service}:9080"));
+    let stop = AtomicBool::new(false);
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        let until_end = scope.spawn(|| {
+            let _ = quiet.read(&mut [0]);
+            begun.elapsed()
+        });
+        let bytes = scope.spawn(|| {
+            let mut last = None;
+            while !stop.load(Ordering::Relaxed) && ping(&mut busy).is_ok() {
+                last = Some(begun.elapsed());
+                wait::pass(Duration::from_millis(5));
+            }
+            last
+        });
+        let asking = |kept: bool| {
+            let Some(authority) = &authority else {
+                return None;
+            };
+            let (mut last, mut conn) = (None, None);
+            while !stop.load(Ordering::Relaxed) {
+                let mut open = match conn.take() {
+                    Some(open) => open,
+                    None => Conn::open(outbound, SOON).expect("the caller's own sidecar"),
+                };
+                let answer = open.get(authority, "/ratings/0", &[]);
+                if answer.is_ok_and(|answer| answer.status == 200) {
+                    last = Some(begun.elapsed());
+                    conn = kept.then_some(open);
+                }
+                wait::pass(Duration::from_millis(5));
+            }
+            last
+        };
+        let request = scope.spawn(move || asking(true));
+        let fresh = scope.spawn(move || asking(false));
+        let said = mesh.control.tool(&["cert", "revoke", node]).expect("tool");
+        said.done().expect("revoked");
+        // Long enough that a late use would be seen.
+        wait::until_after(begun, REVOKED_WITHIN + Duration::from_millis(500));
+        stop.store(true, Ordering::Relaxed);
+        LastUses {
+            request: request.join().expect("a thread"),
+            fresh: fresh.join().expect("a thread"),
+            bytes: bytes.join().expect("a thread"),
+            quiet_until: until_end.join().expect("a thread"),
+        }
+    })
+}
+
+#[test]
+fn a_revoked_certificate_is_used_for_the_last_time_within_five_seconds() {
+    if !has(&[Ability::Uring]) {
+        return;
+    }
+    let cast = [("reviews", "v3"), ("ratings", "v1"), ("details", "v1")];
+    let mesh = Mesh::start("{}\n", &cast);
+    let echo = Echo::start(&mesh);
+    let reviews = mesh.node("reviews", "v3");
+    wait::until("the first call", SOON, || {
+        match reviews.call("ratings", "/ratings/0", &[])?.status {
+            200 => Ok(()),
+            status => Err(status.to_string()),
+        }
+    })
+    .expect("a working pair");
+
+    // The caller's: its callees refuse it. Then a callee's: its callers do without it.
+    let details = mesh.node("details", "v1");
+    let caller = revoke(
+        &mesh,
+        &reviews.plan.name,
+        reviews.sidecar.outbound(),
+        Some("ratings"),
+    );
+    let callee = revoke(&mesh, &echo.plan.name, details.sidecar.outbound(), None);
+    println!("the caller revoked: {caller:?}\nthe callee revoked: {callee:?}");
+    for last in [caller.request, caller.fresh, caller.bytes, callee.bytes] {
+        let last = last.expect("used before it was revoked");
+        assert!(last < REVOKED_WITHIN, "{caller:?} {callee:?}");
+    }
+    for end in [caller.quiet_until, callee.quiet_until] {
+        assert!(end < REVOKED_WITHIN, "{caller:?} {callee:?}");
+    }
+    assert!(tunnel(reviews.sidecar.outbound()).is_err());
+    assert!(tunnel(details.sidecar.outbound()).is_err());
+    // Nobody else is touched.
+    let answer = details
+        .call("ratings", "/ratings/0", &[])
+        .expect("an answer");
+    assert_eq!(answer.status, 200);
+    drop(echo.sidecar);
 }

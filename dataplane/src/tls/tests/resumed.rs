@@ -14,6 +14,7 @@ struct Two {
     server: Arc<TlsMaterial>,
     client: Arc<TlsMaterial>,
     sessions: Sessions,
+    inner: Inner,
 }
 
 type End = Result<TlsStream, TlsRefusal>;
@@ -27,6 +28,7 @@ impl Two {
             server: Arc::new(server),
             client: Arc::new(client),
             sessions: Sessions::default(),
+            inner: Inner::Http1,
         }
     }
 
@@ -46,7 +48,7 @@ impl Two {
         let ask = async {
             let (client, sessions) = (&self.client, &self.sessions);
             let socket = at_client.unwrap();
-            let stream = connect(&self.ring, socket, client, sessions, SNI, Inner::Http1).await?;
+            let stream = connect(&self.ring, socket, client, sessions, SNI, self.inner).await?;
             stream.send(out(b"question")).await?;
             // A server that refuses answers with a reset: what is to be seen is its own end.
             if let Ok(answer) = stream.recv().await {
@@ -274,5 +276,59 @@ fn a_stream_ages_before_its_certificates_and_falls_with_a_revocation() {
         let next = Arc::new(callee.material(&house, revoking(&[8])).succeed(&server));
         assert_eq!(at_server.standing(Some(&next), begun), Standing::Good);
         assert_eq!(at_server.standing(Some(&next), begun), Standing::Good);
+    });
+}
+
+#[test]
+fn sessions_outlive_the_news_that_somebody_else_is_revoked_whatever_is_spoken() {
+    on_ring(|ring| async move {
+        for inner in [Inner::Http1, Inner::Http2, Inner::Tcp] {
+            let house = House::new();
+            let (callee, caller) = (Signed::by(&house, &callee()), Signed::by(&house, &caller()));
+            let (server, client) = (
+                callee.material(&house, trust()),
+                caller.material(&house, trust()),
+            );
+            let mut two = Two::new(&ring, server, client);
+            two.inner = inner;
+            assert_eq!(two.resumes().await, (false, false));
+            let next = |signed: &Signed, before: &TlsMaterial| {
+                Arc::new(signed.material(&house, revoking(&[8])).succeed(before))
+            };
+            two.server = next(&callee, &two.server);
+            two.client = next(&caller, &two.client);
+            assert_eq!(two.resumes().await, (true, true), "{inner:?}");
+        }
+    });
+}
+
+/// A handshake that began before a revocation and ended after it.
+#[test]
+fn what_was_revoked_during_a_handshake_is_found_when_the_stream_is_listed() {
+    on_ring(|ring| async move {
+        let house = House::new();
+        let callee = Signed::by(&house, &callee());
+        let server = Arc::new(callee.material(&house, trust()));
+        let client = Arc::new(house.material(&caller()).unwrap());
+        let live = Live::default();
+        assert_eq!(live.examine(&server), 0);
+        let (first, _kept) = shake_again(&ring, &server, &client, &Sessions::default()).await;
+        let (late, _kept) = shake_again(&ring, &server, &client, &Sessions::default()).await;
+        let (mut first, mut late) = (first.unwrap(), late.unwrap());
+        first.enlist(&live).unwrap();
+        let next = Arc::new(
+            callee
+                .material(&house, revoking(&[0, 9, 9]))
+                .succeed(&server),
+        );
+        assert_eq!(live.examine(&next), 1);
+        assert_eq!(live.examine(&next), 0);
+        let refused = late.enlist(&live).unwrap_err();
+        assert_eq!(refused.reason(), crate::reason::Reason::PeerRefused);
+        assert!(first.recv().await.is_err());
+        // Gone from the list with its stream.
+        drop(first);
+        assert_eq!(live.examine(&server), 0);
+        assert_eq!(live.examine(&next), 0);
     });
 }

@@ -293,6 +293,148 @@ fn a_revocation_ends_connections_that_stand_and_refuses_resumed_ones() {
     }
 }
 
+/// Material of `who` with a serial number of its own, under which others are revoked later.
+struct Revocable {
+    chain: rustls_pki_types::CertificateDer<'static>,
+    key: rustls_pki_types::PrivateKeyDer<'static>,
+}
+
+impl Revocable {
+    fn new(house: &House, mut who: CertificateParams, serial: u8) -> Self {
+        who.serial_number = Some(rcgen::SerialNumber::from_slice(&[serial]));
+        let (chain, key) = house.sign(&who);
+        Self { chain, key }
+    }
+
+    fn material(&self, house: &House, revoked: &[u8]) -> TlsMaterial {
+        let trust = PeerTrust {
+            revoked_serials: revoked.iter().map(|serial| vec![*serial]).collect(),
+            ..trust()
+        };
+        let (chain, key) = (vec![self.chain.clone()], self.key.clone_key());
+        TlsMaterial::build(chain, key, &house.roots(), trust).unwrap()
+    }
+}
+
+/// Sends back what it hears, for ever.
+fn echo() -> (SocketAddr, Arc<AtomicUsize>) {
+    server(|_, mut stream| {
+        let mut heard = [0; 1024];
+        while let Ok(len @ 1..) = stream.read(&mut heard) {
+            let _ = stream.write_all(&heard[..len]);
+        }
+    })
+}
+
+#[test]
+fn a_revocation_cuts_what_runs_at_whichever_end_hears_of_it_and_nothing_else() {
+    const CALLER: u8 = 21;
+    const CALLEE: u8 = 22;
+    const OTHER: u8 = 23;
+    for caller_is_revoked in [true, false] {
+        let pair = Pair::of(Protocol::Tcp, echo());
+        let house = &pair.house;
+        let caller = Revocable::new(house, productpage(), CALLER);
+        let callee = Revocable::new(house, ratings(), CALLEE);
+        let other = Revocable::new(house, productpage(), OTHER);
+        let before = [caller.material(house, &[9]), callee.material(house, &[9])];
+        let [at_caller, at_callee] = before;
+        let after = match caller_is_revoked {
+            true => callee.material(house, &[9, CALLER]).succeed(&at_callee),
+            false => caller.material(house, &[CALLEE, 9]).succeed(&at_caller),
+        };
+        pair.give(&pair.caller, at_caller);
+        pair.give(&pair.callee, at_callee);
+        let mut tunnels: Vec<TcpStream> = (0..3)
+            .map(|_| {
+                let mut client = pair.caller.client();
+                client
+                    .write_all(b"CONNECT ratings:9080 HTTP/1.1\r\nHost: ratings:9080\r\n\r\n")
+                    .unwrap();
+                assert!(read_head(&mut client).is_some());
+                client.write_all(b"x").unwrap();
+                client.read_exact(&mut [0]).unwrap();
+                client
+            })
+            .collect();
+        let config = crate::tls::tests::client_config(&other.material(house, &[]), Inner::Tcp);
+        let name = "p9080.ratings.default.ringmesh".try_into().unwrap();
+        let tls = rustls::ClientConnection::new(config, name).unwrap();
+        let mut bystander = rustls::StreamOwned::new(tls, pair.callee.client());
+        bystander.write_all(b"x").unwrap();
+        bystander.read_exact(&mut [0]).unwrap();
+
+        let hears = match caller_is_revoked {
+            true => &pair.callee,
+            false => &pair.caller,
+        };
+        hears.mailbox.send(ToShard::Tls(Arc::new(after))).unwrap();
+        // Nothing is sent meanwhile: what ends them is the revocation alone.
+        for tunnel in &mut tunnels {
+            let end = tunnel.read(&mut [0]);
+            assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+        }
+        let until = Instant::now() + PATIENCE;
+        let mut log = Vec::new();
+        while log.len() < 3 {
+            log.extend(hears.log());
+            assert!(Instant::now() < until, "{log:?}");
+        }
+        assert!(
+            log.iter().all(|line| line["reason"] == "peer_refused"),
+            "{log:?}"
+        );
+        bystander.write_all(b"x").unwrap();
+        bystander.read_exact(&mut [0]).unwrap();
+        // A session that would be resumed is refused as a new one is.
+        let mut client = pair.caller.client();
+        client
+            .write_all(b"CONNECT ratings:9080 HTTP/1.1\r\nHost: ratings:9080\r\n\r\nping")
+            .unwrap();
+        let mut rest = Vec::new();
+        let _ = client.read_to_end(&mut rest);
+        let rest = String::from_utf8_lossy(&rest).into_owned();
+        match caller_is_revoked {
+            // The callee's word comes after the tunnel stands.
+            true => assert!(!rest.contains("ping"), "{rest}"),
+            false => assert!(
+                rest.contains("x-ringmesh-reason: peer_refused\r\n"),
+                "{rest}"
+            ),
+        }
+    }
+}
+
+#[test]
+fn a_revocation_ends_an_answer_under_way() {
+    const CALLER: u8 = 31;
+    for protocol in [Protocol::Http1, Protocol::Auto] {
+        let (app, calls) = server(|_, mut stream| {
+            let _ = read_head(&mut stream);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nfirst");
+            // Nothing more, until the sidecar has enough.
+            let _ = stream.read(&mut [0; 64]);
+        });
+        let pair = Pair::of(protocol, (app, calls));
+        let caller = Revocable::new(&pair.house, productpage(), CALLER);
+        let callee = Revocable::new(&pair.house, ratings(), 32);
+        let at_callee = callee.material(&pair.house, &[]);
+        let after = callee.material(&pair.house, &[CALLER]).succeed(&at_callee);
+        pair.give(&pair.caller, caller.material(&pair.house, &[]));
+        pair.give(&pair.callee, at_callee);
+        let mut client = pair.caller.client();
+        client
+            .write_all(b"GET / HTTP/1.1\r\nHost: ratings\r\n\r\n")
+            .unwrap();
+        let head = read_head(&mut client).unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        client.read_exact(&mut [0; 5]).unwrap();
+        pair.give(&pair.callee, after);
+        let end = client.read(&mut [0; 64]);
+        assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+    }
+}
+
 #[test]
 fn connections_are_renewed_before_their_certificates_end_and_no_request_fails() {
     let pair = Pair::start();
