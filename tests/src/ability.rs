@@ -1,6 +1,6 @@
 //! What this machine can do, and skipping with a printed reason where it cannot.
 //!
-//! `RINGMESH_REQUIRE=root,netns,uring` makes an absent ability a failure; `RINGMESH_SKIPS` names a
+//! `RINGMESH_REQUIRE=root,netns,uring,node,allocations` makes an absent ability a failure; `RINGMESH_SKIPS` names a
 //! file that gets a line per skipped test, for the counts at the end of `make test`.
 
 use std::io::Write as _;
@@ -18,6 +18,8 @@ pub enum Ability {
     Uring,
     /// Node.js, for its HTTP client.
     Node,
+    /// A sidecar that counts its allocations.
+    Allocations,
 }
 
 impl Ability {
@@ -27,6 +29,7 @@ impl Ability {
             Self::Netns => "netns",
             Self::Uring => "uring",
             Self::Node => "node",
+            Self::Allocations => "allocations",
         }
     }
 
@@ -48,6 +51,10 @@ impl Ability {
                 .output()
                 .err()
                 .map(|error| format!("node does not start: {error}")),
+            Self::Allocations => (!cfg!(feature = "count-allocations")).then(|| {
+                "built without --features ringmesh-tests/count-allocations, as `make test` does"
+                    .to_owned()
+            }),
             Self::Uring => match facts.uring {
                 Uring::Usable { .. } => None,
                 Uring::Refused { error, .. } => Some(format!("io_uring is refused: {error}")),

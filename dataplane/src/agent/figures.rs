@@ -36,6 +36,8 @@ pub struct Figures {
     pub log_file: Option<(u64, u64)>,
     /// Log lines waiting for control, and dropped.
     pub log_forward: Option<(usize, u64)>,
+    /// Allocations of the shards, in builds that count them.
+    pub shard_allocations: Option<u64>,
 }
 
 impl Figures {
@@ -105,6 +107,9 @@ impl Figures {
             );
         }
         one("ringmesh_control_sessions_total", &[], count(self.sessions));
+        if let Some(made) = self.shard_allocations {
+            one("ringmesh_shard_allocations_total", &[], count(made));
+        }
         one("ringmesh_svid_alarm", &[], gauge(self.svid_alarm.into()));
         if let Some(expires) = self.svid_expires {
             one(

@@ -27,6 +27,7 @@ use ringmesh_tuning::placement;
 use crate::ring::{self, Park, RemoteWaker, Ring, RingError, RingPlan, Turn};
 use crate::time::Mono;
 
+use super::allocations::count;
 use super::queue::{Collected, Inbox, Mailbox, Outbox, inbox, outboxes};
 
 /// Without traffic for this long, glommio may have the thread.
@@ -233,7 +234,7 @@ impl Host {
         let mut traffic_at = busy_at;
         let mut trimmed = false;
         while !ended.get() {
-            let turn = self.ring.turn(Park::Until(busy_at + QUIET));
+            let turn = count(|| self.ring.turn(Park::Until(busy_at + QUIET)));
             let now = self.ring.now();
             if turn.completions > 0 {
                 traffic_at = now;
@@ -266,11 +267,11 @@ impl Host {
     async fn park(&mut self, until: Mono) -> bool {
         if self.ring.signal_to(&self.eventfd).is_err() {
             // Without a signal the ring's own sleep has to do, and glommio's tasks wait.
-            self.ring.turn(Park::Free);
+            count(|| self.ring.turn(Park::Free));
             return true;
         }
         // What was posted before the registration was not signalled.
-        let awake = self.ring.turn(Park::No) != Turn::default();
+        let awake = count(|| self.ring.turn(Park::No)) != Turn::default();
         let signalled = awake || self.sleep(until.min(self.ring.next_timer())).await;
         let _ = self.ring.signal_off();
         signalled

@@ -4,10 +4,12 @@
 //! could take its place. Nothing on a shard blocks; messages cross threads through bounded queues
 //! only.
 
+mod allocations;
 mod executor;
 pub mod message;
 mod queue;
 
+pub use allocations::allocations;
 pub use executor::{Seat, ShardError, ShardHandle, prepare_process, spawn_shards};
 pub use message::{FromShard, Peers, ToShard};
 pub use queue::{Collected, Inbox, InboxSeed, Mailbox, Outbox, inbox, outboxes};

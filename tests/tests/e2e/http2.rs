@@ -12,14 +12,15 @@ use crate::clients::{curl, ended_well};
 use crate::standalone::{LOCAL, run, run_to};
 
 /// node's HTTP/2 server, until it is dropped.
-struct Server {
+pub(crate) struct Server {
     process: Child,
     input: Option<ChildStdin>,
-    address: SocketAddr,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
 }
 
 impl Server {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let mut process = Command::new("node")
             .arg(repository("tests/clients/http2_server.js"))
             .stdin(Stdio::piped())

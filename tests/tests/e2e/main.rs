@@ -1,5 +1,6 @@
 //! End to end: real processes. One binary, so that it is linked once.
 
+mod allocations;
 mod bad_rules;
 mod capture;
 mod clients;

@@ -114,10 +114,23 @@ impl Watched {
 
     /// Sum over all series of a metric.
     fn counter(&self, name: &str) -> u64 {
-        let text = get(self.admin, "admin", "/metrics", &[], SOON)
-            .expect("metrics")
-            .text();
-        text.lines()
+        Metrics::of(self.admin).sum(name)
+    }
+}
+
+/// What a sidecar's `/metrics` said at one time.
+pub(crate) struct Metrics(String);
+
+impl Metrics {
+    pub(crate) fn of(admin: SocketAddr) -> Self {
+        let answer = get(admin, "admin", "/metrics", &[], SOON);
+        Self(answer.expect("metrics").text())
+    }
+
+    /// Sum over all series of a metric; 0 if there is none.
+    pub(crate) fn sum(&self, name: &str) -> u64 {
+        self.0
+            .lines()
             .filter(|line| line.starts_with(name) && !line.starts_with('#'))
             .filter(|line| line[name.len()..].starts_with(['{', ' ']))
             .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())

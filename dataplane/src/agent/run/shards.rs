@@ -119,6 +119,7 @@ impl Agent {
     pub(super) fn series(&mut self) -> Vec<Series> {
         self.figures.log_file = self.log_file.as_ref().map(LogFile::counts);
         self.figures.log_forward = self.forward.as_ref().map(Forward::counts);
+        self.figures.shard_allocations = crate::shard::allocations();
         self.figures.svid_alarm = self
             .keeper
             .renewal()
