@@ -16,5 +16,6 @@ mod listen;
 mod permissive;
 mod route_conn;
 mod sni;
+mod undeclared;
 
 pub use listen::{Role, listen};

@@ -8,7 +8,7 @@ use ringmesh_wire::snapshot::{MtlsMode, Protocol};
 
 use super::first_bytes::sniff;
 use super::listen::Role;
-use super::{permissive, sni};
+use super::{permissive, sni, undeclared};
 use crate::detect::Detected;
 use crate::exchange::{self, Direction, Flow, ShardState, relay};
 use crate::reason::Reason;
@@ -91,15 +91,19 @@ async fn outbound(
             exchange::serve(shard, &flow, stream, Chunk::empty()).await;
         }
         Protocol::Auto => {
-            let Some((detected, first)) = sniff(shard, &stream).await else {
+            // Boxed, as all that is not of every HTTP connection.
+            let Some(heard) = Box::pin(undeclared::listen(shard, &flow, &stream)).await else {
                 return;
             };
-            match detected {
+            match heard.detected {
                 Detected::Http1 | Detected::H2Preface => {
+                    let first = heard.into_http(shard, &flow);
                     exchange::serve(shard, &flow, stream, first).await;
                 }
                 Detected::TlsHello | Detected::Other | Detected::NeedMore => {
-                    Box::pin(relay::outbound(shard, &flow, &stream, first)).await;
+                    if let Err(first) = Box::pin(heard.carry(shard, &flow, &stream)).await {
+                        Box::pin(relay::outbound(shard, &flow, &stream, first)).await;
+                    }
                 }
             }
         }
@@ -156,18 +160,23 @@ async fn plain_inbound(
             exchange::serve(shard, &flow, stream, Chunk::empty()).await;
         }
         Protocol::Auto => {
-            let Some((detected, first)) = sniff(shard, &stream).await else {
+            // Boxed, as all that is not of every HTTP connection.
+            let Some(heard) = Box::pin(undeclared::listen(shard, &flow, &stream)).await else {
                 return;
             };
-            match detected {
+            match heard.detected {
                 Detected::Http1 | Detected::H2Preface => {
+                    let first = heard.into_http(shard, &flow);
                     exchange::serve(shard, &flow, stream, first).await;
                 }
                 Detected::TlsHello if permissive => {
+                    let first = heard.into_first();
                     Box::pin(permissive::serve_tls(shard, &flow, stream, first)).await;
                 }
                 Detected::TlsHello | Detected::Other | Detected::NeedMore => {
-                    Box::pin(relay::inbound(shard, &flow, &stream, first)).await;
+                    if let Err(first) = Box::pin(heard.carry(shard, &flow, &stream)).await {
+                        Box::pin(relay::inbound(shard, &flow, &stream, first)).await;
+                    }
                 }
             }
         }

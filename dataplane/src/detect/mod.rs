@@ -4,6 +4,10 @@
 //! into TCP (SEMANTICS 7.2). How long to wait, and what silence means, is the caller's to say.
 //! Invariant: the answer for a longer prefix never contradicts a decided answer for a shorter one.
 
+mod verdicts;
+
+pub use verdicts::{Place, Verdict, Verdicts};
+
 /// More bytes than this are never needed: the longest thing looked for is the HTTP/2 preface (24
 /// bytes); a method may have 23.
 pub const DETECT_BYTES_MAX: usize = 24;
@@ -108,6 +112,21 @@ fn begins_a_target(method: &[u8], target: &[u8]) -> Option<bool> {
     (len == ABSOLUTE.len()).then_some(true)
 }
 
+/// Whether what a server says before it was asked anything is HTTP's: an HTTP/2 server may send its
+/// SETTINGS at once (RFC 9113 section 3.4), and some HTTP/1.1 servers say 408 to a long silence. Such
+/// a server waits for a client that speaks HTTP; every other word of a server's is a greeting.
+#[must_use]
+pub fn is_http_greeting(greeting: &[u8]) -> bool {
+    const SETTINGS: u8 = 4;
+    match greeting {
+        // Length, type, no flags, stream 0 (sections 4.1 and 6.5); six bytes a setting.
+        [high, mid, low, SETTINGS, 0, 0, 0, 0, 0, ..] => {
+            u32::from_be_bytes([0, *high, *mid, *low]).is_multiple_of(6)
+        }
+        _ => greeting.starts_with(b"HTTP/1."),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,7 +181,46 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_greeting_of_http_is_told_from_others() {
+        let cases: &[(&[u8], bool)] = &[
+            (b"", false),
+            (b"220 ready\r\n", false),
+            (b"HTTP/1.1 408 Request Timeout\r\n", true),
+            (b"HTTP", false),
+            // Empty, and with one setting and what follows it.
+            (b"\0\0\0\x04\0\0\0\0\0", true),
+            (b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0d\0\0", true),
+            // Cut short, an acknowledgement, of a stream, of another length, another frame.
+            (b"\0\0\0\x04\0\0\0\0", false),
+            (b"\0\0\0\x04\x01\0\0\0\0", false),
+            (b"\0\0\0\x04\0\0\0\0\x01", false),
+            (b"\0\0\x05\x04\0\0\0\0\0", false),
+            (b"\0\0\0\x06\0\0\0\0\0", false),
+            // MariaDB: length, sequence number 0, protocol 10, version.
+            (b"\x5d\0\0\0\x0a5.5.5-10.11.6-MariaDB\0", false),
+            (b"SSH-2.0-OpenSSH_9.2\r\n", false),
+        ];
+        for (bytes, want) in cases {
+            let shown = String::from_utf8_lossy(bytes);
+            assert_eq!(is_http_greeting(bytes), *want, "{shown:?}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn what_follows_a_greeting_does_not_change_it(
+            begin in prop_oneof![
+                Just(b"HTTP/1.".to_vec()),
+                any::<[u8; 3]>().prop_map(|[a, b, c]| vec![a, b, c, 4, 0, 0, 0, 0, 0]),
+                prop::collection::vec(any::<u8>(), 9..12),
+            ],
+            rest in prop::collection::vec(any::<u8>(), 0..20),
+        ) {
+            let whole = [&begin[..], &rest].concat();
+            prop_assert_eq!(is_http_greeting(&begin), is_http_greeting(&whole));
+        }
+
         #[test]
         fn more_bytes_never_contradict(bytes in prop_oneof![
             prop::collection::vec(any::<u8>(), 0..40),

@@ -16,6 +16,7 @@
 //! body      request bodies: here, still coming, kept for a retry
 //! tunnel    CONNECT
 //! relay     opaque connections
+//! early     a connection made before it is known what for
 //! note      the one Outcome
 //! ```
 //!
@@ -30,6 +31,7 @@ mod attempt;
 mod body;
 pub mod borrow;
 mod carrier;
+mod early;
 mod flow;
 mod head_in;
 mod head_out;
@@ -46,6 +48,7 @@ mod sides;
 mod state;
 mod tunnel;
 
+pub use early::Early;
 pub use flow::{Direction, Flow};
 pub use serve::serve;
 pub use state::{Active, ConnLimits, ShardState};

@@ -84,6 +84,11 @@ impl Names {
             cluster: row.map_or_else(Box::default, |row| row.name.clone()),
         }
     }
+
+    /// The service that was called; `None`: none of the mesh's, or the local app.
+    pub(super) fn called(&self) -> Option<&ServiceId> {
+        self.called.as_ref().map(|(service, _)| service)
+    }
 }
 
 /// Notes a connection whose request was never understood, or came before any configuration.

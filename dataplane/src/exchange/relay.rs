@@ -37,7 +37,11 @@ pub async fn outbound(shard: &Rc<ShardState>, flow: &Flow, downstream: &Stream, 
             (connected, Some(names))
         }
     };
-    carry(shard, flow, downstream, connected, first, record, names).await;
+    let none = Chunk::empty();
+    carry(
+        shard, flow, downstream, connected, first, none, record, names,
+    )
+    .await;
 }
 
 /// Carries a connection to the local app.
@@ -51,7 +55,11 @@ pub async fn inbound(shard: &Rc<ShardState>, flow: &Flow, downstream: &Stream, f
             (connected, Some(names))
         }
     };
-    carry(shard, flow, downstream, connected, first, record, names).await;
+    let none = Chunk::empty();
+    carry(
+        shard, flow, downstream, connected, first, none, record, names,
+    )
+    .await;
 }
 
 /// Why a relay ended, where that was not one of its sides' own will.
@@ -86,14 +94,15 @@ async fn to_target(
     }
 }
 
-/// Both ways until both are over. `names` stands for the tables, which a connection that lives for
-/// days must not keep.
-async fn carry(
+/// Both ways until both are over. `first` came from downstream before, `greeting` from upstream.
+/// `names` stands for the tables, which a connection that lives for days must not keep.
+pub(super) async fn carry(
     shard: &Rc<ShardState>,
     flow: &Flow,
     downstream: &Stream,
     connected: Result<Lane, Reason>,
     first: Chunk,
+    greeting: Chunk,
     mut record: Record,
     names: Option<Names>,
 ) {
@@ -109,7 +118,7 @@ async fn carry(
                 downstream,
                 &upstream.stream,
                 first,
-                Chunk::empty(),
+                greeting,
                 &options,
             )
             .await;
@@ -250,7 +259,7 @@ async fn dial_plain(shard: &ShardState, address: SocketAddr) -> Result<Lane, Rea
     Ok(Lane::fresh(stream, None, None))
 }
 
-fn judge(
+pub(super) fn judge(
     shard: &Rc<ShardState>,
     active: &Active,
     flow: &Flow,

@@ -17,6 +17,7 @@ use ringmesh_wire::snapshot::MtlsMode;
 use super::borrow::{self, Borrowing};
 use super::flow::{Direction, Flow};
 use crate::balance::Balancer;
+use crate::detect::Verdicts;
 use crate::policy::Notes;
 use crate::policy::quota::QuotaCells;
 use crate::reason::Reason;
@@ -107,6 +108,8 @@ pub struct ShardState {
     pub borrowing: Borrowing,
     /// HTTP/2 upstream connections.
     pub shared: Rc<RefCell<SharedConns>>,
+    /// What undeclared ports turned out to speak.
+    pub verdicts: RefCell<Verdicts>,
     /// Quota units.
     pub quota: RefCell<QuotaCells>,
     /// Counters and histograms.
@@ -183,6 +186,7 @@ impl ShardState {
             lines: Lines::default(),
             borrowing: Borrowing::default(),
             shared: Rc::default(),
+            verdicts: RefCell::default(),
             quota: RefCell::new(QuotaCells::new(plan.quota_home, plan.seed)),
             meter: RefCell::default(),
             log: RefCell::new(log),

@@ -1,12 +1,14 @@
 //! Counters and duration histograms of one shard, by label set.
 
 use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
 
 use ringmesh_wire::report::DURATION_BUCKETS_US;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::outcome::{Direction, Outcome, Party, Transport};
 use super::report::{SeriesLabels, SeriesStats, Stats};
+use crate::detect::Verdict;
 use crate::reason::Reason;
 
 /// Label sets one shard keeps; further ones are counted under `overflow` (FEATURES N11).
@@ -84,6 +86,42 @@ pub(super) struct Values {
     pub(super) bytes_out: u64,
 }
 
+/// Label sets of detections one shard keeps: undeclared ports times what they speak. A detection
+/// comes once per connection, so a search in line will do.
+const DETECTIONS_MAX: usize = 256;
+
+/// Connections to one undeclared port that turned out to be the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Detection {
+    pub(super) direction: Direction,
+    pub(super) service: Box<str>,
+    pub(super) namespace: Box<str>,
+    pub(super) port: u16,
+    pub(super) verdict: Verdict,
+    pub(super) buckets: [u64; DURATION_BUCKETS_US.len() + 1],
+    pub(super) sum_us: u64,
+}
+
+impl Detection {
+    fn new(direction: Direction, to: &Party<'_>, port: u16, verdict: Verdict) -> Self {
+        Self {
+            direction,
+            service: to.service.into(),
+            namespace: to.namespace.into(),
+            port,
+            verdict,
+            buckets: Default::default(),
+            sum_us: 0,
+        }
+    }
+
+    fn is(&self, direction: Direction, to: &Party<'_>, port: u16, verdict: Verdict) -> bool {
+        (self.direction, self.port, self.verdict) == (direction, port, verdict)
+            && *self.service == *to.service
+            && *self.namespace == *to.namespace
+    }
+}
+
 #[derive(Debug)]
 struct Row {
     hash: u64,
@@ -101,6 +139,7 @@ pub struct Meter {
     events: [u64; Event::ALL.len()],
     /// Connections closed without an exchange, by reason.
     refused: [u64; Reason::ALL.len()],
+    detections: Vec<Detection>,
     changes: u64,
 }
 
@@ -121,6 +160,7 @@ impl Meter {
             rows: Vec::with_capacity(64),
             events: [0; Event::ALL.len()],
             refused: [0; Reason::ALL.len()],
+            detections: Vec::new(),
             changes: 0,
         }
     }
@@ -153,6 +193,39 @@ impl Meter {
         self.refused[reason as usize] += 1;
     }
 
+    /// Counts what an undeclared connection turned out to be, and how long that took.
+    pub fn detected(
+        &mut self,
+        direction: Direction,
+        destination: &Party<'_>,
+        port: u16,
+        verdict: Verdict,
+        took: Duration,
+    ) {
+        self.changes += 1;
+        let row = self
+            .detections
+            .iter()
+            .position(|row| row.is(direction, destination, port, verdict));
+        let at = row.unwrap_or_else(|| {
+            // The last one is for all that found no room.
+            if self.detections.len() < DETECTIONS_MAX {
+                let kept = self.detections.len() + 1 < DETECTIONS_MAX;
+                let row = match kept {
+                    true => Detection::new(direction, destination, port, verdict),
+                    false => Detection::new(direction, &Party::default(), 0, verdict),
+                };
+                self.detections.push(row);
+            }
+            self.detections.len() - 1
+        });
+        if let Some(row) = self.detections.get_mut(at) {
+            let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            row.buckets[DURATION_BUCKETS_US.partition_point(|bound| *bound < us)] += 1;
+            row.sum_us = row.sum_us.saturating_add(us);
+        }
+    }
+
     /// Grows with everything that is counted.
     #[must_use]
     pub fn changes(&self) -> u64 {
@@ -176,6 +249,7 @@ impl Meter {
             series: series.collect(),
             events: self.events,
             refused: self.refused,
+            detections: self.detections.clone(),
         }
     }
 

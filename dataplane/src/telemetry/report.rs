@@ -1,10 +1,10 @@
 //! Shards' counters to the cumulative series of `wire::Report`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use ringmesh_wire::report::{Series, SeriesValue};
 
-use super::meter::{Event, Values};
+use super::meter::{Detection, Event, Values};
 use super::outcome::{Direction, Transport};
 use crate::reason::Reason;
 
@@ -33,6 +33,7 @@ pub struct Stats {
     pub(super) series: Vec<SeriesStats>,
     pub(super) events: [u64; Event::ALL.len()],
     pub(super) refused: [u64; Reason::ALL.len()],
+    pub(super) detections: Vec<Detection>,
 }
 
 /// Adds the shards up to cumulative series, sorted by name and labels.
@@ -67,8 +68,43 @@ pub fn merge(shards: &[Stats]) -> Vec<Series> {
             });
         }
     }
+    detections(shards, &mut series);
     series.sort_by(|a, b| (&a.name, &a.labels).cmp(&(&b.name, &b.labels)));
     series
+}
+
+/// What undeclared ports turned out to speak (docs/metrics.md).
+fn detections(shards: &[Stats], out: &mut Vec<Series>) {
+    let mut sums = BTreeMap::new();
+    for one in shards.iter().flat_map(|stats| &stats.detections) {
+        let zeros = || (vec![0_u64; one.buckets.len()], 0_u64);
+        let (buckets, sum_us) = sums.entry(one.pairs()).or_insert_with(zeros);
+        for (sum, count) in buckets.iter_mut().zip(one.buckets) {
+            *sum += count;
+        }
+        *sum_us = sum_us.saturating_add(one.sum_us);
+    }
+    out.extend(sums.into_iter().map(|(labels, (buckets, sum_us))| Series {
+        name: "ringmesh_detection_duration_seconds".into(),
+        labels,
+        value: SeriesValue::DurationHistogram { buckets, sum_us },
+    }));
+}
+
+impl Detection {
+    /// Sorted by name.
+    fn pairs(&self) -> Vec<(String, String)> {
+        let destination = match &*self.service {
+            "" => "unknown".to_owned(),
+            service => format!("{service}.{}", self.namespace),
+        };
+        vec![
+            ("destination".into(), destination),
+            ("direction".into(), self.direction.as_str().into()),
+            ("port".into(), self.port.to_string()),
+            ("protocol".into(), self.verdict.as_str().into()),
+        ]
+    }
 }
 
 impl Values {

@@ -8,6 +8,7 @@ mod limits;
 mod mesh;
 mod protocol;
 mod tunnels;
+mod undeclared;
 mod weather;
 
 use std::io::{Read, Write};

@@ -361,6 +361,45 @@ fn a_server_that_goes_away_loses_no_call() {
 }
 
 /// What the mesh itself says to a gRPC client it says in gRPC's terms.
+/// HTTP/2 servers may send their SETTINGS before the client's preface: no greeting of an opaque
+/// protocol, or gRPC would go past the rules for HTTP on every port that declares nothing.
+#[test]
+fn a_server_that_sends_settings_first_still_speaks_http2() {
+    let (app, seen) = app();
+    // The first connection is let go only when the sidecar has heard the SETTINGS and hung up.
+    let (gone, left) = std::sync::mpsc::channel();
+    let (upstream, _) = server(move |number, mut stream| {
+        if number == 0 {
+            stream.write_all(b"\0\0\0\x04\0\0\0\0\0").unwrap();
+            gone.send(stream.read(&mut [0])).unwrap();
+            return;
+        }
+        let mut to = TcpStream::connect(app).unwrap();
+        let (mut back_from, mut back_to) = (to.try_clone().unwrap(), stream.try_clone().unwrap());
+        std::thread::spawn(move || std::io::copy(&mut back_from, &mut back_to));
+        let _ = std::io::copy(&mut stream, &mut to);
+    });
+    let mut draft = draft(upstream);
+    let service = draft.at("app");
+    service.hosts = vec!["*".into()];
+    service.ports[0].protocol = Protocol::Auto;
+    let bed = Bed::start(&draft, Role::Outbound);
+    block_on(async {
+        let socket = tokio::net::TcpStream::connect(bed.at).await.unwrap();
+        assert_eq!(left.recv_timeout(PATIENCE).unwrap().unwrap(), 0);
+        let (sender, connection) = h2::client::handshake(socket).await.unwrap();
+        tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        let mut sender: SendRequest<Bytes> = sender.ready().await.unwrap();
+        let (response, _) = sender.send_request(grpc("/echo"), true).unwrap();
+        assert_eq!(response.await.unwrap().status(), 200);
+    });
+    assert_eq!(seen.calls.load(Ordering::SeqCst), 1);
+    let log = bed.log();
+    assert_eq!((log.len(), &log[0]["status"]), (1, &200.into()), "{log:?}");
+}
+
 #[test]
 fn grpc_clients_are_answered_in_their_terms() {
     let (bed, _) = bed();

@@ -50,7 +50,12 @@ impl Pair {
                     Some(SpiffeId::workload("mesh.local", "default", "ratings").unwrap());
             },
         );
-        draft.at("ratings").ports[0].protocol = protocol;
+        let service = draft.at("ratings");
+        service.ports[0].protocol = protocol;
+        if protocol == Protocol::Auto {
+            // Nobody names a host before it is known whether names are spoken of.
+            service.hosts = vec!["*".into()];
+        }
         draft.workload.service = ringmesh_wire::ServiceId::new("productpage", "default");
         let caller = Bed::start(&draft, Role::Outbound);
         let pair = Self {

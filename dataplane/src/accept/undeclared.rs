@@ -1,0 +1,293 @@
+//! Ports of which nobody said what they speak: whoever speaks first tells (SEMANTICS 7).
+//!
+//! The server is dialled at once and both sides are watched, so a server that greets is heard within
+//! its own round trip. No time-out turns anything into anything: a client that is slow, or sends
+//! `GE` and pauses, is still a client that may speak HTTP, unless the server speaks before it does.
+
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ringmesh_wire::ServiceId;
+
+use crate::detect::{self, DETECT_BYTES_MAX, Detected, Place, Verdict, detect};
+use crate::exchange::{Direction, Early, Flow, ShardState};
+use crate::ring::{ByteStream, Chunk};
+use crate::tables::{Tables, TcpTarget};
+use crate::telemetry::{self, Party};
+use crate::upstream::Stream;
+use crate::wait::{self, First};
+
+/// Where the last connection spoke HTTP the client gets this long before the server is dialled
+/// without a request, milliseconds: HTTP clients speak at once, and their requests have a pool. Long
+/// enough for a round trip in a data centre, short enough for nobody to notice should the port have
+/// become a server-first one.
+const HTTP_PATIENCE_MS: u64 = 20;
+/// With no server to be had, or one that ends without a word, the client gets this long to say that
+/// it speaks HTTP and can be told so, milliseconds.
+const ANSWERABLE_MS: u64 = 1_000;
+
+/// What was heard first.
+pub(super) struct Heard {
+    pub(super) detected: Detected,
+    /// From the client.
+    first: Chunk,
+    /// From the server.
+    greeting: Chunk,
+    /// Boxed: every connection would carry its size.
+    early: Option<Box<Early>>,
+}
+
+impl Heard {
+    /// Goes on as HTTP, with what came first: the early connection is one for requests.
+    pub(super) fn into_http(self, shard: &Rc<ShardState>, flow: &Flow) -> Chunk {
+        if let Some(early) = self.early
+            && self.detected == Detected::Http1
+        {
+            early.give_to_pool(shard, flow);
+        }
+        self.first
+    }
+
+    /// What the client said. The early connection is closed: another one may be needed, or none.
+    pub(super) fn into_first(self) -> Chunk {
+        self.first
+    }
+
+    /// Goes on as bytes; gives back what came first if no connection was made yet.
+    pub(super) async fn carry(
+        self,
+        shard: &Rc<ShardState>,
+        flow: &Flow,
+        stream: &Stream,
+    ) -> Result<(), Chunk> {
+        let Some(early) = self.early else {
+            return Err(self.first);
+        };
+        early
+            .carry(shard, flow, stream, self.first, self.greeting)
+            .await;
+        Ok(())
+    }
+}
+
+/// Waits for the first word of either side; `None`: there was none, or it may not be said any more.
+pub(super) async fn listen(shard: &Rc<ShardState>, flow: &Flow, stream: &Stream) -> Option<Heard> {
+    let began = shard.now();
+    let place = place(shard, flow);
+    let recalled = shard.verdicts.borrow().recall(place);
+    let is_http = recalled.is_some_and(Verdict::is_http);
+    let heard = hear(shard, flow, stream, is_http).await?;
+    // The rules may have changed while both were silent.
+    if let Some(reason) = shard.refuses(flow, stream) {
+        shard.meter().refused(reason);
+        stream.reset();
+        return None;
+    }
+    let verdict = match heard.detected {
+        Detected::Http1 => Verdict::Http1,
+        Detected::H2Preface => Verdict::Http2,
+        Detected::TlsHello => Verdict::Tls,
+        Detected::Other | Detected::NeedMore if !heard.greeting.is_empty() => Verdict::ServerFirst,
+        Detected::Other | Detected::NeedMore if !heard.first.is_empty() => Verdict::ClientFirst,
+        // One side has ended without a word.
+        Detected::Other | Detected::NeedMore => return Some(heard),
+    };
+    shard.verdicts.borrow_mut().remember(place, verdict);
+    count(shard, flow, verdict, shard.now().since(began));
+    Some(heard)
+}
+
+/// Where a connection goes, as far as it is known before its first byte: the service, and its port.
+fn destination<'t>(tables: &'t Tables, flow: &Flow) -> (Option<&'t ServiceId>, u16) {
+    match flow.direction {
+        Direction::Inbound { port } => {
+            let port = tables.workload.ports.get(port).map_or(0, |row| row.number);
+            (Some(&tables.workload.service), port)
+        }
+        Direction::Outbound => match tables.resolve_tcp(flow.original_dst) {
+            TcpTarget::Known(to) => {
+                let id = to.service.map(|service| &tables.service(service).id);
+                (id, to.port)
+            }
+            TcpTarget::Passthrough(_) | TcpTarget::Unknown => (None, 0),
+        },
+    }
+}
+
+fn place(shard: &ShardState, flow: &Flow) -> Place {
+    let active = shard.active();
+    let active = active.as_ref();
+    let (service, port) = active.map_or((None, 0), |active| destination(&active.tables, flow));
+    match (flow.direction, service) {
+        (Direction::Inbound { .. }, _) => Place::Inbound(port),
+        (Direction::Outbound, Some(id)) => {
+            Place::Service(shard.verdicts.borrow().service(id), port)
+        }
+        (Direction::Outbound, None) => Place::Address(flow.original_dst),
+    }
+}
+
+/// Counts what an undeclared connection turned out to be. An address of the world is not a label.
+fn count(shard: &ShardState, flow: &Flow, verdict: Verdict, took: Duration) {
+    let Some(active) = shard.active() else { return };
+    let (service, port) = destination(&active.tables, flow);
+    let party = service.map_or(Party::default(), |id| Party::of(id, ""));
+    let direction = match flow.direction {
+        Direction::Inbound { .. } => telemetry::Direction::Inbound,
+        Direction::Outbound => telemetry::Direction::Outbound,
+    };
+    let mut meter = shard.meter();
+    meter.detected(direction, &party, port, verdict, took);
+}
+
+/// `is_http`: the last connection there was.
+async fn hear(
+    shard: &Rc<ShardState>,
+    flow: &Flow,
+    stream: &Stream,
+    is_http: bool,
+) -> Option<Heard> {
+    let mut client = Client::default();
+    if is_http {
+        let until = shard.now().plus_ms(HTTP_PATIENCE_MS);
+        let patience = pin!(shard.ring.sleep_until(until));
+        if let Some(said) = wait::or_timeout(client.listen(stream), patience).await {
+            return client.heard(shard, said?, None);
+        }
+    }
+    // Both silent: an idle connection of whichever kind is likelier.
+    let (silence_ms, answerable_ms) = match is_http {
+        true => {
+            let idle = shard.limits.keep_alive_timeout_ms;
+            (idle, idle)
+        }
+        false => (shard.limits.tcp_idle_timeout_ms, ANSWERABLE_MS),
+    };
+    let until = shard.now().plus_ms(silence_ms);
+    let give_up = pin!(shard.ring.sleep_until(until));
+    let race = race(shard, flow, stream, client, answerable_ms);
+    wait::or_timeout(race, give_up).await?
+}
+
+async fn race(
+    shard: &Rc<ShardState>,
+    flow: &Flow,
+    stream: &Stream,
+    mut client: Client,
+    answerable_ms: u64,
+) -> Option<Heard> {
+    let mut dialling = pin!(Early::dial(shard, flow));
+    let early = match wait::first(client.listen(stream), dialling.as_mut()).await {
+        First::A(said) => {
+            let said = said?;
+            let early = match said.is_http() {
+                // Requests find their own way.
+                true => None,
+                // Without a connection the relay says why.
+                false => dialling.await.ok(),
+            };
+            return client.heard(shard, said, early);
+        }
+        First::B(Ok(early)) => early,
+        First::B(Err(_)) => {
+            let said = client.listen_for(shard, stream, answerable_ms).await?;
+            return client.heard(shard, said, None);
+        }
+    };
+    let greeting = match wait::first(client.listen(stream), early.hear()).await {
+        First::A(said) => return client.heard(shard, said?, Some(early)),
+        // A failure is told again to whoever carries on.
+        First::B(greeting) => greeting.unwrap_or_default(),
+    };
+    if greeting.is_empty() {
+        // Servers of HTTP do that too, and then it means nothing.
+        let said = client.listen_for(shard, stream, answerable_ms).await?;
+        return client.heard(shard, said, (!said.is_http()).then_some(early));
+    }
+    if detect::is_http_greeting(&greeting) {
+        drop(early);
+        let said = client.listen(stream).await?;
+        return client.heard(shard, said, None);
+    }
+    let mut heard = client.heard(shard, Said::Nothing, Some(early))?;
+    heard.greeting = greeting;
+    Some(heard)
+}
+
+/// What the client has said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    This(Detected),
+    /// It has ended, or somebody else was first.
+    Nothing,
+}
+
+impl Said {
+    fn is_http(self) -> bool {
+        matches!(self, Self::This(Detected::Http1 | Detected::H2Preface))
+    }
+}
+
+/// The client's side of the race. Listening may be given up and begun again: nothing is lost.
+#[derive(Debug, Default)]
+struct Client {
+    /// The first bytes, as received.
+    first: Chunk,
+    /// With more than one receive: all of them. Below [`DETECT_BYTES_MAX`] and one receive buffer.
+    gathered: Vec<u8>,
+}
+
+impl Client {
+    /// `None`: the connection failed.
+    async fn listen(&mut self, stream: &Stream) -> Option<Said> {
+        loop {
+            let chunk = stream.recv().await.ok()?;
+            if chunk.is_empty() {
+                return Some(Said::Nothing);
+            }
+            if self.first.is_empty() {
+                self.first = chunk;
+            } else {
+                if self.gathered.is_empty() {
+                    self.gathered.extend_from_slice(&self.first);
+                }
+                self.gathered.extend_from_slice(&chunk);
+            }
+            let so_far = match self.gathered.is_empty() {
+                true => &self.first[..],
+                false => &self.gathered[..],
+            };
+            match detect(so_far) {
+                Detected::NeedMore if so_far.len() < DETECT_BYTES_MAX => {}
+                detected => return Some(Said::This(detected)),
+            }
+        }
+    }
+
+    /// As [`Self::listen`], for a time.
+    async fn listen_for(&mut self, shard: &ShardState, stream: &Stream, ms: u64) -> Option<Said> {
+        let end = pin!(shard.ring.sleep_until(shard.now().plus_ms(ms)));
+        let said = wait::or_timeout(self.listen(stream), end).await;
+        said.unwrap_or(Some(Said::Nothing))
+    }
+
+    fn heard(self, shard: &ShardState, said: Said, early: Option<Early>) -> Option<Heard> {
+        let first = if self.gathered.is_empty() {
+            self.first
+        } else {
+            let mut buf = shard.ring.buf()?;
+            buf.extend_from_slice(&self.gathered).ok()?;
+            buf.freeze()
+        };
+        Some(Heard {
+            detected: match said {
+                Said::This(detected) => detected,
+                Said::Nothing => Detected::Other,
+            },
+            first,
+            greeting: Chunk::empty(),
+            early: early.map(Box::new),
+        })
+    }
+}

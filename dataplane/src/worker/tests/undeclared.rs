@@ -1,0 +1,413 @@
+//! Ports of which nobody said what they speak.
+
+use std::net::Shutdown;
+use std::sync::atomic::AtomicBool;
+
+use ringmesh_wire::snapshot::{AuthzAction, MtlsMode};
+
+use super::mesh::Pair;
+use super::*;
+use crate::telemetry::merge;
+
+/// Greets, then sends everything back.
+fn greeter() -> (SocketAddr, Arc<AtomicUsize>) {
+    server(|_, mut stream| {
+        stream.write_all(b"220 ready\r\n").unwrap();
+        let mut all = Vec::new();
+        if stream.read_to_end(&mut all).is_ok() {
+            let _ = stream.write_all(&all);
+        }
+    })
+}
+
+fn undeclared(upstream: SocketAddr) -> Draft {
+    let mut draft = draft(upstream);
+    let service = draft.at("app");
+    service.hosts = vec!["*".into()];
+    service.ports[0].protocol = Protocol::Auto;
+    draft
+}
+
+/// A sidecar before an app, reached in plaintext.
+fn before(app: SocketAddr) -> Draft {
+    let mut draft = Draft::new();
+    draft.mesh.mtls = MtlsMode::Permissive;
+    let port = &mut draft.workload.ports[0];
+    (port.app, port.mtls, port.protocol) = (app, MtlsMode::Permissive, Protocol::Auto);
+    draft
+}
+
+/// Every way to a server: as the caller's sidecar, as the callee's.
+fn ways(upstream: SocketAddr) -> [Bed; 2] {
+    [
+        Bed::start(&undeclared(upstream), Role::Outbound),
+        Bed::start(&before(upstream), Role::Inbound),
+    ]
+}
+
+fn greeting(client: &mut TcpStream) -> String {
+    let mut bytes = [0; 11];
+    client.read_exact(&mut bytes).unwrap();
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn rest(client: &mut TcpStream) -> String {
+    let mut text = String::new();
+    client.read_to_string(&mut text).unwrap();
+    text
+}
+
+/// What a shard counted under a name: the value of `label`, and how often.
+fn counted(bed: &Bed, name: &str, label: &str) -> Vec<(String, u64)> {
+    use ringmesh_wire::report::SeriesValue::{Counter, DurationHistogram};
+    bed.mailbox.send(ToShard::Collect).unwrap();
+    let stats = loop {
+        match bed.next() {
+            FromShard::Stats(stats) => break stats,
+            FromShard::Quiet => return Vec::new(),
+            FromShard::Log(_) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    let series = merge(&[*stats]).into_iter();
+    series
+        .filter(|one| one.name == name)
+        .map(|one| {
+            let count = match one.value {
+                Counter(count) => count,
+                DurationHistogram { buckets, .. } => buckets.iter().sum(),
+                other => panic!("{other:?}"),
+            };
+            let value = one.labels.into_iter().find(|(name, _)| name == label);
+            (value.map_or_else(String::new, |(_, value)| value), count)
+        })
+        .collect()
+}
+
+/// What was detected, and how often: `protocol` of the metric and its count.
+fn detections(bed: &Bed) -> Vec<(String, u64)> {
+    counted(bed, "ringmesh_detection_duration_seconds", "protocol")
+}
+
+/// Waits until something is so.
+fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < end, "never: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// A client that says nothing, for whom the server has been dialled all the same.
+fn silent(bed: &Bed) -> TcpStream {
+    const OPENED: &str = "ringmesh_upstream_connections_opened_total";
+    let opened = || {
+        counted(bed, OPENED, "")
+            .iter()
+            .map(|(_, count)| count)
+            .sum()
+    };
+    let before: u64 = opened();
+    let client = bed.client();
+    // A shard with nothing new to tell says nothing: then nothing was dialled.
+    wait_for("a connection for the silent", || opened() > before);
+    client
+}
+
+#[test]
+fn a_server_that_speaks_first_is_heard_and_remembered() {
+    let (upstream, _) = greeter();
+    for bed in ways(upstream) {
+        for _ in 0..2 {
+            let mut client = bed.client();
+            assert_eq!(greeting(&mut client), "220 ready\r\n");
+            client.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(rest(&mut client), "GET / HTTP/1.1\r\n");
+        }
+        assert_eq!(detections(&bed), [("tcp_server_first".to_owned(), 2)]);
+    }
+}
+
+#[test]
+fn a_client_that_says_nothing_and_ends_still_gets_the_greeting() {
+    let (upstream, _) = greeter();
+    for bed in ways(upstream) {
+        let mut client = bed.client();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(rest(&mut client), "220 ready\r\n");
+    }
+}
+
+#[test]
+fn the_letters_ge_and_a_pause_are_still_http() {
+    let (upstream, _) = hello();
+    for bed in ways(upstream) {
+        // With and without a verdict to go by.
+        for _ in 0..2 {
+            let mut client = bed.client();
+            client.set_nodelay(true).unwrap();
+            for piece in ["G", "E", "T / HTTP/1.1\r\nHost: app\r\n\r\n"] {
+                // Longer than any patience on the way; and nobody says anything meanwhile.
+                let pause = Some(Duration::from_millis(60));
+                client.set_read_timeout(pause).unwrap();
+                assert!(client.read(&mut [0; 1]).is_err());
+                client.write_all(piece.as_bytes()).unwrap();
+            }
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            let answer = read_answer(&mut client);
+            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        }
+        assert_eq!(detections(&bed), [("http1".to_owned(), 2)]);
+    }
+}
+
+#[test]
+fn http_uses_the_connection_that_was_made_for_it() {
+    let (upstream, connections) = hello();
+    for bed in ways(upstream) {
+        let before = connections.load(Ordering::SeqCst);
+        let mut client = silent(&bed);
+        for _ in 0..3 {
+            client
+                .write_all(b"GET / HTTP/1.1\r\nHost: app\r\n\r\n")
+                .unwrap();
+            assert!(read_answer(&mut client).ends_with("hello"));
+        }
+        // And so do others.
+        for _ in 0..5 {
+            assert!(bed.get("app").ends_with("hello"));
+        }
+        wait_for("the connection", || {
+            connections.load(Ordering::SeqCst) > before
+        });
+        assert_eq!(detections(&bed), [("http1".to_owned(), 6)]);
+        assert_eq!(connections.load(Ordering::SeqCst), before + 1);
+    }
+}
+
+#[test]
+fn what_was_remembered_decides_nothing() {
+    // Greets, or waits for a request.
+    let greets = Arc::new(AtomicBool::new(false));
+    let how = Arc::clone(&greets);
+    let (upstream, _) = server(move |_, mut stream| {
+        let answer = match how.load(Ordering::SeqCst) {
+            true => "220 ready\r\n",
+            false if read_head(&mut stream).is_none() => return,
+            false => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        };
+        let _ = stream.write_all(answer.as_bytes());
+        let _ = stream.read(&mut [0]);
+    });
+    for bed in ways(upstream) {
+        for _ in 0..2 {
+            greets.store(false, Ordering::SeqCst);
+            assert!(bed.get("app").starts_with("HTTP/1.1 200 "));
+            greets.store(true, Ordering::SeqCst);
+            assert_eq!(greeting(&mut bed.client()), "220 ready\r\n");
+        }
+        let seen = detections(&bed);
+        assert_eq!(
+            seen,
+            [("http1".to_owned(), 2), ("tcp_server_first".to_owned(), 2)]
+        );
+    }
+}
+
+#[test]
+fn a_server_of_http_that_ends_before_it_is_asked_harms_no_request() {
+    for farewell in [
+        "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n",
+        "",
+    ] {
+        // Hangs up on the next one, and serves the rest.
+        let hangs_up = Arc::new(AtomicBool::new(false));
+        let once = Arc::clone(&hangs_up);
+        let (upstream, _) = server(move |_, mut stream| {
+            if once.swap(false, Ordering::SeqCst) {
+                let _ = stream.write_all(farewell.as_bytes());
+            } else if read_head(&mut stream).is_some() {
+                let answer =
+                    "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        });
+        for bed in ways(upstream) {
+            // Now the port is known for HTTP, and the impatient have time.
+            assert!(bed.get("app").ends_with("hello"));
+            hangs_up.store(true, Ordering::SeqCst);
+            let mut client = silent(&bed);
+            wait_for("hung up", || !hangs_up.load(Ordering::SeqCst));
+            client
+                .write_all(b"GET / HTTP/1.1\r\nHost: app\r\n\r\n")
+                .unwrap();
+            let answer = read_answer(&mut client);
+            assert!(answer.ends_with("hello"), "{farewell:?}: {answer}");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_ends_its_side_at_once_still_hears_the_client() {
+    let (heard, told) = std::sync::mpsc::channel();
+    let (upstream, _) = server(move |_, mut stream| {
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut all = Vec::new();
+        let _ = stream.read_to_end(&mut all);
+        let _ = heard.send(all);
+    });
+    for bed in ways(upstream) {
+        let mut client = bed.client();
+        client.write_all(b"\x00one way").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(rest(&mut client), "");
+        assert_eq!(told.recv_timeout(PATIENCE).unwrap(), b"\x00one way");
+    }
+}
+
+#[test]
+fn an_early_connection_counts_in_its_clusters_limit() {
+    let (upstream, connections) = greeter();
+    let mut draft = undeclared(upstream);
+    draft.at("app").policy.limits.connections_max = 1;
+    let bed = Bed::start(&draft, Role::Outbound);
+    let mut first = bed.client();
+    assert_eq!(greeting(&mut first), "220 ready\r\n");
+    assert!(
+        bed.client().read_exact(&mut [0]).is_err(),
+        "above the limit"
+    );
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+    drop(first);
+    wait_for("room again", || bed.client().read_exact(&mut [0]).is_ok());
+
+    // Requests need it, and find it, whoever it was made for.
+    let (upstream, connections) = hello();
+    let mut draft = undeclared(upstream);
+    draft.at("app").policy.limits.connections_max = 1;
+    let bed = Bed::start(&draft, Role::Outbound);
+    let mut client = silent(&bed);
+    let mut others: Vec<TcpStream> = (0..3).map(|_| bed.client()).collect();
+    for other in &mut others {
+        other
+            .write_all(b"GET / HTTP/1.1\r\nHost: app\r\n\r\n")
+            .unwrap();
+    }
+    client
+        .write_all(b"GET / HTTP/1.1\r\nHost: app\r\n\r\n")
+        .unwrap();
+    for waiting in others.iter_mut().chain([&mut client]) {
+        assert!(read_answer(waiting).ends_with("hello"));
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_connection_made_under_old_rules_is_judged_by_the_new_ones() {
+    let (heard, told) = std::sync::mpsc::channel();
+    let (upstream, _) = server(move |_, mut stream| {
+        let mut all = Vec::new();
+        let _ = stream.read_to_end(&mut all);
+        let _ = heard.send(all);
+    });
+    let bed = Bed::start(&before(upstream), Role::Inbound);
+    let mut client = silent(&bed);
+    let refusing = before(upstream).authz("nobody", AuthzAction::Allow, Vec::new());
+    bed.configure(refusing.tables());
+    client.write_all(b"\x00secret").unwrap();
+    assert!(client.read_exact(&mut [0]).is_err());
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), b"");
+
+    // Nor does a request find a connection that the new rules would not have made.
+    let (old, _) = server(|_, mut stream| {
+        let _ = stream.read(&mut [0]);
+    });
+    let (new, connections) = hello();
+    let bed = Bed::start(&undeclared(old), Role::Outbound);
+    let mut client = silent(&bed);
+    bed.configure(undeclared(new).tables());
+    client
+        .write_all(b"GET / HTTP/1.1\r\nHost: app\r\n\r\n")
+        .unwrap();
+    assert!(read_answer(&mut client).ends_with("hello"));
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn both_sides_of_the_mesh_hear_who_speaks_first() {
+    let pair = Pair::of(Protocol::Auto, greeter());
+    for _ in 0..2 {
+        let mut client = pair.caller.client();
+        assert_eq!(greeting(&mut client), "220 ready\r\n");
+        client.write_all(b"\x00back").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(rest(&mut client), "\x00back");
+    }
+    let pair = Pair::of(Protocol::Auto, hello());
+    // Once before anybody spoke, and at once.
+    let mut client = silent(&pair.caller);
+    for client in [&mut client, &mut pair.caller.client()] {
+        client
+            .write_all(b"GET / HTTP/1.1\r\nHost: ratings\r\n\r\n")
+            .unwrap();
+        assert!(read_answer(client).ends_with("hello"));
+    }
+    assert_eq!(detections(&pair.caller), [("http1".to_owned(), 2)]);
+    let log = pair.callee.log();
+    assert_eq!(
+        log.iter().filter(|line| line["status"] == 200).count(),
+        2,
+        "{log:?}"
+    );
+}
+
+#[test]
+fn the_tls_of_the_app_is_not_touched() {
+    let (upstream, _) = server(|_, mut stream| {
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).unwrap();
+        stream.write_all(&all).unwrap();
+    });
+    // A client hello as far as anybody looks, in two segments.
+    let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 and so on";
+    // The callee's side, where a hello may also be a sidecar's, has tests with whole hellos.
+    let [bed, _] = ways(upstream);
+    let mut client = bed.client();
+    client.set_nodelay(true).unwrap();
+    client.write_all(&hello[..3]).unwrap();
+    client.write_all(&hello[3..]).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut back = Vec::new();
+    client.read_to_end(&mut back).unwrap();
+    assert_eq!(back, hello);
+    assert_eq!(detections(&bed), [("tls".to_owned(), 1)]);
+}
+
+#[test]
+fn a_greeting_is_not_told_to_those_whom_policy_refuses() {
+    let (upstream, connections) = greeter();
+    // ALLOW without a rule allows nobody.
+    let draft = before(upstream).authz("nobody", AuthzAction::Allow, Vec::new());
+    let bed = Bed::start(&draft, Role::Inbound);
+    let mut client = bed.client();
+    let mut said = Vec::new();
+    let end = client.read_to_end(&mut said);
+    assert!(end.is_err() && said.is_empty(), "{end:?} {said:?}");
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+    let log = bed.log();
+    assert_eq!(log.len(), 1);
+    assert_eq!(log[0]["bytes_out"], 0, "{}", log[0]);
+    assert_ne!(log[0]["reason"], "-", "{}", log[0]);
+}
+
+#[test]
+fn without_a_server_http_is_told_so_and_others_are_ended() {
+    let nowhere = free_address();
+    for bed in ways(nowhere) {
+        let answer = bed.get("app");
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        let mut silent = bed.client();
+        assert!(silent.read(&mut [0; 1]).is_err(), "a reset");
+    }
+}
