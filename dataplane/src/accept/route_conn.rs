@@ -1,4 +1,7 @@
 //! One accepted connection: which way, which protocol, who serves it.
+//!
+//! The configuration is looked at and let go before anybody serves: a connection may live for days,
+//! and every configuration it held would stay as long.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -10,10 +13,10 @@ use super::first_bytes::sniff;
 use super::listen::Role;
 use super::{permissive, sni, undeclared};
 use crate::detect::Detected;
-use crate::exchange::{self, Direction, Flow, ShardState, relay};
+use crate::exchange::{self, Active, Direction, Flow, ShardState, relay};
 use crate::reason::Reason;
 use crate::ring::{ByteStream, Chunk, Socket};
-use crate::tables::{Tables, TcpTarget};
+use crate::tables::TcpTarget;
 use crate::telemetry::Event;
 use crate::tls::{self, Inner, TlsRefusal, TlsStream};
 use crate::upstream::Stream;
@@ -54,28 +57,29 @@ pub(super) async fn serve(shard: &Rc<ShardState>, socket: Socket, role: Role, lo
                 && tables.inbound_app_port(dst.port()).is_some()
         });
     if inbound {
-        plain_inbound(shard, tables, socket, peer, original_dst, local).await;
+        plain_inbound(shard, active, socket, peer, original_dst, local).await;
     } else {
-        outbound(shard, tables, socket, peer, original_dst, local).await;
+        outbound(shard, active, socket, peer, original_dst, local).await;
     }
 }
 
 async fn outbound(
     shard: &Rc<ShardState>,
-    tables: &Tables,
+    active: Rc<Active>,
     socket: Socket,
     peer: Peer,
     original_dst: Option<SocketAddr>,
     local: SocketAddr,
 ) {
-    let target = tables.resolve_tcp(original_dst);
-    let declared = match &target {
-        TcpTarget::Known(destined) => tables.declared(destined),
+    let tables = &*active.tables;
+    let declared = match tables.resolve_tcp(original_dst) {
+        TcpTarget::Known(destined) => tables.declared(&destined),
         TcpTarget::Passthrough(_) => Protocol::Auto,
         // Nothing was dialled: only Host can tell, so it has to be HTTP.
         TcpTarget::Unknown if original_dst.is_none() => Protocol::Http1,
         TcpTarget::Unknown => Protocol::Auto,
     };
+    drop(active);
     let flow = Flow {
         direction: Direction::Outbound,
         peer,
@@ -112,22 +116,24 @@ async fn outbound(
 
 async fn plain_inbound(
     shard: &Rc<ShardState>,
-    tables: &Tables,
+    active: Rc<Active>,
     socket: Socket,
     peer: Peer,
     original_dst: Option<SocketAddr>,
     local: SocketAddr,
 ) {
-    let ports = &tables.workload.ports;
+    let ports = &active.tables.workload.ports;
     let place = match original_dst {
         Some(dst) => ports.iter().position(|port| port.app.port() == dst.port()),
         None if ports.len() == 1 => Some(0),
         None => None,
     };
-    let Some((place, port)) = place.and_then(|at| Some((at, ports.get(at)?))) else {
+    let port = place.and_then(|at| ports.get(at).map(|port| (at, port.mtls, port.protocol)));
+    drop(active);
+    let Some((place, mtls, protocol)) = port else {
         return refuse(shard, &socket, Reason::UnknownDestination);
     };
-    if port.mtls == MtlsMode::Strict {
+    if mtls == MtlsMode::Strict {
         return refuse(shard, &socket, Reason::PlaintextRefused);
     }
     let flow = Flow {
@@ -137,8 +143,8 @@ async fn plain_inbound(
         local,
     };
     let stream = Stream::Plain(socket);
-    let permissive = port.mtls == MtlsMode::Permissive;
-    match port.protocol {
+    let permissive = mtls == MtlsMode::Permissive;
+    match protocol {
         Protocol::Http1 | Protocol::Http2 | Protocol::Grpc | Protocol::Tls if permissive => {
             let Some((detected, first)) = sniff(shard, &stream).await else {
                 return;
@@ -147,7 +153,7 @@ async fn plain_inbound(
                 Detected::TlsHello => {
                     Box::pin(permissive::serve_tls(shard, &flow, stream, first)).await;
                 }
-                _ if port.protocol == Protocol::Tls => {
+                _ if protocol == Protocol::Tls => {
                     Box::pin(relay::inbound(shard, &flow, &stream, first)).await;
                 }
                 _ => exchange::serve(shard, &flow, stream, first).await,
@@ -237,7 +243,9 @@ pub(super) async fn serve_mesh(
         shard.meter().refused(Reason::UnknownDestination);
         return stream.reset();
     };
-    if workload.ports[place].mtls == MtlsMode::Disable {
+    let mtls = workload.ports[place].mtls;
+    drop(active);
+    if mtls == MtlsMode::Disable {
         shard.meter().refused(Reason::MtlsDisabled);
         return stream.reset();
     }

@@ -132,10 +132,12 @@ impl Bed {
     }
 
     fn configure(&self, tables: Tables) {
+        self.put_in_force(Arc::new(tables));
+    }
+
+    fn put_in_force(&self, tables: Arc<Tables>) {
         let generation = tables.generation();
-        self.mailbox
-            .send(ToShard::Config(Arc::new(tables)))
-            .unwrap();
+        self.mailbox.send(ToShard::Config(tables)).unwrap();
         loop {
             match self.next() {
                 FromShard::InForce(got) => return assert_eq!(got, generation),
@@ -321,6 +323,47 @@ fn a_request_and_its_answer_go_through_and_the_lane_is_used_again() {
     let log = bed.log();
     assert_eq!(log.len(), 3);
     assert_eq!(log[0]["status"], 200, "{}", log[0]);
+}
+
+#[test]
+fn no_connection_keeps_an_old_configuration() {
+    let (upstream, _) = hello();
+    let mut outbound = draft(upstream);
+    let mut undeclared = outbound.clone();
+    let mut inbound = Draft::new();
+    inbound.mesh.mtls = ringmesh_wire::snapshot::MtlsMode::Permissive;
+    inbound.workload.ports[0].app = upstream;
+    inbound.workload.ports[0].protocol = Protocol::Tcp;
+    for draft in [&mut outbound, &mut undeclared] {
+        draft.at("app").hosts = vec!["*".into()];
+    }
+    undeclared.at("app").ports[0].protocol = Protocol::Auto;
+    for (draft, role) in [
+        (outbound, Role::Outbound),
+        (undeclared, Role::Outbound),
+        (inbound, Role::Inbound),
+    ] {
+        let bed = Bed::start(&draft, role);
+        let old = Arc::new(draft.tables());
+        bed.put_in_force(Arc::clone(&old));
+        // One in the middle of its life, and one that has not begun.
+        let (mut client, _silent) = (bed.client(), bed.client());
+        client
+            .write_all(b"GET / HTTP/1.1\r\nHost: app\r\n\r\n")
+            .unwrap();
+        assert!(read_answer(&mut client).ends_with("hello"));
+        bed.configure(draft.tables());
+        let until = Instant::now() + PATIENCE;
+        while Arc::strong_count(&old) > 1 {
+            assert!(Instant::now() < until, "{role:?}: somebody holds it");
+            std::thread::yield_now();
+        }
+        // And the connection is served on.
+        client
+            .write_all(b"GET / HTTP/1.1\r\nHost: app\r\n\r\n")
+            .unwrap();
+        assert!(read_answer(&mut client).ends_with("hello"));
+    }
 }
 
 #[test]
