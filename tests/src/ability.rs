@@ -1,6 +1,6 @@
 //! What this machine can do, and skipping with a printed reason where it cannot.
 //!
-//! `RINGMESH_REQUIRE=root,netns,uring,node,allocations` makes an absent ability a failure; `RINGMESH_SKIPS` names a
+//! `RINGMESH_REQUIRE=root,netns,uring,node,allocations,valgrind` makes an absent ability a failure; `RINGMESH_SKIPS` names a
 //! file that gets a line per skipped test, for the counts at the end of `make test`.
 
 use std::io::Write as _;
@@ -20,6 +20,8 @@ pub enum Ability {
     Node,
     /// A sidecar that counts its allocations.
     Allocations,
+    /// Valgrind, on the processor the instruction budgets are for.
+    Valgrind,
 }
 
 impl Ability {
@@ -30,6 +32,7 @@ impl Ability {
             Self::Uring => "uring",
             Self::Node => "node",
             Self::Allocations => "allocations",
+            Self::Valgrind => "valgrind",
         }
     }
 
@@ -46,11 +49,11 @@ impl Ability {
                 Some("nft or iptables is not installed".to_owned())
             }
             Self::Netns => None,
-            Self::Node => std::process::Command::new("node")
-                .arg("--version")
-                .output()
-                .err()
-                .map(|error| format!("node does not start: {error}")),
+            Self::Node => starts("node"),
+            Self::Valgrind if !cfg!(target_arch = "x86_64") => {
+                Some("the instruction budgets are for x86_64".to_owned())
+            }
+            Self::Valgrind => starts("valgrind"),
             Self::Allocations => (!cfg!(feature = "count-allocations")).then(|| {
                 "built without --features ringmesh-tests/count-allocations, as `make test` does"
                     .to_owned()
@@ -61,6 +64,15 @@ impl Ability {
             },
         }
     }
+}
+
+/// Why a program does not start, if it does not.
+fn starts(program: &str) -> Option<String> {
+    let ran = std::process::Command::new(program)
+        .arg("--version")
+        .output();
+    ran.err()
+        .map(|error| format!("{program} does not start: {error}"))
 }
 
 /// Whether the calling test can run; if not, says why.
