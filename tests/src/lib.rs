@@ -31,6 +31,34 @@ pub fn bins() -> Bins {
     Bins::in_folder(folder).expect("binaries")
 }
 
+/// Tells threads to stop when it goes, also when a check fails before.
+#[derive(Debug, Default)]
+pub struct Stop(std::sync::atomic::AtomicBool);
+
+impl Stop {
+    /// What the threads look at.
+    #[must_use]
+    pub fn flag(&self) -> &std::sync::atomic::AtomicBool {
+        &self.0
+    }
+
+    /// Until when they work: hold it where the checks are.
+    #[must_use]
+    pub fn at_end(&self) -> AtEnd<'_> {
+        AtEnd(self)
+    }
+}
+
+/// See [`Stop::at_end`].
+#[derive(Debug)]
+pub struct AtEnd<'s>(&'s Stop);
+
+impl Drop for AtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
 /// A stage for one test.
 ///
 /// # Panics

@@ -318,6 +318,19 @@ pub struct Certificate {
     pub revoked: bool,
 }
 
+/// `GET /v1/roots`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Root {
+    /// SHA-256 of the certificate (DER), hex: the third part of a join token.
+    pub sha256: String,
+    /// `announced`, `issuing`, `retiring` or `withdrawn`.
+    pub stage: String,
+    /// Since when; 0: from the beginning.
+    pub since_ms: u64,
+    /// Its own end.
+    pub not_after_ms: u64,
+}
+
 /// `GET /v1/hosts`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Host {

@@ -76,6 +76,8 @@ pub async fn serve(
         .route("/v1/tokens", get(tokens).post(create_token))
         .route("/v1/certs", get(certs))
         .route("/v1/certs/{node}/revoke", post(revoke))
+        .route("/v1/roots", get(roots))
+        .route("/v1/roots/rotate", post(rotate_root))
         .route("/v1/hosts", get(hosts))
         .route("/v1/audit", get(audit))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -641,6 +643,22 @@ async fn revoke(
 ) -> Answer<usize> {
     let revoked = blocking(move || control.revoke(&NodeId(node), &who)).await??;
     Ok(Json(revoked))
+}
+
+async fn roots(State(control): Here) -> Answer<Vec<api::Root>> {
+    let roots = control.issuer().authority().roots().into_iter();
+    let shown = roots.map(|root| api::Root {
+        sha256: root.sha256,
+        stage: root.stage.name().to_owned(),
+        since_ms: root.since_ms,
+        not_after_ms: root.not_after.map_or(0, unix_ms),
+    });
+    Ok(Json(shown.collect()))
+}
+
+async fn rotate_root(State(control): Here, ConnectInfo(Who(who)): ConnectInfo<Who>) -> Answer<()> {
+    blocking(move || control.rotate_root(&who)).await??;
+    Ok(Json(()))
 }
 
 #[derive(Deserialize)]

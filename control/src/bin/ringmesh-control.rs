@@ -11,8 +11,8 @@ use clap::Parser;
 use ringmesh_control::lease::QuotaAuthority;
 use ringmesh_control::publish::close;
 use ringmesh_control::registry::Guards;
-use ringmesh_control::service::{Control, Settings, plan};
-use ringmesh_control::svid::Lives;
+use ringmesh_control::service::{Control, Settings, plan, roots};
+use ringmesh_control::svid::{Given, Lives};
 use ringmesh_control::time::parse_life;
 use ringmesh_control::{admin, publish};
 use serde::Deserialize;
@@ -43,7 +43,8 @@ struct Args {
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
     /// Settings from a file; flags win over it. Keys: trust_domain, svid_life, node_life,
-    /// listen: {mesh, api, metrics}.
+    /// listen: {mesh, api, metrics}, ca: {certificate, key, roots} (PEM files of a CA to sign with
+    /// in place of our own).
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Address for sidecars, QUIC over UDP [default: 0.0.0.0:15012].
@@ -82,6 +83,16 @@ struct File {
     svid_life: Option<String>,
     node_life: Option<String>,
     listen: Listen,
+    ca: Option<GivenCa>,
+}
+
+/// Relative paths are relative to the file.
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+struct GivenCa {
+    certificate: PathBuf,
+    key: PathBuf,
+    roots: PathBuf,
 }
 
 #[derive(Deserialize, Debug, Default)]
@@ -144,6 +155,13 @@ fn plan_of(args: &Args) -> Result<Plan, String> {
     if lives.workload < Duration::from_secs(2) {
         return Err("--svid-life: certificates count in seconds; at least 2s is needed".into());
     }
+    let beside = args.config.as_deref().and_then(Path::parent);
+    let at = |path: PathBuf| beside.map_or(path.clone(), |beside| beside.join(path));
+    let ca = file.ca.map(|ca| Given {
+        certificate: at(ca.certificate),
+        key: at(ca.key),
+        roots: at(ca.roots),
+    });
     let domain = args.trust_domain.clone().or(file.trust_domain);
     let default_mesh = SocketAddr::from(([0, 0, 0, 0], 15_012));
     let default_metrics = SocketAddr::from(([127, 0, 0, 1], 15_014));
@@ -153,6 +171,7 @@ fn plan_of(args: &Args) -> Result<Plan, String> {
             trust_domain: domain.unwrap_or_else(|| "mesh.local".to_owned()),
             lives,
             guards: Guards::default(),
+            ca,
         },
         mesh: args
             .listen_mesh
@@ -228,11 +247,7 @@ async fn run(plan: Plan) -> Result<(), String> {
     let metrics_address = metrics.local_addr().map_err(at("metrics address".into()))?;
 
     let mut tasks = tokio::task::JoinSet::new();
-    let (a, b, c) = (
-        Arc::clone(&control),
-        Arc::clone(&control),
-        Arc::clone(&control),
-    );
+    let [a, b, c, d] = std::array::from_fn(|_| Arc::clone(&control));
     let authority = QuotaAuthority::start(control.registered(), control.quotas());
     let quotas = Arc::clone(&authority);
     tasks.spawn(async move {
@@ -250,6 +265,10 @@ async fn run(plan: Plan) -> Result<(), String> {
     });
     tasks.spawn(async move {
         plan::run(c).await;
+        Ok(())
+    });
+    tasks.spawn(async move {
+        roots::run(d).await;
         Ok(())
     });
 

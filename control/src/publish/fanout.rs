@@ -150,6 +150,14 @@ impl Fanout {
         self.targets.get_mut(node).filter(|t| t.session == session)
     }
 
+    /// What `node` has acknowledged, if that is what it is meant to have.
+    #[must_use]
+    pub fn held(&self, node: &NodeId) -> Option<Arc<Snapshot>> {
+        let target = self.targets.get(node)?;
+        let wanted = target.wanted.clone()?;
+        (target.acked == wanted.revision).then_some(wanted)
+    }
+
     /// What `node` is meant to have.
     #[must_use]
     pub fn wanted(&self, node: &NodeId) -> Option<Arc<Snapshot>> {

@@ -68,6 +68,14 @@ pub struct LeaseLink {
 /// # Errors
 /// Where the address cannot be bound or the CA cannot sign.
 pub fn bind(control: &Control, address: SocketAddr) -> Result<Endpoint, CaError> {
+    Endpoint::server(link_config(control)?, address).map_err(|source| CaError::File {
+        path: format!("listening on {address} (UDP)"),
+        source,
+    })
+}
+
+/// How links are taken: by the certificates of now.
+fn link_config(control: &Control) -> Result<quinn::ServerConfig, CaError> {
     let tls = super::server_config(control.issuer())?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
     let mut transport = quinn::TransportConfig::default();
@@ -80,16 +88,27 @@ pub fn bind(control: &Control, address: SocketAddr) -> Result<Endpoint, CaError>
         .stream_receive_window((RECEIVE_WINDOW_BYTES / 2).into())
         .datagram_receive_buffer_size(None);
     config.transport_config(Arc::new(transport));
-    Endpoint::server(config, address).map_err(|source| CaError::File {
-        path: format!("listening on {address} (UDP)"),
-        source,
-    })
+    Ok(config)
 }
 
 /// Serves the link until the endpoint is closed.
 pub async fn serve(control: Arc<Control>, endpoint: Endpoint, lease: Option<Arc<dyn LeaseDoor>>) {
     let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
-    while let Some(incoming) = endpoint.accept().await {
+    let mut roots = control.roots_changed();
+    loop {
+        let incoming = tokio::select! {
+            incoming = endpoint.accept() => incoming,
+            changed = roots.changed() => {
+                // Links that stand are not touched.
+                match changed.map(|()| link_config(&control)) {
+                    Ok(Ok(config)) => endpoint.set_server_config(Some(config)),
+                    Ok(Err(error)) => tracing::error!(%error, "links go on under the old roots"),
+                    Err(_) => {}
+                }
+                continue;
+            }
+        };
+        let Some(incoming) = incoming else { return };
         if endpoint.open_connections() >= LINKS_MAX {
             control.counters().refused("links_max");
             incoming.refuse();

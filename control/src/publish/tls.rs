@@ -61,7 +61,7 @@ impl ResolvesServerCert for Own {
     }
 }
 
-/// The TLS of the mesh link: TLS 1.3, our ALPN, a client certificate of our root or none.
+/// The TLS of the mesh link: TLS 1.3, our ALPN, a client certificate under one of our roots or none.
 ///
 /// # Errors
 /// [`CaError::Signing`] where the CA cannot sign or its root cannot be used.
@@ -69,9 +69,12 @@ pub fn server_config(issuer: &Issuer) -> Result<QuicServerConfig, CaError> {
     let broken = |e: &dyn fmt::Display| CaError::Signing(e.to_string());
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from(issuer.ca().root_der()))
-        .map_err(|e| broken(&e))?;
+    // Also those that sidecars have stopped trusting: a machine that was off comes with what it had.
+    for root in issuer.authority().known() {
+        roots
+            .add(CertificateDer::from(root))
+            .map_err(|e| broken(&e))?;
+    }
     let clients =
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
             .allow_unauthenticated()

@@ -20,7 +20,7 @@ use crate::registry::{Guards, Registry};
 use crate::rules::{self, Object};
 use crate::sink::{AccessLog, SeriesStore};
 use crate::store::{AuditEntry, Book, Disk, Document, InForce, Store, StoreError, StoredEndpoint};
-use crate::svid::{Ca, CaError, Issuer, Lives, unix_ms};
+use crate::svid::{Authority, CaError, Given, Issuer, Lives, unix_ms};
 use crate::time::{Clock, Mono};
 
 /// What the service is started with.
@@ -34,6 +34,8 @@ pub struct Settings {
     pub lives: Lives,
     /// Guards of the registry.
     pub guards: Guards,
+    /// A CA of somebody else's to sign with; `None`: our own, under `data_dir`.
+    pub ca: Option<Given>,
 }
 
 /// Why it does not start.
@@ -86,6 +88,8 @@ pub struct Control {
     pub(super) changed: Notify,
     /// Rises with every acknowledgement and every plan: who waits looks again.
     pub(super) settled: watch::Sender<u64>,
+    /// Rises when other roots count, or another signs.
+    pub(super) roots_changed: watch::Sender<u64>,
     /// What the quota authority must know; `None` before the first plan.
     pub(super) quotas: watch::Sender<Option<Arc<Vec<ringmesh_quota::RuleFacts>>>>,
     /// Metrics of sidecars.
@@ -146,9 +150,14 @@ impl Control {
             Arc::new(Disk::open(&dir.join("store.redb")).map_err(StartError::Store)?);
         let book = Book::new(store);
         let now = SystemTime::now();
-        let ca = Ca::open(&dir.join("ca"), &settings.trust_domain, now).map_err(StartError::Ca)?;
-        let roots = vec![ca.root_der().to_vec()];
-        let issuer = Issuer::new(Arc::new(ca), book.clone(), settings.lives);
+        let domain = &settings.trust_domain;
+        let authority = match &settings.ca {
+            Some(given) => Authority::given(given, domain, now),
+            None => Authority::open(&dir.join("ca"), domain, now),
+        };
+        let authority = authority.map_err(StartError::Ca)?;
+        let roots = authority.trusted();
+        let issuer = Issuer::new(Arc::new(authority), book.clone(), settings.lives);
         let logs = dir.join("logs");
         let log = AccessLog::open(&logs).map_err(io(logs))?;
 
@@ -212,6 +221,7 @@ impl Control {
             gate: Mutex::new(()),
             changed: Notify::new(),
             settled: watch::Sender::new(0),
+            roots_changed: watch::Sender::new(0),
             quotas: watch::Sender::new(None),
             series: Arc::new(SeriesStore::default()),
             log,
@@ -235,6 +245,11 @@ impl Control {
     /// The quota rules and who enforces them; `None` before the first plan.
     pub fn quotas(&self) -> watch::Receiver<Option<Arc<Vec<ringmesh_quota::RuleFacts>>>> {
         self.quotas.subscribe()
+    }
+
+    /// Rises when other roots count, or another signs.
+    pub fn roots_changed(&self) -> watch::Receiver<u64> {
+        self.roots_changed.subscribe()
     }
 
     pub(super) fn now(&self) -> Mono {

@@ -2,8 +2,8 @@
 //!
 //! Owns: the one lock, who is connected, when to compile. May not: know HTTP or frames.
 //!
-//! [`Control`] is shared by the link ([`crate::publish`]), the API ([`crate::admin`]) and the
-//! planner ([`plan::run`]). Methods that touch the disk block and say so: async callers go through
+//! [`Control`] is shared by the link ([`crate::publish`]), the API ([`crate::admin`]) the
+//! planner ([`plan::run`]) and the rotation of roots ([`roots::run`]). Methods that touch the disk block and say so: async callers go through
 //! `spawn_blocking`. Invariants: the lock is never held over disk, compile or await; applies and
 //! plans happen one at a time (the gate), so a plan always sees whole revisions.
 
@@ -11,6 +11,7 @@ mod apply;
 mod control;
 mod counters;
 pub mod plan;
+pub mod roots;
 mod sessions;
 
 pub use apply::{Applied, ApplyError, Intent, Outcome, Request, SourceFile};

@@ -17,7 +17,7 @@ use rustls_pki_types::pem::PemObject;
 use super::files::write_secret;
 
 const DAY: Duration = Duration::from_secs(86_400);
-const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
+pub(super) const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
 const INTERMEDIATE_LIFE: Duration = Duration::from_secs(2 * 365 * 86_400);
 /// An intermediate with less than this left is replaced at start, so that it always outlives the
 /// node credentials it signs.
@@ -94,6 +94,15 @@ pub enum CaError {
         /// Why.
         why: String,
     },
+    /// A file that was given to us is not what it should be.
+    Wrong {
+        /// Which.
+        path: String,
+        /// Why, and what would be right.
+        why: String,
+    },
+    /// The root is somebody else's, so its successor is, too.
+    Given,
     /// The signing request is not one we sign.
     Request(String),
     /// Signing failed.
@@ -109,6 +118,11 @@ impl fmt::Display for CaError {
                 "{path}: {why}; restore DATA_DIR/ca from a backup (without it every sidecar must \
                  join again)"
             ),
+            Self::Wrong { path, why } => write!(f, "{path}: {why}"),
+            Self::Given => f.write_str(
+                "certificate and key of this CA were given (control.yaml, `ca`): put the new root into \
+                 the file of roots first, and exchange certificate and key when all sidecars have it",
+            ),
             Self::Request(why) => write!(f, "signing request: {why}"),
             Self::Signing(why) => write!(f, "signing: {why}"),
         }
@@ -117,12 +131,15 @@ impl fmt::Display for CaError {
 
 impl std::error::Error for CaError {}
 
-/// The certificate authority of one trust domain.
+/// What signs: a root's intermediate, or a certificate and key that were given to us.
 pub struct Ca {
-    trust_domain: String,
-    root_der: Vec<u8>,
-    intermediate_der: Vec<u8>,
-    signer: Signer<'static, KeyPair>,
+    pub(super) trust_domain: String,
+    pub(super) root_der: Vec<u8>,
+    /// From the signing certificate up to the root, without it.
+    pub(super) chain_der: Vec<Vec<u8>>,
+    /// Further certificates that lead from ours to roots of before, those last.
+    pub(super) bridge_der: Vec<Vec<u8>>,
+    pub(super) signer: Signer<'static, KeyPair>,
 }
 
 /// Shows no key.
@@ -134,7 +151,7 @@ impl fmt::Debug for Ca {
     }
 }
 
-fn signing(e: impl fmt::Display) -> CaError {
+pub(super) fn signing(e: impl fmt::Display) -> CaError {
     CaError::Signing(e.to_string())
 }
 
@@ -197,7 +214,9 @@ impl Ca {
             read_pair(&root_crt, &root_key)?
         } else {
             let pair = KeyPair::generate().map_err(signing)?;
-            let name = format!("ringmesh root {trust_domain}");
+            // Two roots of one mesh are told apart by name, too.
+            let tail: [u8; 4] = random()?;
+            let name = format!("ringmesh root {trust_domain} {}", serial_hex(&tail));
             let mut params = authority(&name, ROOT_LIFE, BasicConstraints::Constrained(1), now)?;
             params.subject_alt_names = vec![uri(&format!("spiffe://{trust_domain}"))?];
             let cert = params.self_signed(&pair).map_err(signing)?;
@@ -244,7 +263,8 @@ impl Ca {
         Ok(Self {
             trust_domain: trust_domain.to_owned(),
             root_der,
-            intermediate_der,
+            chain_der: vec![intermediate_der],
+            bridge_der: Vec::new(),
             signer,
         })
     }
@@ -291,7 +311,26 @@ impl Ca {
         let pair = KeyPair::generate().map_err(signing)?;
         let mut signed = self.sign_key(&pair, &Leaf::Control, life, now)?;
         signed.chain.push(self.root_der.clone());
+        signed.chain.extend(self.bridge_der.iter().cloned());
         Ok((signed, pair.serialize_der()))
+    }
+
+    /// The intermediate in `dir`, signed by the root in `by` too: who trusts only that one still
+    /// recognises what the intermediate signs.
+    pub(super) fn bridge(
+        dir: &Path,
+        by: &Path,
+        now: SystemTime,
+    ) -> Result<rcgen::Certificate, CaError> {
+        let (sub, pair) = read_pair(&dir.join("intermediate.pem"), &dir.join("intermediate.key"))?;
+        let (root, root_pair) = read_pair(&by.join("root.pem"), &by.join("root.key"))?;
+        let root = Signer::from_ca_cert_der(&root.as_slice().into(), root_pair).map_err(signing)?;
+        let (_, parsed) = x509_parser::parse_x509_certificate(&sub).map_err(signing)?;
+        let name = parsed.subject().iter_common_name().next();
+        let name = name.and_then(|name| name.as_str().ok()).unwrap_or_default();
+        let path = BasicConstraints::Constrained(0);
+        let params = authority(name, INTERMEDIATE_LIFE, path, now)?;
+        params.signed_by(&pair, &root).map_err(signing)
     }
 
     fn sign_key(
@@ -343,7 +382,9 @@ impl Ca {
         }
         let cert = params.signed_by(key, &self.signer).map_err(signing)?;
         Ok(Signed {
-            chain: vec![cert.der().to_vec(), self.intermediate_der.clone()],
+            chain: std::iter::once(cert.der().to_vec())
+                .chain(self.chain_der.iter().cloned())
+                .collect(),
             serial: serial_hex(&serial),
             not_after,
         })
@@ -358,7 +399,7 @@ fn dns(text: &str) -> Result<SanType, CaError> {
     Ok(SanType::DnsName(text.try_into().map_err(signing)?))
 }
 
-fn create_private_dir(dir: &Path) -> std::io::Result<()> {
+pub(super) fn create_private_dir(dir: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new()
         .recursive(true)
@@ -366,7 +407,7 @@ fn create_private_dir(dir: &Path) -> std::io::Result<()> {
         .create(dir)
 }
 
-fn read_pair(crt: &Path, key: &Path) -> Result<(Vec<u8>, KeyPair), CaError> {
+pub(super) fn read_pair(crt: &Path, key: &Path) -> Result<(Vec<u8>, KeyPair), CaError> {
     let read = |path: &Path| {
         fs::read_to_string(path).map_err(|source| CaError::File {
             path: path.display().to_string(),
@@ -391,7 +432,7 @@ fn read_pair(crt: &Path, key: &Path) -> Result<(Vec<u8>, KeyPair), CaError> {
     Ok((der.to_vec(), pair))
 }
 
-fn not_after(der: &[u8]) -> Option<SystemTime> {
+pub(super) fn not_after(der: &[u8]) -> Option<SystemTime> {
     let (_, cert) = x509_parser::parse_x509_certificate(der).ok()?;
     let seconds = u64::try_from(cert.validity().not_after.timestamp()).ok()?;
     Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))

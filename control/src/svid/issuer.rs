@@ -7,8 +7,10 @@ use std::time::{Duration, SystemTime};
 use ringmesh_wire::codec::Validate;
 use ringmesh_wire::{Enroll, Issued, NodeId, Reject, Renew, SpiffeId};
 
+use super::authority::Authority;
 use super::ca::{Ca, CaError, Leaf, Lives, Signed};
 use super::peer::Peer;
+use super::roots::Facts;
 use super::token::{JoinToken, secret_matches, sha256_hex};
 use super::unix_ms;
 use crate::store::{
@@ -68,7 +70,7 @@ impl From<CaError> for Refusal {
 /// The CA together with its records.
 #[derive(Debug, Clone)]
 pub struct Issuer {
-    ca: Arc<Ca>,
+    authority: Arc<Authority>,
     book: Book,
     lives: Lives,
 }
@@ -76,14 +78,53 @@ pub struct Issuer {
 impl Issuer {
     /// Puts CA and records together.
     #[must_use]
-    pub fn new(ca: Arc<Ca>, book: Book, lives: Lives) -> Self {
-        Self { ca, book, lives }
+    pub fn new(authority: Arc<Authority>, book: Book, lives: Lives) -> Self {
+        Self {
+            authority,
+            book,
+            lives,
+        }
     }
 
-    /// The CA.
+    /// Who signs now.
     #[must_use]
-    pub fn ca(&self) -> &Ca {
-        &self.ca
+    pub fn ca(&self) -> Arc<Ca> {
+        self.authority.issuing()
+    }
+
+    /// The roots.
+    #[must_use]
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// What the roots' next step depends on; `trusted_everywhere` is for others to say.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn facts(&self, now: SystemTime, trusted_everywhere: bool) -> Result<Facts, StoreError> {
+        let since_ms = self
+            .authority
+            .succession()
+            .waiting()
+            .map_or(0, |one| one.since_ms);
+        let mut facts = Facts {
+            now_ms: unix_ms(now),
+            trusted_everywhere,
+            workloads_end_ms: 0,
+            nodes_end_ms: 0,
+        };
+        for node in self.book.nodes()? {
+            // Issued in the same millisecond: by either.
+            for old in node.certificates.iter().filter(|c| c.issued_ms <= since_ms) {
+                let end_ms = match old.purpose.as_str() {
+                    "workload" => &mut facts.workloads_end_ms,
+                    _ => &mut facts.nodes_end_ms,
+                };
+                *end_ms = (*end_ms).max(old.not_after_ms);
+            }
+        }
+        Ok(facts)
     }
 
     /// How long workload certificates live.
@@ -103,8 +144,8 @@ impl Issuer {
         who: &str,
         now: SystemTime,
     ) -> Result<JoinToken, Refusal> {
-        check_binding(&binding, self.ca.trust_domain())?;
-        let token = JoinToken::mint(self.ca.root_der())
+        check_binding(&binding, self.authority.trust_domain())?;
+        let token = JoinToken::mint(self.ca().root_der())
             .map_err(|_| Refusal::new("ca_failed", "the system has no random numbers"))?;
         self.book.add_token(&TokenRecord {
             id: token.id.clone(),
@@ -262,7 +303,7 @@ impl Issuer {
         now: SystemTime,
     ) -> Result<Signed, Refusal> {
         let id = SpiffeId::workload(
-            self.ca.trust_domain(),
+            self.authority.trust_domain(),
             &binding.namespace,
             &binding.service_account,
         )
@@ -272,21 +313,21 @@ impl Issuer {
             node: binding.node.clone(),
             attributes: binding.attributes(),
         };
-        Ok(self.ca.sign(csr, &leaf, self.lives.workload, now)?)
+        Ok(self.ca().sign(csr, &leaf, self.lives.workload, now)?)
     }
 
     fn sign_node(&self, csr: &[u8], binding: &Binding, now: SystemTime) -> Result<Signed, Refusal> {
         let leaf = Leaf::Node {
             node: binding.node.clone(),
         };
-        Ok(self.ca.sign(csr, &leaf, self.lives.node, now)?)
+        Ok(self.ca().sign(csr, &leaf, self.lives.node, now)?)
     }
 
     fn issued(&self, workload: Signed, node: Option<Signed>) -> Issued {
         Issued {
             workload_chain: workload.chain,
             node_chain: node.map(|n| n.chain).unwrap_or_default(),
-            roots: vec![self.ca.root_der().to_vec()],
+            roots: self.authority.trusted(),
         }
     }
 }

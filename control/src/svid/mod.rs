@@ -1,24 +1,31 @@
 //! The certificate authority: who is who in the mesh.
 //!
-//! Owns: root and intermediate key (`DATA_DIR/ca`, 0600), join tokens, what goes into a
+//! Owns: root and intermediate keys (`DATA_DIR/ca`, 0600), join tokens, what goes into a
 //! certificate. May not: open sockets, decide who may talk to whom.
 //!
 //! Invariants: a certificate says what the CA's own record says, never what a signing request
 //! asks for; workload keys are never seen here; a token buys one certificate pair, once.
 //!
-//! Doors: [`Ca`] (keys and signing), [`Issuer`] (tokens and records to certificates), [`Peer`]
-//! (a verified certificate, read back).
+//! Doors: [`Authority`] (which roots count, and who signs), [`Ca`] (a key that signs), [`Issuer`] (tokens and records
+//! to certificates), [`Peer`] (a verified certificate, read back). [`Succession`] says when one root takes the
+//! other's place.
 
+mod authority;
 mod ca;
 mod files;
+mod given;
 mod issuer;
 mod peer;
+mod roots;
 mod token;
 
+pub use authority::{Authority, RootInForce};
 pub use ca::{Ca, CaError, Leaf, Lives, Signed, serial_hex};
 pub use files::write_secret;
+pub use given::Given;
 pub use issuer::{Issuer, Refusal};
-pub use peer::{Peer, Purpose};
+pub use peer::{Peer, Purpose, verify_chain};
+pub use roots::{Facts, SKEW_MS_MAX, Stage, Succession};
 pub use token::{JoinToken, TokenError, sha256_hex};
 
 /// Milliseconds since 1970, as records keep them.

@@ -1,9 +1,42 @@
-//! A peer's certificate, after TLS has verified its chain, read back.
+//! A peer's certificate: its chain verified as TLS does, and after that read back.
+
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use ringmesh_wire::{ATTRIBUTES_OID, Attributes, NodeId, SpiffeId, WireError};
+use rustls::RootCertStore;
+use rustls::crypto::aws_lc_rs;
+use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::extensions::GeneralName;
 
 use super::ca::serial_hex;
+
+/// Whether the first of `chain` is good for a client under `roots` at `now`.
+///
+/// # Errors
+/// Why not.
+pub fn verify_chain(
+    chain: &[CertificateDer<'_>],
+    roots: &[CertificateDer<'static>],
+    now: SystemTime,
+) -> Result<(), rustls::Error> {
+    let mut store = RootCertStore::empty();
+    for root in roots {
+        store.add(root.clone())?;
+    }
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider)
+        .build()
+        .map_err(|error| rustls::Error::General(error.to_string()))?;
+    let (leaf, rest) = chain
+        .split_first()
+        .ok_or(rustls::Error::NoCertificatesPresented)?;
+    let since = now.duration_since(SystemTime::UNIX_EPOCH);
+    let at = UnixTime::since_unix_epoch(since.unwrap_or_default());
+    verifier.verify_client_cert(leaf, rest, at)?;
+    Ok(())
+}
 
 /// What a certificate is good for.
 #[derive(Debug, Clone, PartialEq, Eq)]

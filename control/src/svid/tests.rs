@@ -39,7 +39,7 @@ struct House {
 fn house() -> House {
     let dir = tempfile::tempdir().unwrap();
     let now = SystemTime::now();
-    let ca = Arc::new(Ca::open(&dir.path().join("ca"), "mesh.local", now).unwrap());
+    let ca = Arc::new(Authority::open(&dir.path().join("ca"), "mesh.local", now).unwrap());
     let book = Book::new(Arc::new(Disk::in_memory().unwrap()));
     House {
         dir,
@@ -119,12 +119,7 @@ fn a_workload_certificate_says_what_the_token_says_and_nothing_the_request_asked
 
 #[test]
 fn openssl_verifies_the_chain_strictly() {
-    if std::process::Command::new("openssl")
-        .arg("version")
-        .output()
-        .is_err()
-    {
-        eprintln!("skipped: openssl is not installed");
+    if !has_openssl() {
         return;
     }
     let house = house();
@@ -153,6 +148,341 @@ fn openssl_verifies_the_chain_strictly() {
         let said = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
         assert!(out.status.success(), "{name}: {said}");
     }
+}
+
+/// Whether openssl takes `leaf` strictly, for a client, under `roots` by way of `between`.
+fn strictly(dir: &std::path::Path, leaf: &[u8], between: &[Vec<u8>], roots: &[&[u8]]) -> String {
+    let put = |name: &str, certs: &[&[u8]]| {
+        let path = dir.join(name);
+        let text: String = certs.iter().map(|der| pem(der)).collect();
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let between: Vec<&[u8]> = between.iter().map(Vec::as_slice).collect();
+    let mut openssl = std::process::Command::new("openssl");
+    openssl.args([
+        "verify",
+        "-x509_strict",
+        "-purpose",
+        "sslclient",
+        "-no-CApath",
+        "-no-CAstore",
+    ]);
+    openssl.arg("-CAfile").arg(put("roots-of-test.pem", roots));
+    if !between.is_empty() {
+        openssl
+            .arg("-untrusted")
+            .arg(put("between-of-test.pem", &between));
+    }
+    let out = openssl
+        .arg(put("leaf-of-test.pem", &[leaf]))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
+    match out.status.success() {
+        true => String::new(),
+        false => said,
+    }
+}
+
+fn good(chain: &[Vec<u8>], root: &[u8], now: SystemTime) -> Result<(), rustls::Error> {
+    let chain: Vec<_> = chain.iter().map(|der| der.as_slice().into()).collect();
+    verify_chain(&chain, &[root.to_vec().into()], now)
+}
+
+fn has_openssl() -> bool {
+    let has = std::process::Command::new("openssl")
+        .arg("version")
+        .output()
+        .is_ok();
+    if !has {
+        eprintln!("skipped: openssl is not installed");
+    }
+    has
+}
+
+#[test]
+fn one_root_takes_the_others_place_and_every_chain_stays_good() {
+    if !has_openssl() {
+        return;
+    }
+    let house = house();
+    let dir = house.dir.path();
+    let authority = house.issuer.authority();
+    let skew = Duration::from_secs(60);
+    let step = |at: SystemTime, everywhere: bool| {
+        let facts = house.issuer.facts(at, everywhere).unwrap();
+        authority.step(&facts, skew, at).unwrap()
+    };
+    let old_token = house.token("n1", DAY * 300);
+    let unused = house.token("n2", DAY * 300);
+    let old = house.enroll(&old_token, "n1", house.now).unwrap();
+    let old_root = old.roots[0].clone();
+    authority.announce(house.now).unwrap().unwrap();
+    assert!(
+        authority.announce(house.now).unwrap().is_none(),
+        "one at a time"
+    );
+    let [first, new_root] = authority.trusted().try_into().unwrap();
+    assert_eq!(first, old_root);
+
+    // Announced: the old one signs, and what is issued brings both roots.
+    let peer = Peer::from_der(&old.workload_chain[0]).unwrap();
+    let renew = Renew {
+        workload_csr: csr(),
+        node_csr: None,
+    };
+    let during = house.issuer.renew(&renew, &peer, house.now).unwrap();
+    assert_eq!(during.roots.len(), 2);
+    assert_eq!(
+        strictly(
+            dir,
+            &during.workload_chain[0],
+            &during.workload_chain[1..],
+            &[&old_root]
+        ),
+        ""
+    );
+    assert!(step(house.now, false).is_none());
+    // It survives a restart in between.
+    let again = Authority::open(&dir.join("ca"), "mesh.local", house.now).unwrap();
+    assert_eq!(again.trusted(), authority.trusted());
+
+    let switched = house.now + Duration::from_secs(5);
+    step(switched, true).unwrap();
+    assert_eq!(authority.trusted(), [new_root.clone(), old_root.clone()]);
+    let later = switched + Duration::from_millis(1);
+    let after = house.issuer.renew(&renew, &peer, later).unwrap();
+    assert_eq!(
+        strictly(
+            dir,
+            &after.workload_chain[0],
+            &after.workload_chain[1..],
+            &[&new_root]
+        ),
+        ""
+    );
+    assert_ne!(
+        strictly(
+            dir,
+            &after.workload_chain[0],
+            &after.workload_chain[1..],
+            &[&old_root]
+        ),
+        ""
+    );
+    // Control itself is recognised by whoever knows only one of them: a machine that was off, and a
+    // token that was made before.
+    let (own, _) = house.issuer.ca().own(DAY, switched).unwrap();
+    for root in [&old_root, &new_root] {
+        good(&own.chain, root, switched).unwrap();
+        assert!(
+            own.chain.contains(root),
+            "a token's pin is found in the chain"
+        );
+    }
+    let stranger = Ca::open(&dir.join("other"), "mesh.local", house.now).unwrap();
+    assert!(good(&own.chain, stranger.root_der(), switched).is_err());
+    // openssl does not look for a second way; each of the two is good by itself.
+    let [leaf, sub, _, bridge, _] = &own.chain[..] else {
+        panic!("leaf, intermediate, root, bridge, root of before");
+    };
+    assert_eq!(
+        strictly(dir, leaf, std::slice::from_ref(bridge), &[&old_root]),
+        ""
+    );
+    assert_eq!(
+        strictly(dir, leaf, std::slice::from_ref(sub), &[&new_root]),
+        ""
+    );
+    house.enroll(&unused, "n2", later).unwrap();
+
+    // Withdrawn when the last SVID under it has ended, known to the link for as long as node
+    // credentials.
+    let svids_end = house.now + Lives::default().workload + skew;
+    assert!(step(svids_end - Duration::from_secs(2), true).is_none());
+    step(svids_end, false).unwrap();
+    assert_eq!(authority.trusted(), std::slice::from_ref(&new_root));
+    assert_eq!(authority.known(), [new_root.clone(), old_root.clone()]);
+    let nodes_end = house.now + Lives::default().node + skew;
+    assert!(step(nodes_end - Duration::from_secs(2), false).is_none());
+    step(nodes_end, false).unwrap();
+    assert_eq!(authority.known(), std::slice::from_ref(&new_root));
+    assert!(
+        !dir.join("ca/root.key").exists(),
+        "a key that signs nothing is gone"
+    );
+    let again = Authority::open(&dir.join("ca"), "mesh.local", switched).unwrap();
+    assert_eq!(again.issuing().root_der(), new_root);
+}
+
+/// A CA that others run: a root and an intermediate, made by openssl.
+fn foreign_ca(dir: &std::path::Path, uri: &str) {
+    let run = |args: &[&str]| {
+        let out = std::process::Command::new("openssl")
+            .args(args)
+            .current_dir(dir)
+            .output()
+            .unwrap();
+        assert!(
+            out.status.success(),
+            "{args:?}: {}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+    };
+    let ext = format!(
+        "[root]\nbasicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n\
+         subjectKeyIdentifier=hash\n[sub]\nbasicConstraints=critical,CA:TRUE,pathlen:0\n\
+         keyUsage=critical,keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\n\
+         authorityKeyIdentifier=keyid\nsubjectAltName=URI:{uri}\n[leaf]\n\
+         basicConstraints=critical,CA:FALSE\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
+    );
+    std::fs::write(dir.join("ext.cnf"), ext).unwrap();
+    for name in ["root", "sub", "leaf"] {
+        run(&[
+            "genpkey",
+            "-algorithm",
+            "EC",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-out",
+            &format!("{name}.key"),
+        ]);
+        run(&[
+            "req",
+            "-new",
+            "-key",
+            &format!("{name}.key"),
+            "-subj",
+            &format!("/O=Shop/CN={name}"),
+            "-out",
+            &format!("{name}.csr"),
+        ]);
+    }
+    run(&[
+        "x509",
+        "-req",
+        "-in",
+        "root.csr",
+        "-signkey",
+        "root.key",
+        "-days",
+        "30",
+        "-extfile",
+        "ext.cnf",
+        "-extensions",
+        "root",
+        "-out",
+        "root.pem",
+    ]);
+    for name in ["sub", "leaf"] {
+        run(&[
+            "x509",
+            "-req",
+            "-in",
+            &format!("{name}.csr"),
+            "-CA",
+            "root.pem",
+            "-CAkey",
+            "root.key",
+            "-CAcreateserial",
+            "-days",
+            "20",
+            "-extfile",
+            "ext.cnf",
+            "-extensions",
+            name,
+            "-out",
+            &format!("{name}.pem"),
+        ]);
+    }
+}
+
+#[test]
+fn a_ca_of_somebody_else_signs_and_its_chain_is_good() {
+    if !has_openssl() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    foreign_ca(dir.path(), "spiffe://mesh.local");
+    let at = |name: &str| dir.path().join(name);
+    let given = Given {
+        certificate: at("sub.pem"),
+        key: at("sub.key"),
+        roots: at("root.pem"),
+    };
+    let now = SystemTime::now();
+    let authority = Authority::given(&given, "mesh.local", now).unwrap();
+    let book = Book::new(Arc::new(Disk::in_memory().unwrap()));
+    let house = House {
+        dir: tempfile::tempdir().unwrap(),
+        issuer: Issuer::new(Arc::new(authority), book, Lives::default()),
+        now,
+    };
+    let token = house.token("n1", DAY);
+    let issued = house.enroll(&token, "n1", now).unwrap();
+    assert_eq!(token.root_sha256, sha256_hex(&issued.roots[0]));
+    for chain in [&issued.workload_chain, &issued.node_chain] {
+        assert_eq!(chain.len(), 2, "leaf and signing certificate");
+        assert_eq!(
+            strictly(dir.path(), &chain[0], &chain[1..], &[&issued.roots[0]]),
+            ""
+        );
+    }
+    let refused = house.issuer.authority().announce(now);
+    assert!(matches!(refused, Err(CaError::Given)));
+
+    // A root that signs by itself; its chain is the leaf alone.
+    let alone = Given {
+        certificate: at("root.pem"),
+        key: at("root.key"),
+        ..given.clone()
+    };
+    let ca = Authority::given(&alone, "mesh.local", now)
+        .unwrap()
+        .issuing();
+    let (own, _) = ca.own(DAY, now).unwrap();
+    assert_eq!(own.chain.len(), 2, "leaf and root");
+
+    // What is wrong is told by file.
+    let other = tempfile::tempdir().unwrap();
+    foreign_ca(other.path(), "spiffe://other.domain");
+    let wrong = |change: &dyn Fn(&mut Given)| {
+        let mut given = given.clone();
+        change(&mut given);
+        Authority::given(&given, "mesh.local", now)
+            .unwrap_err()
+            .to_string()
+    };
+    let told = wrong(&|given| given.key = at("root.key"));
+    assert!(told.contains("root.key: is not the key of"), "{told}");
+    let told = wrong(&|given| given.roots = other.path().join("root.pem"));
+    assert!(
+        told.contains("sub.pem: what it signs is not good under"),
+        "{told}"
+    );
+    let told = wrong(&|given| (given.certificate, given.key) = (at("leaf.pem"), at("leaf.key")));
+    assert!(
+        told.contains("leaf.pem: the first certificate is not a CA's"),
+        "{told}"
+    );
+    let told = wrong(&|given| given.certificate = at("sub.key"));
+    assert!(told.contains("sub.key: holds no certificate"), "{told}");
+    let told = wrong(&|given| given.key = at("sub.pem"));
+    assert!(told.contains("openssl pkcs8"), "{told}");
+    let told = wrong(&|given| given.roots = at("nothing.pem"));
+    assert!(told.contains("nothing.pem: "), "{told}");
+    let domain = Authority::given(
+        &Given {
+            certificate: other.path().join("sub.pem"),
+            key: other.path().join("sub.key"),
+            roots: other.path().join("root.pem"),
+        },
+        "mesh.local",
+        now,
+    );
+    let told = domain.unwrap_err().to_string();
+    assert!(told.contains("is made for spiffe://other.domain"), "{told}");
 }
 
 fn pem(der: &[u8]) -> String {

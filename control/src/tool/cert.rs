@@ -1,6 +1,7 @@
-//! `cert`: list, inspect, revoke.
+//! `cert`: list, inspect, revoke, and the roots above them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use clap::{Args, Subcommand};
 use rustls_pki_types::CertificateDer;
@@ -9,8 +10,8 @@ use rustls_pki_types::pem::PemObject;
 use super::client::{Client, segment};
 use super::failure::Failure;
 use super::output::{self, Output};
-use crate::admin::api::Certificate;
-use crate::svid::{Peer, Purpose, sha256_hex};
+use crate::admin::api::{Certificate, Root};
+use crate::svid::{Peer, Purpose, sha256_hex, unix_ms, verify_chain};
 use crate::time::show_unix_ms;
 
 /// `ringmesh cert`
@@ -28,24 +29,39 @@ enum What {
         #[arg(long, value_enum, default_value_t)]
         output: Output,
     },
-    /// Show the certificates of a PEM file, or those control has issued to a node.
+    /// Show the certificates of a PEM file (no control service is needed), or those control has issued to a node.
     #[command(alias = "show")]
     Inspect {
         /// A PEM file, or the name of a node.
         what: String,
+        /// Check as well that the file's first certificate is good under these roots, as a sidecar would; exit
+        /// status 1 if it is not.
+        #[arg(long, value_name = "PEM")]
+        roots: Option<PathBuf>,
     },
     /// Revoke every certificate of a node; it has to join again with a new token.
     Revoke {
         /// The node.
         node: String,
     },
+    /// The roots of the mesh, and what each is good for.
+    Roots {
+        /// How to print.
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Replace the root: sidecars trust the new one first, then it signs, then the old one is withdrawn when the
+    /// last certificate under it has ended. Nobody joins again.
+    RotateRoot,
 }
 
 pub(super) fn run(client: &Client, args: &CertArgs) -> Result<(), Failure> {
     match &args.what {
         What::List { output } => print(*output, &client.get::<Vec<Certificate>>("/v1/certs")?),
-        What::Inspect { what } if Path::new(what).is_file() => inspect(Path::new(what)),
-        What::Inspect { what } => {
+        What::Inspect { what, roots } if Path::new(what).is_file() => {
+            inspect(Path::new(what), roots.as_deref())
+        }
+        What::Inspect { what, .. } => {
             let mut all: Vec<Certificate> = client.get("/v1/certs")?;
             all.retain(|cert| cert.node == *what);
             if all.is_empty() {
@@ -54,6 +70,12 @@ pub(super) fn run(client: &Client, args: &CertArgs) -> Result<(), Failure> {
                 )));
             }
             print(Output::Table, &all)
+        }
+        What::Roots { output } => roots(*output, &client.get::<Vec<Root>>("/v1/roots")?),
+        What::RotateRoot => {
+            let () = client.post("/v1/roots/rotate", &())?;
+            println!("a new root is announced; `ringmesh cert roots` shows how far it is");
+            Ok(())
         }
         What::Revoke { node } => {
             let path = format!("/v1/certs/{}/revoke", segment(node));
@@ -91,15 +113,44 @@ pub(super) fn print(output: Output, certs: &[Certificate]) -> Result<(), Failure
     )
 }
 
-fn inspect(path: &Path) -> Result<(), Failure> {
+fn roots(output: Output, roots: &[Root]) -> Result<(), Failure> {
+    let since = |root: &Root| match root.since_ms {
+        0 => String::new(),
+        since_ms => show_unix_ms(since_ms),
+    };
+    output::print(
+        output,
+        roots,
+        &["STAGE", "SINCE", "EXPIRES", "SHA256"],
+        |root| {
+            vec![
+                root.stage.clone(),
+                since(root),
+                show_unix_ms(root.not_after_ms),
+                root.sha256.clone(),
+            ]
+        },
+        "no roots",
+    )
+}
+
+fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
     let shown = path.display();
     let certs: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
         .map_err(|e| Failure::failed(format!("{shown}: {e}")))?
         .collect();
     let certs = certs.map_err(|e| Failure::wrong(format!("{shown}: not PEM: {e}")))?;
-    if certs.is_empty() {
-        return Err(Failure::wrong(format!("{shown}: holds no certificate")));
+    match certs.is_empty() {
+        true => Err(Failure::wrong(format!("{shown}: holds no certificate"))),
+        false => Ok(certs),
     }
+}
+
+fn inspect(path: &Path, roots: Option<&Path>) -> Result<(), Failure> {
+    let shown = path.display();
+    let certs = read(path)?;
+    let now = SystemTime::now();
+    let now_s = i64::try_from(unix_ms(now) / 1_000).unwrap_or(i64::MAX);
     for (at, der) in certs.iter().enumerate() {
         let (_, cert) = x509_parser::parse_x509_certificate(der)
             .map_err(|e| Failure::wrong(format!("{shown}: certificate {}: {e}", at + 1)))?;
@@ -120,6 +171,12 @@ fn inspect(path: &Path) -> Result<(), Failure> {
             "  not after  {}",
             show_unix_ms(ms(validity.not_after.timestamp()))
         );
+        let state = match () {
+            () if now_s < validity.not_before.timestamp() => "not valid yet",
+            () if now_s > validity.not_after.timestamp() => "expired",
+            () => "valid now",
+        };
+        println!("  state      {state}");
         println!("  sha256     {}", sha256_hex(der));
         if cert.is_ca() {
             println!("  purpose    certificate authority");
@@ -135,7 +192,21 @@ fn inspect(path: &Path) -> Result<(), Failure> {
                     }
                 }
             }
+        } else if let Ok(Some(names)) = cert.subject_alternative_name() {
+            for name in &names.value.general_names {
+                println!("  name       {name}");
+            }
         }
     }
-    Ok(())
+    let Some(roots) = roots else { return Ok(()) };
+    match verify_chain(&certs, &read(roots)?, now) {
+        Ok(()) => {
+            println!("good under {}", roots.display());
+            Ok(())
+        }
+        Err(why) => Err(Failure::failed(format!(
+            "{shown}: the first certificate is not good under {}: {why}",
+            roots.display()
+        ))),
+    }
 }

@@ -45,6 +45,7 @@ pub(crate) fn settings(dir: &std::path::Path) -> Settings {
         trust_domain: "mesh.local".into(),
         lives: Lives::default(),
         guards: Guards::default(),
+        ca: None,
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Keeper {
     renewal: Option<Renewal>,
     /// Made last, so that the next can go on with its sessions.
     material: Option<Arc<TlsMaterial>>,
+    /// The roots of the configuration in force. Newer than those that came with the certificate.
+    pushed: Vec<CertificateDer<'static>>,
 }
 
 impl Keeper {
@@ -43,6 +45,7 @@ impl Keeper {
             credentials,
             renewal: None,
             material: None,
+            pushed: Vec::new(),
         };
         keeper.replan(random);
         (keeper, complaints)
@@ -65,10 +68,17 @@ impl Keeper {
         self.renewal.as_ref()
     }
 
-    /// The roots control is verified against, once we have some.
+    /// The roots control is verified against, once we have some: those that came with the certificate, and
+    /// those of the configuration in force, which hears first of a new one.
     #[must_use]
     pub fn anchor(&self) -> Anchor {
-        Anchor::Roots(self.credentials.roots.clone())
+        let mut roots = self.credentials.roots.clone();
+        let more = self
+            .pushed
+            .iter()
+            .filter(|root| !self.credentials.roots.contains(root));
+        roots.extend(more.cloned());
+        Anchor::Roots(roots)
     }
 
     /// The next step towards control.
@@ -124,21 +134,20 @@ impl Keeper {
         &mut self,
         tables: Option<&Tables>,
     ) -> Result<Option<Arc<TlsMaterial>>, String> {
-        let Some(svid) = &self.credentials.svid else {
-            return Ok(None);
-        };
-        // The snapshot's roots are newer than those that came with the certificate, and may be
-        // fewer: a root that was withdrawn must not be trusted any more.
-        let pushed: Vec<CertificateDer<'static>> = tables
+        self.pushed = tables
             .map(|tables| &tables.trust.roots)
             .into_iter()
             .flatten()
             .map(|der| CertificateDer::from(der.clone()))
             .collect();
-        let roots = if pushed.is_empty() {
-            &self.credentials.roots
-        } else {
-            &pushed
+        let Some(svid) = &self.credentials.svid else {
+            return Ok(None);
+        };
+        // The snapshot's roots are newer than those that came with the certificate, and may be
+        // fewer: a root that was withdrawn must not be trusted any more.
+        let roots = match self.pushed.is_empty() {
+            true => &self.credentials.roots,
+            false => &self.pushed,
         };
         let trust = PeerTrust {
             trust_domain: tables.map_or_else(

@@ -11,6 +11,7 @@ mod idle;
 mod link;
 mod mtls;
 mod pair;
+mod roots;
 mod rules;
 mod sidecar_input;
 mod soak;

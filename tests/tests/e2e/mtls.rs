@@ -2,12 +2,12 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ringmesh_tests::ability::{Ability, has};
 use ringmesh_tests::mesh::Mesh;
-use ringmesh_tests::{Conn, NodePlan, SOON, Sidecar, wait};
+use ringmesh_tests::{Conn, NodePlan, SOON, Sidecar, Stop, wait};
 
 /// Calls `ratings` once, by a path of its own, and tells from the caller's log whether that was mutual TLS.
 fn is_mutual(mesh: &Mesh, n: u32) -> bool {
@@ -166,7 +166,7 @@ fn revoke(mesh: &Mesh, node: &str, outbound: SocketAddr, http: Option<&str>) -> 
     let mut quiet = wait::until("a tunnel", SOON, || tunnel(outbound)).expect("a tunnel");
     let mut busy = tunnel(outbound).expect("a tunnel");
     let authority = http.map(|service| format!("{service}:9080"));
-    let stop = AtomicBool::new(false);
+    let stop = Stop::default();
     let begun = Instant::now();
     std::thread::scope(|scope| {
         let until_end = scope.spawn(|| {
@@ -175,7 +175,7 @@ fn revoke(mesh: &Mesh, node: &str, outbound: SocketAddr, http: Option<&str>) -> 
         });
         let bytes = scope.spawn(|| {
             let mut last = None;
-            while !stop.load(Ordering::Relaxed) && ping(&mut busy).is_ok() {
+            while !stop.flag().load(Ordering::Relaxed) && ping(&mut busy).is_ok() {
                 last = Some(begun.elapsed());
                 wait::pass(Duration::from_millis(5));
             }
@@ -186,7 +186,7 @@ fn revoke(mesh: &Mesh, node: &str, outbound: SocketAddr, http: Option<&str>) -> 
                 return None;
             };
             let (mut last, mut conn) = (None, None);
-            while !stop.load(Ordering::Relaxed) {
+            while !stop.flag().load(Ordering::Relaxed) {
                 let mut open = match conn.take() {
                     Some(open) => open,
                     None => Conn::open(outbound, SOON).expect("the caller's own sidecar"),
@@ -202,11 +202,12 @@ fn revoke(mesh: &Mesh, node: &str, outbound: SocketAddr, http: Option<&str>) -> 
         };
         let request = scope.spawn(move || asking(true));
         let fresh = scope.spawn(move || asking(false));
+        let working = stop.at_end();
         let said = mesh.control.tool(&["cert", "revoke", node]).expect("tool");
         said.done().expect("revoked");
         // Long enough that a late use would be seen.
         wait::until_after(begun, REVOKED_WITHIN + Duration::from_millis(500));
-        stop.store(true, Ordering::Relaxed);
+        drop(working);
         LastUses {
             request: request.join().expect("a thread"),
             fresh: fresh.join().expect("a thread"),
