@@ -2,20 +2,40 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
 
 use crate::ring::Sleep;
 
 /// The result of `work`, or `None` if `sleep` is over first.
-pub async fn or_timeout<F: Future>(work: F, mut sleep: Pin<&mut Sleep>) -> Option<F::Output> {
-    let mut work = pin!(work);
-    poll_fn(|cx| {
-        if let Poll::Ready(output) = work.as_mut().poll(cx) {
+pub fn or_timeout<F: Future>(work: F, sleep: Pin<&mut Sleep>) -> OrTimeout<'_, F> {
+    OrTimeout { work, sleep }
+}
+
+pin_project! {
+    /// See [`or_timeout`]. Written out because an `async fn` keeps its arguments beside their pinned
+    /// copies, so that each layer would double the state of what it waits for.
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless polled"]
+    pub struct OrTimeout<'s, F> {
+        #[pin]
+        work: F,
+        sleep: Pin<&'s mut Sleep>,
+    }
+}
+
+impl<F: Future> Future for OrTimeout<'_, F> {
+    type Output = Option<F::Output>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Poll::Ready(output) = this.work.poll(cx) {
             return Poll::Ready(Some(output));
         }
-        sleep.as_mut().poll(cx).map(|()| None)
-    })
-    .await
+        this.sleep.as_mut().poll(cx).map(|()| None)
+    }
 }
 
 /// Whichever ends first; `a` where both are ready.

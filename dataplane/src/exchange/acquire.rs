@@ -57,7 +57,7 @@ pub(super) async fn acquire(
     let Some(bound) = way.bound else {
         return match idle(x, way) {
             Some(lane) => Ok(lane),
-            None => dial(x, way, None, deadline).await,
+            None => Box::pin(dial(x, way, None, deadline)).await,
         };
     };
     let slot = bound.pick.cluster;

@@ -391,7 +391,8 @@ impl Carried<'_, '_> {
                 return TryEnd::ClientGone;
             }
             let first = x.early.take().unwrap_or_default();
-            let relayed = relay_tunnel(x, downstream, upstream, first, reader.pending).await;
+            let relayed = relay_tunnel(x, downstream, upstream, first, reader.pending);
+            let relayed = Box::pin(relayed).await;
             record.bytes_in += relayed.forth;
             record.bytes_out += relayed.back;
             if let Some(reason) = relay::why_ended(x.shard, &relayed, downstream, upstream) {

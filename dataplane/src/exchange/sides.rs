@@ -216,6 +216,14 @@ impl Outflow<'_> {
         }
     }
 
+    /// Whether the end was said, so that [`Self::end`] has nothing to do.
+    pub(super) fn has_ended(&self) -> bool {
+        match self {
+            Self::Http1 { sink, .. } => sink.has_ended(),
+            Self::Answer { ended, .. } | Self::Request { ended, .. } => *ended,
+        }
+    }
+
     /// Says that the body is over, if that is to be said and was not.
     ///
     /// # Errors

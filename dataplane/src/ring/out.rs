@@ -1,5 +1,6 @@
 //! What one send carries: up to eight pieces, handed to the kernel in one submission.
 
+use std::cell::RefCell;
 use std::fmt;
 
 use super::buf::{Buf, Full};
@@ -8,20 +9,66 @@ use super::chunk::Chunk;
 /// Most pieces of one [`Out`]. A head, a body in a few chunks, a trailer; more is sent as the next.
 pub const OUT_PIECES_MAX: usize = 8;
 
+/// Emptied boxes one thread keeps for its next sends; more are in use only in a burst.
+const BOXES_KEPT: usize = 1024;
+
+thread_local! {
+    #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
+    static BOXES: RefCell<Vec<Box<Pieces>>> = const { RefCell::new(Vec::new()) };
+}
+
 /// Pieces to be sent in order. Owns its buffers; they go home when the kernel is done with them.
-pub struct Out {
-    pieces: [Chunk; OUT_PIECES_MAX],
+///
+/// One word: it passes through many hands and futures on its way, and each would copy, and keep room
+/// for, all places. Its box is reused, so nothing is allocated once as many exist as are in use.
+#[derive(Default)]
+pub struct Out(Option<Box<Pieces>>);
+
+struct Pieces {
+    list: [Chunk; OUT_PIECES_MAX],
     count: u8,
+}
+
+impl Pieces {
+    fn take() -> Box<Self> {
+        let spare = BOXES.with(|boxes| boxes.borrow_mut().pop());
+        spare.unwrap_or_else(|| {
+            Box::new(Self {
+                list: std::array::from_fn(|_| Chunk::empty()),
+                count: 0,
+            })
+        })
+    }
+
+    fn all(&self) -> &[Chunk] {
+        &self.list[..usize::from(self.count)]
+    }
+}
+
+impl Drop for Out {
+    fn drop(&mut self) {
+        let Some(mut pieces) = self.0.take() else {
+            return;
+        };
+        let count = usize::from(std::mem::take(&mut pieces.count));
+        for piece in &mut pieces.list[..count] {
+            *piece = Chunk::empty();
+        }
+        // A thread that ends keeps nothing.
+        let _ = BOXES.try_with(|boxes| {
+            let mut boxes = boxes.borrow_mut();
+            if boxes.len() < BOXES_KEPT {
+                boxes.push(pieces);
+            }
+        });
+    }
 }
 
 impl Out {
     /// Nothing yet.
     #[must_use]
-    pub fn new() -> Self {
-        Self {
-            pieces: std::array::from_fn(|_| Chunk::empty()),
-            count: 0,
-        }
+    pub const fn new() -> Self {
+        Self(None)
     }
 
     /// A head and the first bytes of a body.
@@ -38,7 +85,7 @@ impl Out {
     /// # Errors
     /// [`Full`] with eight pieces in it already; the piece is dropped.
     pub fn push(&mut self, piece: impl Into<Chunk>) -> Result<(), Full> {
-        if usize::from(self.count) == OUT_PIECES_MAX {
+        if self.room() == 0 {
             return Err(Full);
         }
         self.put(piece.into());
@@ -47,8 +94,9 @@ impl Out {
 
     fn put(&mut self, piece: Chunk) {
         if !piece.is_empty() {
-            self.pieces[usize::from(self.count)] = piece;
-            self.count += 1;
+            let pieces = self.0.get_or_insert_with(Pieces::take);
+            pieces.list[usize::from(pieces.count)] = piece;
+            pieces.count += 1;
         }
     }
 
@@ -61,25 +109,19 @@ impl Out {
     /// Whether there is nothing to send.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.pieces().is_empty()
     }
 
     /// Pieces that can still be pushed.
     #[must_use]
     pub fn room(&self) -> usize {
-        OUT_PIECES_MAX - usize::from(self.count)
+        OUT_PIECES_MAX - self.pieces().len()
     }
 
     /// The pieces, none of them empty.
     #[must_use]
     pub fn pieces(&self) -> &[Chunk] {
-        &self.pieces[..usize::from(self.count)]
-    }
-}
-
-impl Default for Out {
-    fn default() -> Self {
-        Self::new()
+        self.0.as_ref().map_or(&[], |pieces| pieces.all())
     }
 }
 
@@ -105,6 +147,11 @@ impl From<Buf> for Chunk {
 
 impl fmt::Debug for Out {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Out({} bytes in {} pieces)", self.len(), self.count)
+        write!(
+            f,
+            "Out({} bytes in {} pieces)",
+            self.len(),
+            self.pieces().len()
+        )
     }
 }

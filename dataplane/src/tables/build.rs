@@ -79,7 +79,7 @@ pub(super) fn build(snapshot: &Snapshot, workload: &Workload) -> Result<Tables, 
     let mesh = opened.mesh;
     let services = services::build(&opened.services, &opened.endpoints)?;
     let routes = routes::build(&opened.virtual_hosts, &opened.services, &services, &mesh)?;
-    let policies = policies::build(&opened.policy, &opened.quotas, &services)?;
+    let mut policies = policies::build(&opened.policy, &opened.quotas, &services)?;
 
     let mut hosts = HostIndex::default();
     for (at, service) in opened.services.iter().enumerate() {
@@ -99,6 +99,14 @@ pub(super) fn build(snapshot: &Snapshot, workload: &Workload) -> Result<Tables, 
         row.virtual_host = names.find_map(|host| hosts.find(host).virtual_host);
     }
 
+    let outbound_policy = (0..service_rows.len())
+        .map(|at| {
+            policies
+                .outbound
+                .remove(&ServiceIndex::of(at))
+                .map(Box::new)
+        })
+        .collect();
     Ok(Tables {
         revision: snapshot.revision,
         node: snapshot.node.clone(),
@@ -113,7 +121,7 @@ pub(super) fn build(snapshot: &Snapshot, workload: &Workload) -> Result<Tables, 
         routes: routes.routes.into(),
         quotas: policies.quotas.into(),
         inbound_policy: policies.inbound,
-        outbound_policy: policies.outbound,
+        outbound_policy,
         hosts,
         addresses: services.addresses,
         services_by_id: services.by_id,

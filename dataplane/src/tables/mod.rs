@@ -66,6 +66,14 @@ use resolve::AddressEntry;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Generation(u64);
 
+impl Generation {
+    /// As a number: no two builds of this process have the same.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
 /// All configuration of one sidecar, indexed.
 #[derive(Debug)]
 pub struct Tables {
@@ -88,7 +96,8 @@ pub struct Tables {
     quotas: Box<[QuotaRow]>,
     inbound_policy: PolicyRows,
     /// Policies of calls to services without sidecars, by service; most have none.
-    outbound_policy: HashMap<ServiceIndex, PolicyRows>,
+    /// By service: asked for every request.
+    outbound_policy: Box<[Option<Box<PolicyRows>>]>,
     hosts: HostIndex,
     addresses: SeededMap<SocketAddr, AddressEntry>,
     services_by_id: HashMap<ServiceId, ServiceIndex>,
@@ -175,7 +184,7 @@ impl Tables {
     pub fn policy(&self, site: Site) -> Option<&PolicyRows> {
         match site {
             Site::Inbound => (!self.inbound_policy.is_empty()).then_some(&self.inbound_policy),
-            Site::Outbound(service) => self.outbound_policy.get(&service),
+            Site::Outbound(service) => self.outbound_policy.get(service.at())?.as_deref(),
         }
     }
 

@@ -62,7 +62,15 @@ pub async fn connect(
         return Ok(Stream::Plain(socket));
     };
     let material = dial.material.ok_or(fault(Reason::SvidExpired))?;
-    let handshake = tls::connect(ring, socket, &material, dial.sessions, dial.sni, dial.alpn);
+    // Boxed: its state is large, and every future of those that may connect would hold room for it.
+    let handshake = Box::pin(tls::connect(
+        ring,
+        socket,
+        &material,
+        dial.sessions,
+        dial.sni,
+        dial.alpn,
+    ));
     let mut stream = match wait::or_timeout(handshake, give_up.as_mut()).await {
         Some(Ok(stream)) => stream,
         Some(Err(refusal)) => return Err(fault(refusal.reason())),
