@@ -37,6 +37,7 @@ pub(super) async fn serve(shard: &Rc<ShardState>, socket: Socket, role: Role, lo
     let Some(active) = shard.active() else {
         // HTTP is told so; what else it may be cannot be known yet.
         let flow = Flow {
+            serial: shard.next_serial(),
             direction: Direction::Outbound,
             peer,
             original_dst,
@@ -81,6 +82,7 @@ async fn outbound(
     };
     drop(active);
     let flow = Flow {
+        serial: shard.next_serial(),
         direction: Direction::Outbound,
         peer,
         original_dst,
@@ -137,6 +139,7 @@ async fn plain_inbound(
         return refuse(shard, &socket, Reason::PlaintextRefused);
     }
     let flow = Flow {
+        serial: shard.next_serial(),
         direction: Direction::Inbound { port: place },
         peer,
         original_dst,
@@ -254,6 +257,7 @@ pub(super) async fn serve_mesh(
         identity: Some(stream.peer().clone()),
     };
     let flow = Flow {
+        serial: shard.next_serial(),
         direction: Direction::Inbound { port: place },
         peer,
         original_dst: None,

@@ -19,6 +19,8 @@ pub enum Direction {
 /// One downstream connection.
 #[derive(Debug, Clone)]
 pub struct Flow {
+    /// Tells it from every other connection of its shard: never used again, never 0.
+    pub serial: u64,
     /// Which side.
     pub direction: Direction,
     /// Who called.

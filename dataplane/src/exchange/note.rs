@@ -17,7 +17,7 @@ pub(super) fn http(x: &Exchange<'_>, record: &Record) {
     let mut outcome = outcome(x.shard, x.flow, record, Some(tables), transport(x.client));
     outcome.grpc_status = record.grpc_status;
     outcome.method = x.request.method();
-    outcome.authority = x.request.authority();
+    outcome.authority = x.authority;
     outcome.path = x.request.path();
     outcome.request_id = x.id();
     x.shard.note(&outcome);
@@ -132,6 +132,7 @@ fn outcome<'o>(
                 outcome.destination = own;
             }
         }
+        outcome.names = Some(names_key(tables, direction, flow, record));
         outcome.route = record.route.map_or("", |route| &tables.route(route).name);
         outcome.cluster = row.map_or("", |row| &row.name);
     }
@@ -161,6 +162,32 @@ fn outcome<'o>(
         audited: record.audited,
     };
     outcome
+}
+
+/// What the names of an outcome come from; see [`outcome`].
+fn names_key(
+    tables: &Tables,
+    direction: telemetry::Direction,
+    flow: &Flow,
+    record: &Record,
+) -> telemetry::Names {
+    const NONE: u32 = telemetry::Names::NONE;
+    telemetry::Names {
+        direction,
+        generation: tables.generation().number(),
+        connection: flow.peer.identity.as_ref().map_or(0, |_| flow.serial),
+        called: [
+            record.service.map_or(NONE, |at| at.0),
+            record.cluster.map_or(NONE, |at| at.0),
+        ],
+        chosen: [
+            record.route.map_or(NONE, |at| at.0),
+            record
+                .endpoint
+                .and_then(|at| u32::try_from(at).ok())
+                .unwrap_or(NONE),
+        ],
+    }
 }
 
 fn span_us(from: Mono, to: Mono) -> u64 {

@@ -123,6 +123,8 @@ pub struct ShardState {
     outbox: Outbox<FromShard>,
     /// Downstream connections now.
     pub conns: Cell<u32>,
+    /// Connections there ever were.
+    serials: Cell<u64>,
     /// Exchanges and relays under way.
     busy: Rc<Cell<u32>>,
     /// No new requests: answers say `connection: close`, HTTP/2 connections GOAWAY.
@@ -192,6 +194,7 @@ impl ShardState {
             log: RefCell::new(log),
             spares: RefCell::default(),
             conns: Cell::new(0),
+            serials: Cell::new(0),
             busy: Rc::default(),
             draining: Cell::new(false),
             drain_wakers: RefCell::default(),
@@ -246,6 +249,12 @@ impl ShardState {
             drop((meter, log));
             self.hand_over_log();
         }
+    }
+
+    /// A number no other connection of this shard has.
+    pub fn next_serial(&self) -> u64 {
+        self.serials.set(self.serials.get() + 1);
+        self.serials.get()
     }
 
     /// Counts what a judgement noticed on its way.

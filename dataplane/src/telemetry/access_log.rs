@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::outcome::{Outcome, Party};
+use super::recent::Recent;
 
 /// Longest value of one field, bytes; longer ones are cut at a character.
 const FIELD_BYTES_MAX: usize = 4_096;
@@ -15,7 +16,11 @@ pub struct LogBuf {
     lines: u64,
     dropped: u64,
     clock: Clock,
+    named: Recent<Vec<u8>>,
 }
+
+/// Longest piece of a line that is kept for the next one, bytes; with 256 of them 128 KiB.
+const NAMED_BYTES_MAX: usize = 512;
 
 impl LogBuf {
     /// With room for `capacity` bytes, taken at once.
@@ -27,6 +32,7 @@ impl LogBuf {
             lines: 0,
             dropped: 0,
             clock: Clock::default(),
+            named: Recent::new(),
         }
     }
 
@@ -38,7 +44,7 @@ impl LogBuf {
             capacity: self.capacity,
             full: false,
         };
-        line.write(outcome, &mut self.clock);
+        line.write(outcome, &mut self.clock, &mut self.named);
         if line.full {
             self.bytes.truncate(start);
             self.dropped += 1;
@@ -105,19 +111,13 @@ macro_rules! key {
 }
 
 impl Line<'_> {
-    fn write(&mut self, outcome: &Outcome<'_>, clock: &mut Clock) {
+    fn write(&mut self, outcome: &Outcome<'_>, clock: &mut Clock, named: &mut Recent<Vec<u8>>) {
         self.put(b"{\"ts\":\"");
         self.put(clock.text(outcome.start_unix_us));
-        self.put(b"\",\"direction\":\"");
-        self.put(outcome.direction.as_str().as_bytes());
         self.put(b"\",\"protocol\":\"");
         self.put(outcome.transport.as_str().as_bytes());
         self.put(b"\"");
-        self.service(key!("source", quoted), &outcome.source);
-        self.text(key!("source_version", quoted), outcome.source.version);
-        let destination = &outcome.destination;
-        self.service(key!("destination", quoted), destination);
-        self.text(key!("destination_version", quoted), destination.version);
+        self.recent_names(outcome, named);
         self.text(key!("method", quoted), outcome.method);
         self.text(key!("authority", quoted), outcome.authority);
         self.text(key!("path", quoted), outcome.path);
@@ -127,11 +127,8 @@ impl Line<'_> {
         }
         self.text(key!("reason", quoted), outcome.reason.code());
         self.text(key!("policy", quoted), outcome.policy);
-        self.text(key!("route", quoted), outcome.route);
-        self.text(key!("cluster", quoted), outcome.cluster);
         self.address(key!("endpoint", quoted), outcome.endpoint);
         self.address(key!("peer", quoted), outcome.peer_address);
-        self.text(key!("principal", quoted), outcome.peer_principal);
         self.number(key!("bytes_in"), outcome.bytes_in);
         self.number(key!("bytes_out"), outcome.bytes_out);
         self.number(key!("duration_us"), outcome.total_us);
@@ -155,6 +152,39 @@ impl Line<'_> {
             }
         }
         self.put(b"}\n");
+    }
+
+    /// [`Self::names`], as the last line with these names has it.
+    fn recent_names(&mut self, outcome: &Outcome<'_>, named: &mut Recent<Vec<u8>>) {
+        let Some(names) = &outcome.names else {
+            return self.names(outcome);
+        };
+        if let Some(kept) = named.get(names, 0).filter(|kept| !kept.is_empty()) {
+            return self.put(kept);
+        }
+        let start = self.bytes.len();
+        self.names(outcome);
+        let kept = named.place(names, 0);
+        kept.clear();
+        let written = &self.bytes[start..];
+        if !self.full && written.len() <= NAMED_BYTES_MAX {
+            kept.extend_from_slice(written);
+        }
+    }
+
+    /// What [`Outcome::names`] stands for.
+    fn names(&mut self, outcome: &Outcome<'_>) {
+        self.put(b",\"direction\":\"");
+        self.put(outcome.direction.as_str().as_bytes());
+        self.put(b"\"");
+        self.service(key!("source", quoted), &outcome.source);
+        self.text(key!("source_version", quoted), outcome.source.version);
+        let destination = &outcome.destination;
+        self.service(key!("destination", quoted), destination);
+        self.text(key!("destination_version", quoted), destination.version);
+        self.text(key!("route", quoted), outcome.route);
+        self.text(key!("cluster", quoted), outcome.cluster);
+        self.text(key!("principal", quoted), outcome.peer_principal);
     }
 
     /// Always inlined: most pieces are literals, whose copy is then one or two moves.

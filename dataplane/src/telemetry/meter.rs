@@ -7,6 +7,7 @@ use ringmesh_wire::report::DURATION_BUCKETS_US;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::outcome::{Direction, Outcome, Party, Transport};
+use super::recent::Recent;
 use super::report::{SeriesLabels, SeriesStats, Stats};
 use crate::detect::Verdict;
 use crate::reason::Reason;
@@ -136,6 +137,7 @@ pub struct Meter {
     /// Row by hash, linear probing.
     index: Box<[u16]>,
     rows: Vec<Row>,
+    recent: Recent<usize>,
     events: [u64; Event::ALL.len()],
     /// Connections closed without an exchange, by reason.
     refused: [u64; Reason::ALL.len()],
@@ -158,6 +160,7 @@ impl Meter {
             seed: RandomState::new().hash_one(1u8),
             index: vec![EMPTY; INDEX_PLACES].into(),
             rows: Vec::with_capacity(64),
+            recent: Recent::new(),
             events: [0; Event::ALL.len()],
             refused: [0; Reason::ALL.len()],
             detections: Vec::new(),
@@ -254,6 +257,19 @@ impl Meter {
     }
 
     fn row_of(&mut self, outcome: &Outcome<'_>) -> usize {
+        let Some(names) = &outcome.names else {
+            return self.find_row(outcome);
+        };
+        let small = small(outcome);
+        if let Some(at) = self.recent.get(names, small) {
+            return *at;
+        }
+        let at = self.find_row(outcome);
+        *self.recent.place(names, small) = at;
+        at
+    }
+
+    fn find_row(&mut self, outcome: &Outcome<'_>) -> usize {
         let hash = self.hash(outcome);
         if let Some(at) = self.find(hash, |labels| labels.are_of(outcome)) {
             return at;
@@ -303,14 +319,18 @@ impl Meter {
             let namespace = xxh3_64_with_seed(party.namespace.as_bytes(), service);
             xxh3_64_with_seed(party.version.as_bytes(), namespace)
         };
-        let small = u64::from(outcome.status) << 32
-            | u64::from(outcome.grpc_status.map_or(0xff, u8::from)) << 24
-            | (outcome.reason as u64) << 16
-            | (outcome.transport as u64) << 8
-            | outcome.direction as u64;
-        let seed = self.seed ^ small.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let seed = self.seed ^ small(outcome).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         party(party(seed, &outcome.source), &outcome.destination)
     }
+}
+
+/// The labels that are no names.
+fn small(outcome: &Outcome<'_>) -> u64 {
+    u64::from(outcome.status) << 32
+        | u64::from(outcome.grpc_status.map_or(0xff, u8::from)) << 24
+        | (outcome.reason as u64) << 16
+        | (outcome.transport as u64) << 8
+        | outcome.direction as u64
 }
 
 impl SeriesLabels {

@@ -11,6 +11,7 @@
 mod access_log;
 mod meter;
 mod outcome;
+mod recent;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -18,4 +19,5 @@ mod tests;
 pub use access_log::LogBuf;
 pub use meter::{Event, Meter, SERIES_MAX};
 pub use outcome::{Direction, Flags, Outcome, Party, Transport};
+pub use recent::Names;
 pub use report::{Changes, SeriesStats, Stats, merge};

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use ringmesh_wire::ServiceId;
 
+use super::recent::Names;
 use crate::reason::Reason;
 use crate::view::PeerIdentity;
 
@@ -109,6 +110,8 @@ pub struct Outcome<'a> {
     pub direction: Direction,
     /// What was carried.
     pub transport: Transport,
+    /// What the names below come from, where that can be told.
+    pub names: Option<Names>,
     /// Who called.
     pub source: Party<'a>,
     /// Who was called.
@@ -164,6 +167,7 @@ impl Outcome<'_> {
         Self {
             direction,
             transport,
+            names: None,
             source: Party::default(),
             destination: Party::default(),
             route: "",

@@ -2,7 +2,8 @@ use proptest::prelude::*;
 use ringmesh_wire::report::{DURATION_BUCKETS_US, Series, SeriesValue};
 
 use super::{
-    Changes, Direction, Event, Flags, LogBuf, Meter, Outcome, Party, SERIES_MAX, Transport, merge,
+    Changes, Direction, Event, Flags, LogBuf, Meter, Names, Outcome, Party, SERIES_MAX, Transport,
+    merge,
 };
 use crate::reason::Reason;
 
@@ -53,12 +54,13 @@ fn logged(outcome: &Outcome<'_>) -> String {
 fn a_line_is_one_json_object() {
     let line = logged(&outcome());
     let wanted = concat!(
-        r#"{"ts":"2023-11-14T22:13:20.123456Z","direction":"inbound","protocol":"http1","#,
+        r#"{"ts":"2023-11-14T22:13:20.123456Z","protocol":"http1","direction":"inbound","#,
         r#""source":"reviews.default","source_version":"v3","destination":"ratings.default","#,
-        r#""destination_version":"v1","method":"GET","authority":"ratings:9080","#,
-        r#""path":"/ratings/0","status":200,"reason":"-","route":"ratings.default#0","#,
-        r#""cluster":"ratings.default:9080/v1","endpoint":"10.0.0.1:19080","#,
-        r#""peer":"[2001:db8:0:0:0:0:0:1]:40000","principal":"mesh.local/ns/default/sa/reviews","#,
+        r#""destination_version":"v1","route":"ratings.default#0","#,
+        r#""cluster":"ratings.default:9080/v1","principal":"mesh.local/ns/default/sa/reviews","#,
+        r#""method":"GET","authority":"ratings:9080","#,
+        r#""path":"/ratings/0","status":200,"reason":"-","endpoint":"10.0.0.1:19080","#,
+        r#""peer":"[2001:db8:0:0:0:0:0:1]:40000","#,
         r#""bytes_in":3,"bytes_out":128,"duration_us":420,"upstream_us":400,"queue_us":1,"#,
         r#""attempts":1,"request_id":"abc","mtls":true}"#,
         "\n"
@@ -105,6 +107,49 @@ fn times_in_one_log_are_as_in_logs_of_their_own() {
         // Requests may end in another order than they began.
         unix_us -= random.u64(0..=unix_us.min(1_000_000));
     }
+}
+
+/// More names than there are places for, in a mixed order: each line and label set is what it is where
+/// nothing was kept.
+#[test]
+fn names_that_are_kept_are_the_names_of_their_outcome() {
+    let mut random = fastrand::Rng::with_seed(9);
+    let texts: Vec<[String; 3]> = (0..900)
+        .map(|n| [format!("s{n}"), format!("r{n}"), "c".repeat(1 + n)])
+        .collect();
+    let (mut log, mut kept, mut fresh) = (LogBuf::new(64 * 1024), Meter::new(), Meter::new());
+    for _ in 0..6_000 {
+        // Few of them often, so that there is something to be found; statuses differ by themselves.
+        let below = [12, texts.len()][random.usize(0..2)];
+        let n = random.usize(0..below);
+        let [service, route, cluster] = &texts[n];
+        let plain = Outcome {
+            source: Party {
+                service,
+                ..outcome().source
+            },
+            route,
+            cluster,
+            status: random.u16(200..203),
+            ..outcome()
+        };
+        let known = Outcome {
+            names: Some(Names {
+                direction: plain.direction,
+                generation: n as u64 / 300,
+                connection: n as u64 % 3,
+                called: [n as u32 % 300, Names::NONE],
+                chosen: [7, n as u32 % 7],
+            }),
+            ..plain
+        };
+        log.clear();
+        assert!(log.push(&known));
+        assert_eq!(std::str::from_utf8(log.lines()), Ok(&*logged(&plain)));
+        kept.record(&known);
+        fresh.record(&plain);
+    }
+    assert_eq!(kept.collect(), fresh.collect());
 }
 
 /// Whatever byte stands wherever among eight that are looked at together.
