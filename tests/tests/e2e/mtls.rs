@@ -1,13 +1,14 @@
 //! Mutual TLS as the rules demand it, and until a certificate is revoked.
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::Read as _;
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ringmesh_tests::ability::{Ability, has};
+use ringmesh_tests::echo::{Echo, ping, tunnel};
 use ringmesh_tests::mesh::Mesh;
-use ringmesh_tests::{Conn, NodePlan, SOON, Sidecar, Stop, wait};
+use ringmesh_tests::{Conn, SOON, Stop, wait};
 
 /// Calls `ratings` once, by a path of its own, and tells from the caller's log whether that was mutual TLS.
 fn is_mutual(mesh: &Mesh, n: u32) -> bool {
@@ -79,70 +80,6 @@ fn both_sides_follow_peer_authentication_at_every_level() {
             .unwrap_or_else(|error| panic!("{level}: {error}"));
         assert_eq!(is_mutual(&mesh, n), *mutual, "{level}");
     }
-}
-
-/// An opaque service `echo`, port 7000, with a sidecar; its app sends back what it hears.
-struct Echo {
-    plan: NodePlan,
-    sidecar: Sidecar,
-}
-
-const ECHO_PORT: u16 = 7000;
-
-impl Echo {
-    fn start(mesh: &Mesh) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
-        let app = listener.local_addr().expect("address");
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let Ok(mut stream) = stream else { return };
-                std::thread::spawn(move || {
-                    let mut heard = [0; 4096];
-                    while let Ok(len @ 1..) = stream.read(&mut heard) {
-                        if stream.write_all(&heard[..len]).is_err() {
-                            return;
-                        }
-                    }
-                });
-            }
-        });
-        let plan = mesh.plan("echo", "v1");
-        let state = mesh.stage.dir().join(&plan.name);
-        let token = mesh.control.token(&plan).expect("token");
-        std::fs::write(state.with_extension("token"), token).expect("token");
-        let settings = plan
-            .settings(Some(app), Some(mesh.control.mesh), &state)
-            .replace("{name: http, port: 9080,", "{name: tcp, port: 7000,");
-        let mut sidecar =
-            Sidecar::launch(&mesh.stage, &plan, &settings, &[], None).expect("sidecar");
-        sidecar.wait_ready().expect("ready");
-        Self { plan, sidecar }
-    }
-}
-
-/// A connection to `echo` through a caller's sidecar. Its first answer has come.
-fn tunnel(outbound: SocketAddr) -> Result<TcpStream, String> {
-    let failed = |error: std::io::Error| error.to_string();
-    let mut stream = TcpStream::connect(outbound).map_err(failed)?;
-    stream.set_read_timeout(Some(SOON)).map_err(failed)?;
-    let ask = format!("CONNECT echo:{ECHO_PORT} HTTP/1.1\r\nhost: echo:{ECHO_PORT}\r\n\r\n");
-    stream.write_all(ask.as_bytes()).map_err(failed)?;
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).map_err(failed)?;
-        head.extend(byte);
-    }
-    if !head.starts_with(b"HTTP/1.1 200 ") {
-        return Err(String::from_utf8_lossy(&head).into_owned());
-    }
-    ping(&mut stream).map_err(failed)?;
-    Ok(stream)
-}
-
-fn ping(stream: &mut TcpStream) -> std::io::Result<()> {
-    stream.write_all(b"ping")?;
-    stream.read_exact(&mut [0; 4])
 }
 
 /// What may still be used of a node must be over this long after somebody asked to revoke it.

@@ -4,6 +4,7 @@
 //!
 //! `make test` soaks for ten seconds; `make soak` sets `RINGMESH_SOAK_SECONDS`.
 
+mod certificates;
 mod clients;
 
 use std::sync::Arc;
@@ -22,18 +23,19 @@ use clients::{Seen, Soaking};
 /// happen to be in use, pages the allocator keeps.
 const GROWTH_KIB_MAX: u64 = 8 * 1024;
 
+/// How long to soak; `None` in `make test`.
+fn asked_for() -> Option<Duration> {
+    let text = std::env::var("RINGMESH_SOAK_SECONDS").ok()?;
+    let seconds = text.parse().expect("RINGMESH_SOAK_SECONDS: a number");
+    Some(Duration::from_secs(seconds))
+}
+
 #[test]
 fn rough_traffic_leaves_nothing_behind_and_all_counts_agree() {
     if !has(&[Ability::Uring]) {
         return;
     }
-    let time = Duration::from_secs(
-        std::env::var("RINGMESH_SOAK_SECONDS")
-            .ok()
-            .map_or(10, |text| {
-                text.parse().expect("RINGMESH_SOAK_SECONDS: a number")
-            }),
-    );
+    let time = asked_for().unwrap_or(Duration::from_secs(10));
     let (stage, upstream) = (stage(), Upstream::impatient(LOCAL));
     let admin = (LOCAL, free_port()).into();
     let (mut process, port) = run_with(

@@ -1,0 +1,129 @@
+//! Certificates that end all the time under traffic: five seconds for a minute in `make test`, a minute for as long as
+//! `make soak` soaks. Nobody may notice.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use ringmesh_tests::ability::{Ability, has};
+use ringmesh_tests::echo::{Echo, ping, tunnel};
+use ringmesh_tests::load::{Call, statuses, with_status};
+use ringmesh_tests::mesh::Mesh;
+use ringmesh_tests::{SOON, Stop, wait};
+
+use super::asked_for;
+use crate::watched::Metrics;
+
+/// Pings on one opaque connection, one per [`PAUSE`]: a second, less than what a certificate has left when it is
+/// replaced. Opaque connections that live longer than their certificates are cut, and that is told in `docs/mutual-tls.md`.
+const PINGS: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(20);
+
+#[test]
+fn short_certificates_rotate_under_http_and_opaque_traffic_and_nobody_notices() {
+    if !has(&[Ability::Uring]) {
+        return;
+    }
+    let (life_s, time) = match asked_for() {
+        Some(time) => (60, time),
+        None => (5, Duration::from_secs(60)),
+    };
+    let cast = [("reviews", "v3"), ("ratings", "v1")];
+    let mesh = Mesh::start(&format!("svid_life: {life_s}s\n"), &cast);
+    let echo = Echo::start(&mesh);
+    let reviews = mesh.node("reviews", "v3");
+    let outbound = reviews.sidecar.outbound();
+    let call = Call {
+        to: outbound,
+        authority: "ratings:9080",
+        target: "/ratings/0",
+        caller: "reviews/v3",
+    };
+    wait::until("the first call", SOON, || {
+        match call.times(1, 1)?[0].status {
+            200 => Ok(()),
+            status => Err(status.to_string()),
+        }
+    })
+    .expect("a working pair");
+    wait::until("the first tunnel", SOON, || tunnel(outbound)).expect("a tunnel");
+    let sidecars = [
+        reviews.sidecar.admin(),
+        mesh.node("ratings", "v1").sidecar.admin(),
+        echo.sidecar.admin(),
+    ];
+    let sums = |name: &str| sidecars.map(|admin| Metrics::of(admin).sum(name));
+    // Before everybody has heard of everybody a call may be refused.
+    let (renewed, refused, retried) = (
+        sums("ringmesh_svid_renewals_total"),
+        sums("ringmesh_connections_refused_total"),
+        sums("ringmesh_retries_total"),
+    );
+    let handshakes = sums("ringmesh_tls_handshakes_total");
+
+    let stop = Stop::default();
+    let (answers, pings) = std::thread::scope(|scope| {
+        let kept = scope.spawn(|| paced(&stop, || call.times(4, 1)));
+        let fresh = scope.spawn(|| paced(&stop, || call.times(2, 2)));
+        let opaque = scope.spawn(|| {
+            let mut pings = 0_u64;
+            while !stop.flag().load(Ordering::Relaxed) {
+                let mut stream = tunnel(outbound)?;
+                for n in 0..PINGS {
+                    let failed = |error: std::io::Error| format!("ping {n}: {error}");
+                    ping(&mut stream).map_err(failed)?;
+                    pings += 1;
+                    wait::pass(PAUSE);
+                }
+            }
+            Ok::<_, String>(pings)
+        });
+        let begun = Instant::now();
+        let working = stop.at_end();
+        while begun.elapsed() < time && !kept.is_finished() && !opaque.is_finished() {
+            wait::pass(Duration::from_millis(100));
+        }
+        drop(working);
+        let mut answers = kept.join().expect("a thread").expect("answers");
+        answers.extend(fresh.join().expect("a thread").expect("answers"));
+        let pings = opaque.join().expect("a thread");
+        (answers, pings.expect("every ping comes back"))
+    });
+    let since = |name: &str, before: [u64; 3]| {
+        let now = sums(name);
+        [0, 1, 2].map(|at| now[at] - before[at])
+    };
+    let renewed = since("ringmesh_svid_renewals_total", renewed);
+    let handshakes = since("ringmesh_tls_handshakes_total", handshakes);
+    println!(
+        "{life_s} s certificates for {time:?}: {}; {pings} pings; renewals {renewed:?}, handshakes {handshakes:?}",
+        statuses(&answers)
+    );
+    assert_eq!(
+        with_status(&answers, 200) as usize,
+        answers.len(),
+        "{}",
+        statuses(&answers)
+    );
+    assert!(!answers.is_empty() && pings > 0);
+    assert_eq!(since("ringmesh_connections_refused_total", refused), [0; 3]);
+    assert_eq!(since("ringmesh_retries_total", retried), [0; 3]);
+    // Due at half of their life; a fifth of them may come late on a busy host.
+    let due = time.as_secs() * 2 / life_s;
+    for count in renewed {
+        assert!(
+            count >= due * 4 / 5 && (due < 12 || count >= 10),
+            "{renewed:?}"
+        );
+    }
+    // Connections are renewed with their certificates; the caller has no callers.
+    assert!(handshakes[1] > 0 && handshakes[2] > 0, "{handshakes:?}");
+}
+
+fn paced<T>(stop: &Stop, work: impl Fn() -> Result<Vec<T>, String>) -> Result<Vec<T>, String> {
+    let mut all = Vec::new();
+    while !stop.flag().load(Ordering::Relaxed) {
+        all.extend(work()?);
+        wait::pass(PAUSE);
+    }
+    Ok(all)
+}
