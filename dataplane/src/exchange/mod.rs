@@ -5,6 +5,7 @@
 //! ```text
 //! serve     a downstream HTTP/1.1 connection: head after head
 //! serve_http2  a downstream HTTP/2 connection: stream beside stream
+//! stream_tasks  the tasks that carry them, one stream after the other
 //! pipeline  outbound: resolve, route, fault, policy of external services, tries
 //!           inbound: policy, then the app
 //! attempt   one try at one endpoint: lane, request out, answer's head in
@@ -46,6 +47,7 @@ mod serve;
 mod serve_http2;
 mod sides;
 mod state;
+mod stream_tasks;
 mod tunnel;
 
 pub use early::Early;

@@ -15,6 +15,7 @@ use super::record::Record;
 use super::serve::linger;
 use super::sides::Client;
 use super::state::ShardState;
+use super::stream_tasks::StreamTasks;
 use super::{answer, note};
 use crate::http1::{Answer, Parsed, RequestHead};
 use crate::http2::{Incoming, Piece, Wire, grpc, head, limits};
@@ -27,15 +28,16 @@ use crate::wait;
 /// A connection is asked to end after this time, plus or minus a tenth, milliseconds: long-lived
 /// clients find new sidecars and show new certificates, and not all at once. Streams on it go on.
 const AGE_MAX_MS: u64 = 3_600_000;
-/// Parsers and scratch space kept by a connection for its next streams.
-const SPARES_MAX: usize = 32;
+/// How often a connection lets go the tasks that none of its streams needed, milliseconds. A busy
+/// connection never does, and a quiet one soon holds little.
+const RELEASE_AFTER_MS: u64 = 1_000;
 
 /// What the streams of a connection share.
 struct Shared {
     shard: Rc<ShardState>,
     flow: Flow,
     stream: Rc<Stream>,
-    spares: RefCell<Vec<(RequestHead, Tools)>>,
+    tasks: StreamTasks<Opened>,
     streams: Cell<u32>,
     cancels: RefCell<Cancels>,
 }
@@ -48,10 +50,11 @@ pub(super) async fn serve(shard: &Rc<ShardState>, flow: &Flow, stream: Stream, f
         shard: Rc::clone(shard),
         flow: flow.clone(),
         stream: Rc::clone(&stream),
-        spares: RefCell::default(),
+        tasks: StreamTasks::default(),
         streams: Cell::new(0),
         cancels: RefCell::new(Cancels::new(shard.now())),
     });
+    let _closing = Closing(&shared);
     let mut begun = pin!(limits::server().handshake::<_, Piece>(wire.clone()));
     let begun = poll_fn(|cx| {
         let begun = begun.as_mut().poll(cx);
@@ -72,6 +75,15 @@ pub(super) async fn serve(shard: &Rc<ShardState>, flow: &Flow, stream: Stream, f
     linger(shard, &stream).await;
 }
 
+/// Sees to it that tasks do not outlive the connection they wait for.
+struct Closing<'s>(&'s Shared);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.tasks.close();
+    }
+}
+
 /// Until one side has enough of it.
 async fn carry(shared: &Rc<Shared>, wire: &Wire, connection: &mut Connection<Wire, Piece>) {
     let shard = &shared.shard;
@@ -83,11 +95,13 @@ async fn carry(shared: &Rc<Shared>, wire: &Wire, connection: &mut Connection<Wir
             .sleep_until(now.plus_ms(AGE_MAX_MS * 9 / 10 + jitter))
     );
     let mut idle = pin!(shard.ring.sleep_until(Mono::NEVER));
+    let mut release = pin!(shard.ring.sleep_until(Mono::NEVER));
     let drain = shard.drain_bell();
     let mut life = Life {
         ending: false,
         chatter_from: wire.received(),
         idle_from: Some(now),
+        releasing: false,
     };
     loop {
         let opened = poll_fn(|cx| {
@@ -95,6 +109,7 @@ async fn carry(shared: &Rc<Shared>, wire: &Wire, connection: &mut Connection<Wir
             let is_time =
                 shard.must_close(&shared.flow, &shared.stream) || old.as_mut().poll(cx).is_ready();
             life.look(shared, wire, connection, is_time, idle.as_mut(), cx);
+            life.release(shared, release.as_mut(), cx);
             let polled = connection.poll_accept(cx);
             if polled.is_pending() && matches!(wire.poll_push(cx), Poll::Ready(Err(_))) {
                 return Poll::Ready(None);
@@ -122,6 +137,8 @@ struct Life {
     chatter_from: u64,
     /// Since when no stream is open.
     idle_from: Option<Mono>,
+    /// Tasks rest, and a time is set to let go those that are not needed.
+    releasing: bool,
 }
 
 impl Life {
@@ -160,6 +177,23 @@ impl Life {
     }
 }
 
+impl Life {
+    /// Lets go tasks that were not needed, where it is time.
+    fn release(&mut self, shared: &Shared, mut due: Pin<&mut Sleep>, cx: &mut Context<'_>) {
+        self.releasing = match self.releasing {
+            false => shared.tasks.are_resting(),
+            true if due.as_mut().poll(cx).is_pending() => return,
+            true => shared.tasks.release(),
+        };
+        if self.releasing {
+            let at = shared.shard.now().plus_ms(RELEASE_AFTER_MS);
+            due.as_mut().reset(at);
+            // Asks to be woken then.
+            let _ = due.poll(cx);
+        }
+    }
+}
+
 /// Cancelled streams of late: a bucket that fills with each and leaks over time.
 struct Cancels {
     level: u32,
@@ -188,6 +222,13 @@ impl Cancels {
     }
 }
 
+/// A stream a client has opened.
+struct Opened {
+    counted: Counted,
+    request: http::Request<RecvStream>,
+    respond: SendResponse<Piece>,
+}
+
 /// Makes an exchange of a stream.
 fn open(shared: &Rc<Shared>, request: http::Request<RecvStream>, mut respond: SendResponse<Piece>) {
     let streams = Rc::clone(shared);
@@ -197,10 +238,28 @@ fn open(shared: &Rc<Shared>, request: http::Request<RecvStream>, mut respond: Se
     if shared.shard.draining.get() && shared.shard.active().is_none() {
         return respond.send_reset(Code::REFUSED_STREAM);
     }
-    let _ = shared
-        .shard
-        .ring
-        .spawn(async move { exchange(&counted.0, request, respond).await });
+    let opened = Opened {
+        counted,
+        request,
+        respond,
+    };
+    if let Some(opened) = shared.tasks.give(opened) {
+        let shared = Rc::clone(shared);
+        let ring = shared.shard.ring.clone();
+        let _ = ring.spawn(async move { one_after_the_other(&shared, opened).await });
+    }
+}
+
+/// The work of a task: streams of the connection while there are some for it.
+async fn one_after_the_other(shared: &Shared, first: Opened) {
+    let seat = Rc::default();
+    let mut parser = RequestHead::new();
+    let mut tools = Tools::default();
+    let mut next = Some(first);
+    while let Some(opened) = next.take() {
+        exchange(shared, opened, &mut parser, &mut tools).await;
+        next = shared.tasks.next(&seat).await;
+    }
 }
 
 /// A stream in the count.
@@ -212,11 +271,12 @@ impl Drop for Counted {
     }
 }
 
-async fn exchange(
-    shared: &Shared,
-    request: http::Request<RecvStream>,
-    respond: SendResponse<Piece>,
-) {
+async fn exchange(shared: &Shared, opened: Opened, parser: &mut RequestHead, tools: &mut Tools) {
+    let Opened {
+        counted: _counted,
+        request,
+        respond,
+    } = opened;
     let shard = &shared.shard;
     let (parts, body) = request.into_parts();
     let content_type = parts.headers.get(http::header::CONTENT_TYPE);
@@ -226,8 +286,6 @@ async fn exchange(
     drop(parts);
     let stream = Incoming::new(&shard.ring, Rc::clone(&shared.stream), body, respond, grpc);
     let client = Client::Http2(&stream);
-    let spare = shared.spares.borrow_mut().pop();
-    let (mut parser, mut tools) = spare.unwrap_or_default();
     parser.reset();
     let refusal = match spelled {
         Err(fault) => Some(fault.refusal()),
@@ -255,7 +313,7 @@ async fn exchange(
                 client,
                 request,
                 &mut pending,
-                &mut tools,
+                tools,
                 sleep,
             )
             .await
@@ -266,9 +324,5 @@ async fn exchange(
     }
     if stream.was_reset() {
         shared.cancels.borrow_mut().count(shard.now());
-    }
-    let mut spares = shared.spares.borrow_mut();
-    if spares.len() < SPARES_MAX {
-        spares.push((parser, tools));
     }
 }

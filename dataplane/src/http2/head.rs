@@ -107,17 +107,16 @@ fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
 /// `trailers`: the client takes trailers, and the next may know.
 #[must_use]
 pub fn request(head: &Bytes, trailers: bool) -> Option<http::Request<()>> {
-    let (line, mut fields) = split(head)?;
+    let (line, host, mut fields) = split(head, true)?;
     let mut words = line.splitn(3, |b| *b == b' ');
     let (method, target) = (words.next()?, words.next()?);
-    let host = fields.remove(http::header::HOST);
     let mut uri = http::uri::Parts::default();
     uri.path_and_query = Some(PathAndQuery::from_maybe_shared(head.slice_ref(target)).ok()?);
     let mut request = http::Request::new(());
     match host {
         Some(host) if !host.is_empty() => {
             uri.scheme = Some(Scheme::HTTP);
-            uri.authority = Some(Authority::try_from(host.as_bytes()).ok()?);
+            uri.authority = Some(Authority::from_maybe_shared(head.slice_ref(host)).ok()?);
             *request.version_mut() = Version::HTTP_2;
         }
         // HTTP/1.0 need not say whom it asks; `h2` knows this case by the version.
@@ -136,7 +135,7 @@ pub fn request(head: &Bytes, trailers: bool) -> Option<http::Request<()>> {
 /// cannot be said in HTTP/2.
 #[must_use]
 pub fn response(head: &Bytes) -> Option<http::Response<()>> {
-    let (line, fields) = split(head)?;
+    let (line, _, fields) = split(head, false)?;
     let status = line.split(|b| *b == b' ').nth(1)?;
     let mut response = http::Response::new(());
     *response.status_mut() = StatusCode::from_bytes(status).ok()?;
@@ -150,39 +149,57 @@ pub fn trailers(lines: &[u8]) -> HeaderMap {
     let lines = Bytes::copy_from_slice(lines);
     let mut fields = HeaderMap::new();
     for line in lines_of(&lines) {
-        let _ = field(&lines, line, &mut fields);
+        if let Some((name, value)) = name_and_value(line) {
+            let _ = field(&lines, name, value, &mut fields);
+        }
     }
     fields
 }
 
-/// First line and fields of a written head, without those that belong to a connection (RFC 9113
-/// section 8.2.2).
-fn split(head: &Bytes) -> Option<(&[u8], HeaderMap)> {
+/// A written head in its parts.
+type Parts<'h> = (&'h [u8], Option<&'h [u8]>, HeaderMap);
+
+/// First line, Host and fields of a written head, without those that belong to a connection (RFC
+/// 9113 section 8.2.2). Host is told apart only of a request, where it becomes `:authority`.
+fn split(head: &Bytes, is_request: bool) -> Option<Parts<'_>> {
+    let mut host = None;
     let mut lines = lines_of(head);
     let first = lines.next()?;
     let mut fields = HeaderMap::with_capacity(16);
     for line in lines {
-        field(head, line, &mut fields)?;
+        let (name, value) = name_and_value(line)?;
+        // By length first: nearly every field differs in that.
+        match name.len() {
+            4 if is_request && name.eq_ignore_ascii_case(b"host") => host = host.or(Some(value)),
+            7 if name.eq_ignore_ascii_case(b"upgrade") => {}
+            10 if name.eq_ignore_ascii_case(b"connection") => {}
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {}
+            _ => field(head, name, value, &mut fields)?,
+        }
     }
-    for gone in [
-        http::header::CONNECTION,
-        http::header::TRANSFER_ENCODING,
-        http::header::UPGRADE,
-    ] {
-        fields.remove(gone);
-    }
-    Some((first, fields))
+    Some((first, host, fields))
 }
 
-fn field(whole: &Bytes, line: &[u8], fields: &mut HeaderMap) -> Option<()> {
+fn name_and_value(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = memchr::memchr(b':', line)?;
-    let name = HeaderName::from_bytes(&line[..colon]).ok()?;
-    let value = line[colon + 1..].trim_ascii();
+    Some((&line[..colon], line[colon + 1..].trim_ascii()))
+}
+
+/// Names of fields that are new with each request: remembered by the peer's HPACK table they would
+/// only push others out of it, at the cost of keeping it on both sides.
+fn is_new_each_time(name: &HeaderName) -> bool {
+    const NAMES: [&str; 2] = ["x-request-id", "traceparent"];
+    NAMES.contains(&name.as_str())
+}
+
+fn field(whole: &Bytes, name: &[u8], value: &[u8], fields: &mut HeaderMap) -> Option<()> {
+    let name = HeaderName::from_bytes(name).ok()?;
     // A slice of the empty end is not within `whole`.
-    let value = match value {
+    let mut value = match value {
         [] => HeaderValue::from_static(""),
         value => HeaderValue::from_maybe_shared(whole.slice_ref(value)).ok()?,
     };
+    value.set_sensitive(is_new_each_time(&name));
     fields.append(name, value);
     Some(())
 }
@@ -226,6 +243,27 @@ mod tests {
             }
             fields
         })
+    }
+
+    #[test]
+    fn what_belongs_to_the_connection_is_left_out() {
+        let lines = "Host: app\r\nConnection: close\r\nUpgrade: x\r\nTransfer-Encoding: chunked\r\n\
+                     X-Request-Id: 7\r\nAccept: a\r\nAccept: b\r\n\r\n";
+        let names = |fields: &HeaderMap| -> Vec<String> {
+            fields.iter().map(|(name, _)| name.to_string()).collect()
+        };
+        let asked = request(&format!("GET /p HTTP/1.1\r\n{lines}").into(), false).unwrap();
+        assert_eq!(asked.uri().to_string(), "http://app/p");
+        assert_eq!(names(asked.headers()), ["x-request-id", "accept", "accept"]);
+        // Only a request's Host means a server.
+        let told = response(&format!("HTTP/1.1 200 OK\r\n{lines}").into()).unwrap();
+        assert_eq!(
+            names(told.headers()),
+            ["host", "x-request-id", "accept", "accept"]
+        );
+        // What is new each time would only fill the peer's table.
+        assert!(told.headers()["x-request-id"].is_sensitive());
+        assert!(!told.headers()["accept"].is_sensitive());
     }
 
     proptest! {
