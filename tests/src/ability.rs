@@ -1,6 +1,6 @@
 //! What this machine can do, and skipping with a printed reason where it cannot.
 //!
-//! `RINGMESH_REQUIRE=root,netns,uring,node,allocations,valgrind` makes an absent ability a failure; `RINGMESH_SKIPS` names a
+//! `RINGMESH_REQUIRE=root,netns,uring,node,mariadb,redis,allocations,valgrind` makes an absent ability a failure; `RINGMESH_SKIPS` names a
 //! file that gets a line per skipped test, for the counts at the end of `make test`.
 
 use std::io::Write as _;
@@ -18,6 +18,10 @@ pub enum Ability {
     Uring,
     /// Node.js, for its HTTP client.
     Node,
+    /// MariaDB's server and client.
+    Mariadb,
+    /// Redis' server and client.
+    Redis,
     /// A sidecar that counts its allocations.
     Allocations,
     /// Valgrind, on the processor the instruction budgets are for.
@@ -31,6 +35,8 @@ impl Ability {
             Self::Netns => "netns",
             Self::Uring => "uring",
             Self::Node => "node",
+            Self::Mariadb => "mariadb",
+            Self::Redis => "redis",
             Self::Allocations => "allocations",
             Self::Valgrind => "valgrind",
         }
@@ -50,6 +56,10 @@ impl Ability {
             }
             Self::Netns => None,
             Self::Node => starts("node"),
+            Self::Mariadb => ["mariadb-install-db", "mariadbd", "mariadb"]
+                .iter()
+                .find_map(|program| starts(program)),
+            Self::Redis => starts("redis-server").or_else(|| starts("redis-cli")),
             Self::Valgrind if !cfg!(target_arch = "x86_64") => {
                 Some("the instruction budgets are for x86_64".to_owned())
             }

@@ -5,6 +5,7 @@
 //! every process it started and keeps its folder.
 
 pub mod ability;
+pub mod cable;
 pub mod echo;
 pub mod mesh;
 pub mod upstream;

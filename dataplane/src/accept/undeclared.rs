@@ -76,8 +76,7 @@ pub(super) async fn listen(shard: &Rc<ShardState>, flow: &Flow, stream: &Stream)
     let began = shard.now();
     let place = place(shard, flow);
     let recalled = shard.verdicts.borrow().recall(place);
-    let is_http = recalled.is_some_and(Verdict::is_http);
-    let heard = hear(shard, flow, stream, is_http).await?;
+    let heard = hear(shard, flow, stream, recalled).await?;
     // The rules may have changed while both were silent.
     if let Some(reason) = shard.refuses(flow, stream) {
         shard.meter().refused(reason);
@@ -141,15 +140,14 @@ fn count(shard: &ShardState, flow: &Flow, verdict: Verdict, took: Duration) {
     meter.detected(direction, &party, port, verdict, took);
 }
 
-/// `is_http`: the last connection there was.
 async fn hear(
     shard: &Rc<ShardState>,
     flow: &Flow,
     stream: &Stream,
-    is_http: bool,
+    recalled: Option<Verdict>,
 ) -> Option<Heard> {
     let mut client = Client::default();
-    if is_http {
+    if recalled.is_some_and(Verdict::is_http) {
         let until = shard.now().plus_ms(HTTP_PATIENCE_MS);
         let patience = pin!(shard.ring.sleep_until(until));
         if let Some(said) = wait::or_timeout(client.listen(stream), patience).await {
@@ -157,12 +155,16 @@ async fn hear(
         }
     }
     // Both silent: an idle connection of whichever kind is likelier.
-    let (silence_ms, answerable_ms) = match is_http {
-        true => {
-            let idle = shard.limits.keep_alive_timeout_ms;
-            (idle, idle)
+    let limits = &shard.limits;
+    let (silence_ms, answerable_ms) = match recalled {
+        Some(Verdict::Http1 | Verdict::Http2) => {
+            (limits.keep_alive_timeout_ms, limits.keep_alive_timeout_ms)
         }
-        false => (shard.limits.tcp_idle_timeout_ms, ANSWERABLE_MS),
+        // A client that waits for its server's word has nothing to say of it.
+        Some(Verdict::ServerFirst) => (limits.tcp_idle_timeout_ms, 0),
+        Some(Verdict::Tls | Verdict::ClientFirst) | None => {
+            (limits.tcp_idle_timeout_ms, ANSWERABLE_MS)
+        }
     };
     let until = shard.now().plus_ms(silence_ms);
     let give_up = pin!(shard.ring.sleep_until(until));

@@ -16,4 +16,5 @@ mod rules;
 mod sidecar_input;
 mod soak;
 mod standalone;
+mod undeclared;
 mod watched;
