@@ -320,7 +320,12 @@ impl Carried<'_, '_> {
                 Event::Body(BodyEnd::Failed) | Event::ClientGone => return TryEnd::ClientGone,
                 Event::NoRoom => return TryEnd::Hopeless(Reason::Shed, Verdict::Neutral),
                 Event::Timeout if x.shard.now() >= deadline => {
-                    return TryEnd::Hopeless(Reason::Timeout, Verdict::LocalFailure);
+                    // A client that takes its time to send must not have the endpoint ejected.
+                    let verdict = match pumping {
+                        true => Verdict::Neutral,
+                        false => Verdict::LocalFailure,
+                    };
+                    return TryEnd::Hopeless(Reason::Timeout, verdict);
                 }
                 Event::Timeout if x.shard.now() >= try_deadline => {
                     return TryEnd::Failed(TryOutcome::TryTimeout, Reason::TryTimeout);
@@ -475,7 +480,9 @@ impl Carried<'_, '_> {
                         Reason::BadResponse
                     }
                     RespondFault::Broken => Reason::UpstreamReset,
-                    RespondFault::NoRoom | RespondFault::ClientGone => Reason::Shed,
+                    RespondFault::NoRoom | RespondFault::Cut | RespondFault::ClientGone => {
+                        Reason::Shed
+                    }
                 };
                 match fault {
                     RespondFault::BadBodyUnsent => {
@@ -485,6 +492,12 @@ impl Carried<'_, '_> {
                     RespondFault::NoRoom => TryEnd::Hopeless(Reason::Shed, Verdict::Neutral),
                     RespondFault::BadHead => {
                         TryEnd::Hopeless(Reason::BadResponse, Verdict::LocalFailure)
+                    }
+                    // The endpoint has answered. That not all of it went through in time may be
+                    // the client's doing, which must not have the endpoint ejected; that we had
+                    // no room is ours.
+                    RespondFault::Timeout | RespondFault::Idle | RespondFault::Cut => {
+                        TryEnd::Finished(After::Reset, verdict)
                     }
                     _ => TryEnd::Finished(After::Reset, Verdict::LocalFailure),
                 }

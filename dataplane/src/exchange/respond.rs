@@ -38,6 +38,8 @@ pub(super) enum RespondFault {
     Broken,
     /// No buffer was left for the head: nothing was sent.
     NoRoom,
+    /// No buffer was left for more of a body that is under way.
+    Cut,
     /// The head cannot be said in the client's version: nothing was sent.
     BadHead,
 }
@@ -95,11 +97,11 @@ pub(super) async fn respond(
 }
 
 impl From<OutFault> for RespondFault {
-    /// Of a body under way: without a buffer it is cut.
+    /// Of a body under way.
     fn from(fault: OutFault) -> Self {
         match fault {
             OutFault::Broken => Self::ClientGone,
-            OutFault::NoRoom => Self::Broken,
+            OutFault::NoRoom => Self::Cut,
         }
     }
 }

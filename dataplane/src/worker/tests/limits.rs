@@ -373,3 +373,50 @@ fn opaque_connections_are_counted_and_refused_above_the_limit() {
     let log = bed.log();
     assert!(log.iter().any(|line| line["reason"] == "overflow"));
 }
+
+#[test]
+fn clients_that_are_slow_have_no_endpoint_ejected() {
+    const BODY: usize = 64 << 20;
+    let (upstream, _) = server(|_, mut stream| {
+        while let Some(head) = read_head(&mut stream) {
+            let answered = if head.starts_with("GET /big ") {
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BODY}\r\n\r\n");
+                stream
+                    .write_all(head.as_bytes())
+                    .and_then(|()| stream.write_all(&vec![b'x'; BODY]))
+            } else if head.starts_with("POST ") {
+                // It answers when it has the body.
+                stream.read_exact(&mut [0; 10]).and(Ok(()))
+            } else {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+            };
+            if answered.is_err() {
+                return;
+            }
+        }
+    });
+    let mut route = to(&[("app", "", 1)]);
+    route.timeout_ms = Some(200);
+    // One fault of the endpoint ejects it.
+    let draft = limited(upstream, Limits::default()).http("app", vec![route]);
+    let bed = Bed::start(&draft, Role::Outbound);
+    assert!(bed.get("app").ends_with("hello"));
+
+    let mut reader = bed.client();
+    reader
+        .write_all(b"GET /big HTTP/1.1\r\nHost: app\r\n\r\n")
+        .unwrap();
+    let mut sender = bed.client();
+    sender
+        .write_all(b"POST / HTTP/1.1\r\nHost: app\r\nContent-Length: 10\r\n\r\nhalf")
+        .unwrap();
+    let answer = read_answer(&mut sender);
+    assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    // Not all of it comes, since it was not read in time.
+    let mut came = Vec::new();
+    let _ = reader.read_to_end(&mut came);
+    assert!(came.len() < BODY, "{}", came.len());
+
+    let answer = bed.get("app");
+    assert!(answer.ends_with("hello"), "{answer}");
+}
