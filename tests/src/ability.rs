@@ -6,6 +6,7 @@
 use std::io::Write as _;
 
 use ringmesh_tuning::probe::{self, Uring};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Something a test may need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub enum Ability {
     Redis,
     /// A sidecar that counts its allocations.
     Allocations,
+    /// As many open files as the largest test needs; raises the limit as far as it may.
+    Descriptors,
     /// Valgrind, on the processor the instruction budgets are for.
     Valgrind,
 }
@@ -38,6 +41,7 @@ impl Ability {
             Self::Mariadb => "mariadb",
             Self::Redis => "redis",
             Self::Allocations => "allocations",
+            Self::Descriptors => "descriptors",
             Self::Valgrind => "valgrind",
         }
     }
@@ -60,6 +64,7 @@ impl Ability {
                 .iter()
                 .find_map(|program| starts(program)),
             Self::Redis => starts("redis-server").or_else(|| starts("redis-cli")),
+            Self::Descriptors => room_for(DESCRIPTORS),
             Self::Valgrind if !cfg!(target_arch = "x86_64") => {
                 Some("the instruction budgets are for x86_64".to_owned())
             }
@@ -74,6 +79,29 @@ impl Ability {
             },
         }
     }
+}
+
+/// Of one process: 11,000 connections, and twice that for those a sidecar passes on.
+const DESCRIPTORS: u64 = 13_000;
+
+/// Raises the limit of open files, of this process and those it starts; says why if that is not
+/// enough.
+fn room_for(wanted: u64) -> Option<String> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_none_or(|current| current >= wanted) {
+        return None;
+    }
+    let more = Rlimit {
+        current: Some(wanted),
+        maximum: maximum.map(|maximum| maximum.max(wanted)),
+    };
+    // Past the hard limit only with CAP_SYS_RESOURCE.
+    setrlimit(Resource::Nofile, more).err().map(|_| {
+        format!(
+            "{wanted} open files are needed and at most {} allowed (ulimit -Hn)",
+            maximum.unwrap_or_default()
+        )
+    })
 }
 
 /// Why a program does not start, if it does not.

@@ -4,6 +4,7 @@ mod allocations;
 mod bad_rules;
 mod capture;
 mod clients;
+mod crowd;
 mod demo;
 mod http2;
 mod identity;

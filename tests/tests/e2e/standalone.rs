@@ -21,6 +21,7 @@ pub(crate) fn free_port() -> u16 {
 }
 
 /// A script with children: it has to hear TERM, or they outlive it.
+#[derive(Debug)]
 pub(crate) struct Script(Process);
 
 impl Deref for Script {
