@@ -54,4 +54,20 @@ proptest! {
         bytes[at] = with;
         let _ = hello(&bytes);
     }
+
+    /// As the fuzz target has it: more bytes never change what was decided.
+    #[test]
+    fn what_is_decided_stays_decided(
+        at in 0_usize..300,
+        with in any::<u8>(),
+        cut in 0_usize..300,
+        more in proptest::collection::vec(any::<u8>(), 0..50),
+    ) {
+        let mut bytes = first_flight(&[Inner::Http1.alpn()]);
+        let len = bytes.len();
+        bytes[at % len] = with;
+        let early = hello(&bytes[..cut % (len + 1)]);
+        bytes.extend(more);
+        prop_assert!(early == Hello::NeedMore || early == hello(&bytes));
+    }
 }
