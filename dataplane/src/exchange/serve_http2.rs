@@ -18,7 +18,7 @@ use super::state::ShardState;
 use super::stream_tasks::StreamTasks;
 use super::{answer, note};
 use crate::http1::{Answer, Parsed, RequestHead};
-use crate::http2::{Incoming, Piece, Wire, grpc, head, limits};
+use crate::http2::{Incoming, KeepAlive, Piece, Wire, grpc, head, limits};
 use crate::reason::Reason;
 use crate::ring::{ByteStream, Chunk, Sleep};
 use crate::time::Mono;
@@ -97,6 +97,12 @@ async fn carry(shared: &Rc<Shared>, wire: &Wire, connection: &mut Connection<Wir
     let mut idle = pin!(shard.ring.sleep_until(Mono::NEVER));
     let mut release = pin!(shard.ring.sleep_until(Mono::NEVER));
     let drain = shard.drain_bell();
+    // Only sidecars are asked: a client of our own host cannot vanish.
+    let asking = match &*shared.stream {
+        Stream::Tls(_) => connection.ping_pong(),
+        Stream::Plain(_) => None,
+    };
+    let mut alive = KeepAlive::new(&shard.ring, shard.limits.pings, asking);
     let mut life = Life {
         ending: false,
         chatter_from: wire.received(),
@@ -110,6 +116,11 @@ async fn carry(shared: &Rc<Shared>, wire: &Wire, connection: &mut Connection<Wir
                 shard.must_close(&shared.flow, &shared.stream) || old.as_mut().poll(cx).is_ready();
             life.look(shared, wire, connection, is_time, idle.as_mut(), cx);
             life.release(shared, release.as_mut(), cx);
+            let busy = shared.streams.get() > 0;
+            if alive.poll_gone(wire, busy, shard.now(), cx).is_ready() {
+                shared.stream.reset();
+                return Poll::Ready(None);
+            }
             let polled = connection.poll_accept(cx);
             if polled.is_pending() && matches!(wire.poll_push(cx), Poll::Ready(Err(_))) {
                 return Poll::Ready(None);

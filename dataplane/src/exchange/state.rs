@@ -18,6 +18,7 @@ use super::borrow::{self, Borrowing};
 use super::flow::{Direction, Flow};
 use crate::balance::Balancer;
 use crate::detect::Verdicts;
+use crate::http2::Pings;
 use crate::policy::Notes;
 use crate::policy::quota::QuotaCells;
 use crate::reason::Reason;
@@ -46,6 +47,8 @@ pub struct ConnLimits {
     pub tcp_idle_timeout_ms: u64,
     /// For the handshake on the mesh port, milliseconds.
     pub handshake_timeout_ms: u64,
+    /// For sidecars that are silent while HTTP/2 streams wait for them.
+    pub pings: Pings,
 }
 
 impl Default for ConnLimits {
@@ -62,6 +65,7 @@ impl Default for ConnLimits {
             // Envoy's and Istio's tcp idle timeout.
             tcp_idle_timeout_ms: 3_600_000,
             handshake_timeout_ms: 5_000,
+            pings: Pings::default(),
         }
     }
 }
@@ -187,7 +191,7 @@ impl ShardState {
             pools: RefCell::default(),
             lines: Lines::default(),
             borrowing: Borrowing::default(),
-            shared: Rc::default(),
+            shared: Rc::new(RefCell::new(SharedConns::new(plan.limits.pings))),
             verdicts: RefCell::default(),
             quota: RefCell::new(QuotaCells::new(plan.quota_home, plan.seed)),
             meter: RefCell::default(),

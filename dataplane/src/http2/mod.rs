@@ -7,7 +7,8 @@
 //! 2. [`Wire`] is a connection of the ring with the face `h2` wants;
 //! 3. [`Incoming`] is a stream a client opened, [`Outgoing`] one we opened at an upstream, [`Body`]
 //!    the bytes that arrive on either;
-//! 4. [`grpc`] is what the mesh has to know of gRPC.
+//! 4. [`Pings`] are for sidecars that have fallen silent;
+//! 5. [`grpc`] is what the mesh has to know of gRPC.
 //!
 //! Invariants:
 //! - a body's window is given back when the other side of the exchange took the bytes, never before:
@@ -23,10 +24,13 @@ mod body;
 pub mod drive;
 pub mod grpc;
 pub mod head;
+mod keep_alive;
 pub mod limits;
 mod streams;
 mod wire;
 
 pub use body::Body;
+pub(crate) use keep_alive::KeepAlive;
+pub use keep_alive::Pings;
 pub use streams::{Broken, Incoming, Outgoing, Piece, ReadHead};
 pub use wire::Wire;

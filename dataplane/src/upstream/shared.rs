@@ -18,9 +18,9 @@ use ringmesh_wire::SpiffeId;
 
 use super::connect::{Dial, connect};
 use super::stream::Stream;
-use crate::http2::{Piece, Wire, limits};
+use crate::http2::{KeepAlive, Piece, Pings, Wire, limits};
 use crate::reason::Reason;
-use crate::ring::{Chunk, Ring};
+use crate::ring::{ByteStream as _, Chunk, Ring};
 use crate::tables::{Link, Seeded};
 use crate::time::Mono;
 use crate::tls::{Inner, Live, Sessions};
@@ -35,6 +35,18 @@ const IDLE_MAX_MS: u64 = 60_000;
 #[derive(Debug, Default)]
 pub struct SharedConns {
     by_link: HashMap<Link, Vec<Rc<SharedConn>>, Seeded>,
+    pings: Pings,
+}
+
+impl SharedConns {
+    /// None yet.
+    #[must_use]
+    pub fn new(pings: Pings) -> Self {
+        Self {
+            pings,
+            ..Self::default()
+        }
+    }
 }
 
 struct SharedConn {
@@ -260,9 +272,24 @@ impl Making {
         };
         conn.turn(State::Open(sender));
         let mut connection = pin!(connection);
+        let asking = match conn.link {
+            Link::Mesh(_) => connection.ping_pong(),
+            Link::Plain(_) => None,
+        };
+        let pings = self.conns.borrow().pings;
+        let mut alive = KeepAlive::new(&ring, pings, asking);
         let mut look = pin!(ring.sleep_until(ring.now().plus_ms(IDLE_MAX_MS)));
         poll_fn(|cx| {
             loop {
+                let busy = conn.lanes.get() > 0;
+                if alive.poll_gone(&wire, busy, ring.now(), cx).is_ready() {
+                    // Nobody may join it, and who waits on it tries elsewhere.
+                    conn.turn(State::Closed(Reason::UpstreamReset));
+                    if let Some(stream) = conn.stream.get() {
+                        stream.reset();
+                    }
+                    return Poll::Ready(());
+                }
                 if connection.as_mut().poll(cx).is_ready() {
                     // The last words, as far as the socket takes them.
                     let _ = wire.poll_push(cx);

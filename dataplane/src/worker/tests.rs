@@ -7,6 +7,7 @@ mod idle_close;
 mod limits;
 mod mesh;
 mod protocol;
+mod silence;
 mod tunnels;
 mod undeclared;
 mod weather;

@@ -13,7 +13,7 @@ use super::mesh::Pair;
 use super::*;
 
 /// Runs `test` on a runtime of its own, no longer than patience lasts.
-fn block_on<T>(test: impl Future<Output = T>) -> T {
+pub(super) fn block_on<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -22,7 +22,7 @@ fn block_on<T>(test: impl Future<Output = T>) -> T {
     runtime.block_on(test).expect("in time")
 }
 
-async fn connect(at: SocketAddr) -> SendRequest<Bytes> {
+pub(super) async fn connect(at: SocketAddr) -> SendRequest<Bytes> {
     let socket = tokio::net::TcpStream::connect(at).await.unwrap();
     let (sender, connection) = h2::client::Builder::new()
         // So that streams which are not read yet hold up none of ours.
@@ -44,7 +44,7 @@ fn request(method: &str, path: &str) -> Request<()> {
         .unwrap()
 }
 
-fn grpc(path: &str) -> Request<()> {
+pub(super) fn grpc(path: &str) -> Request<()> {
     let mut request = request("POST", path);
     let fields = request.headers_mut();
     fields.insert("content-type", HeaderValue::from_static("application/grpc"));
@@ -65,16 +65,16 @@ async fn read(body: &mut RecvStream) -> Result<(Vec<u8>, Option<HeaderMap>), h2:
 
 /// What an app saw.
 #[derive(Default)]
-struct Seen {
-    connections: AtomicUsize,
-    calls: AtomicUsize,
-    cancelled: AtomicBool,
+pub(super) struct Seen {
+    pub(super) connections: AtomicUsize,
+    pub(super) calls: AtomicUsize,
+    pub(super) cancelled: AtomicBool,
 }
 
 const BIG: usize = 3 * 1024 * 1024;
 
 /// An app that speaks HTTP/2 only. Its paths say what it does.
-fn app() -> (SocketAddr, Arc<Seen>) {
+pub(super) fn app() -> (SocketAddr, Arc<Seen>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let at = listener.local_addr().unwrap();
     listener.set_nonblocking(true).unwrap();

@@ -33,12 +33,22 @@ impl Pair {
         Self::of(Protocol::Http1, hello())
     }
 
-    pub(super) fn of(protocol: Protocol, (app, calls): (SocketAddr, Arc<AtomicUsize>)) -> Self {
+    pub(super) fn of(protocol: Protocol, app: (SocketAddr, Arc<AtomicUsize>)) -> Self {
+        Self::by_way_of(protocol, app, ConnLimits::default(), |port| port)
+    }
+
+    /// With something between the two: `way` gets the callee's port and gives the one to call.
+    pub(super) fn by_way_of(
+        protocol: Protocol,
+        (app, calls): (SocketAddr, Arc<AtomicUsize>),
+        limits: ConnLimits,
+        way: impl FnOnce(u16) -> u16,
+    ) -> Self {
         let mut draft = Draft::new();
         let port = &mut draft.workload.ports[0];
         (port.app, port.mtls, port.protocol) = (app, MtlsMode::Strict, protocol);
-        let callee = Bed::start(&draft, Role::Mesh);
-        let mesh_port = callee.at.port();
+        let callee = Bed::start_with(&draft, Role::Mesh, limits);
+        let mesh_port = way(callee.at.port());
         let callee_draft = draft;
         let mut draft = Draft::new().service("ratings", &[9080]).endpoint_with(
             "ratings",
@@ -57,7 +67,7 @@ impl Pair {
             service.hosts = vec!["*".into()];
         }
         draft.workload.service = ringmesh_wire::ServiceId::new("productpage", "default");
-        let caller = Bed::start(&draft, Role::Outbound);
+        let caller = Bed::start_with(&draft, Role::Outbound, limits);
         let pair = Self {
             house: House::new(),
             caller,
