@@ -317,7 +317,10 @@ impl Carried<'_, '_> {
                 Event::Body(BodyEnd::Fault) => {
                     return TryEnd::Hopeless(Reason::BadBody, Verdict::Neutral);
                 }
-                Event::Body(BodyEnd::Failed) | Event::ClientGone => return TryEnd::ClientGone,
+                Event::Body(BodyEnd::Failed) | Event::ClientGone => {
+                    pass_reset_up(x.client, outgoing.get());
+                    return TryEnd::ClientGone;
+                }
                 Event::NoRoom => return TryEnd::Hopeless(Reason::Shed, Verdict::Neutral),
                 Event::Timeout if x.shard.now() >= deadline => {
                     // A client that takes its time to send must not have the endpoint ejected.
@@ -471,8 +474,12 @@ impl Carried<'_, '_> {
                 };
                 TryEnd::Finished(after, verdict)
             }
-            Err(RespondFault::ClientGone) => TryEnd::ClientGone,
+            Err(RespondFault::ClientGone) => {
+                pass_reset_up(x.client, outgoing.get());
+                TryEnd::ClientGone
+            }
             Err(fault) => {
+                pass_reset_down(x.client, outgoing.get());
                 record.reason = match fault {
                     RespondFault::Timeout => Reason::Timeout,
                     RespondFault::Idle => Reason::IdleTimeout,
@@ -503,6 +510,26 @@ impl Carried<'_, '_> {
                 }
             }
         }
+    }
+}
+
+/// A client gave its call up: its server hears with which code.
+fn pass_reset_up(client: Client<'_>, server: Option<&Outgoing>) {
+    if let (Client::Http2(client), Some(server)) = (client, server)
+        && let Some(code) = client.reset_by_client()
+    {
+        server.reset(code);
+    }
+}
+
+/// A server broke its answer off: the client hears with which code. Not that nothing was processed, and
+/// not that nothing is wrong: after a head has gone out neither is so.
+fn pass_reset_down(client: Client<'_>, server: Option<&Outgoing>) {
+    let code = server.and_then(Outgoing::body).and_then(Body::cut);
+    if let (Client::Http2(client), Some(code)) = (client, code)
+        && !matches!(code, h2::Reason::REFUSED_STREAM | h2::Reason::NO_ERROR)
+    {
+        client.broke_off(code);
     }
 }
 

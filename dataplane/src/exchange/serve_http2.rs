@@ -331,9 +331,9 @@ async fn exchange(shared: &Shared, opened: Opened, parser: &mut RequestHead, too
         }
     };
     if after == After::Reset {
-        stream.cut(Code::INTERNAL_ERROR);
+        stream.cut();
     }
-    if stream.was_reset() {
+    if stream.reset_by_client().is_some() {
         shared.cancels.borrow_mut().count(shard.now());
     }
 }

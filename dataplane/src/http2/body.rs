@@ -129,7 +129,8 @@ impl Body {
     }
 
     fn failed(&self, error: &h2::Error) -> io::Error {
-        self.cut.set(error.reason());
+        let by_peer = error.is_reset() && error.is_remote();
+        self.cut.set(error.reason().filter(|_| by_peer));
         io::ErrorKind::ConnectionReset.into()
     }
 

@@ -88,7 +88,10 @@ pub struct Incoming {
     connection: Rc<Stream>,
     /// A gRPC call: what the mesh itself says has to be told as trailers.
     grpc: bool,
-    reset: Cell<bool>,
+    /// With which code the client gave it up.
+    reset: Cell<Option<Reason>>,
+    /// With which code the answer broke off.
+    broken: Cell<Option<Reason>>,
 }
 
 impl fmt::Debug for Incoming {
@@ -116,7 +119,8 @@ impl Incoming {
             body: Body::new(ring, body),
             connection,
             grpc,
-            reset: Cell::new(false),
+            reset: Cell::new(None),
+            broken: Cell::new(None),
         }
     }
 
@@ -144,10 +148,15 @@ impl Incoming {
         self.stream.get().is_some()
     }
 
-    /// Whether the client gave it up.
+    /// With which code the client gave it up, if it did.
     #[must_use]
-    pub fn was_reset(&self) -> bool {
-        self.reset.get()
+    pub fn reset_by_client(&self) -> Option<Reason> {
+        self.reset.get().or(self.body.cut())
+    }
+
+    /// The answer broke off at its server with this code: the client is to hear the same.
+    pub fn broke_off(&self, code: Reason) {
+        self.broken.set(Some(code));
     }
 
     /// Resolves when the client gives it up or its connection fails.
@@ -157,7 +166,7 @@ impl Incoming {
                 Some(stream) => stream.borrow_mut().poll_reset(cx),
                 None => self.respond.borrow_mut().poll_reset(cx),
             };
-            polled.map(|reset| self.reset.set(reset.is_ok()))
+            polled.map(|reset| self.reset.set(reset.ok()))
         })
         .await;
     }
@@ -215,8 +224,9 @@ impl Incoming {
     }
 
     /// Cuts the answer: the client must not take what it has for the whole.
-    pub fn cut(&self, reason: Reason) {
-        self.respond.borrow_mut().send_reset(reason);
+    pub fn cut(&self) {
+        let code = self.broken.get().unwrap_or(Reason::INTERNAL_ERROR);
+        self.respond.borrow_mut().send_reset(code);
     }
 }
 
@@ -290,6 +300,11 @@ impl Outgoing {
     /// [`Broken`].
     pub fn end(&self, trailers: &[u8]) -> Result<(), Broken> {
         end(&self.stream, trailers)
+    }
+
+    /// Gives it up with a code. Dropped it is given up with CANCEL.
+    pub fn reset(&self, code: Reason) {
+        self.stream.borrow_mut().send_reset(code);
     }
 
     /// Waits for the next head of the response. Safe to drop while it waits.

@@ -69,6 +69,8 @@ pub(super) struct Seen {
     pub(super) connections: AtomicUsize,
     pub(super) calls: AtomicUsize,
     pub(super) cancelled: AtomicBool,
+    /// With which code the last call was given up.
+    code: std::sync::atomic::AtomicU32,
 }
 
 const BIG: usize = 3 * 1024 * 1024;
@@ -137,8 +139,20 @@ async fn answer(
             let _ = stream.send_trailers(trailers);
         }
         "/hang" => {
-            let _ = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
+            if let Ok(code) = std::future::poll_fn(|cx| respond.poll_reset(cx)).await {
+                seen.code.store(code.into(), Ordering::SeqCst);
+            }
             seen.cancelled.store(true, Ordering::SeqCst);
+        }
+        path if path.starts_with("/reset/") => {
+            let code: u32 = path["/reset/".len()..].parse().unwrap();
+            let mut stream = respond
+                .send_response(ok().body(()).unwrap(), false)
+                .unwrap();
+            let _ = stream.send_data(Bytes::from_static(b"half"), false);
+            // The client has the head and a piece before.
+            while body.data().await.is_some() {}
+            stream.send_reset(code.into());
         }
         "/big" => {
             let mut stream = respond
@@ -434,6 +448,57 @@ fn grpc_clients_are_answered_in_their_terms() {
     });
     let log = bed.log();
     assert_eq!(log[0]["grpc_status"], 4, "{}", log[0]);
+}
+
+/// RST_STREAM keeps its code on its way, whoever gives up (RFC 9113 section 7).
+#[test]
+fn a_reset_is_passed_on_with_its_code_both_ways() {
+    let (bed, seen) = bed();
+    let codes = [
+        Reason::CANCEL,
+        Reason::INTERNAL_ERROR,
+        Reason::ENHANCE_YOUR_CALM,
+        Reason::from(0xfeed),
+    ];
+    block_on(async {
+        let mut sender = connect(bed.at).await;
+        for code in codes {
+            sender = sender.ready().await.unwrap();
+            let call = request("POST", &format!("/reset/{}", u32::from(code)));
+            let (response, mut upload) = sender.send_request(call, false).unwrap();
+            let mut body = response.await.unwrap().into_body();
+            assert_eq!(body.data().await.unwrap().unwrap(), "half");
+            upload.send_data(Bytes::new(), true).unwrap();
+            let end = read(&mut body).await.unwrap_err();
+            assert!(end.is_remote(), "{end}");
+            assert_eq!(end.reason(), Some(code));
+
+            sender = sender.ready().await.unwrap();
+            seen.cancelled.store(false, Ordering::SeqCst);
+            let calls = seen.calls.load(Ordering::SeqCst);
+            let (response, mut upload) = sender.send_request(grpc("/hang"), false).unwrap();
+            while seen.calls.load(Ordering::SeqCst) == calls {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            upload.send_reset(code);
+            while !seen.cancelled.load(Ordering::SeqCst) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!(Reason::from(seen.code.load(Ordering::SeqCst)), code);
+            drop(response);
+        }
+        // What would be a lie after the head is said otherwise.
+        for code in [Reason::REFUSED_STREAM, Reason::NO_ERROR] {
+            sender = sender.ready().await.unwrap();
+            let call = request("POST", &format!("/reset/{}", u32::from(code)));
+            let (response, mut upload) = sender.send_request(call, false).unwrap();
+            let mut body = response.await.unwrap().into_body();
+            assert_eq!(body.data().await.unwrap().unwrap(), "half");
+            upload.send_data(Bytes::new(), true).unwrap();
+            let end = read(&mut body).await.unwrap_err();
+            assert_eq!(end.reason(), Some(Reason::INTERNAL_ERROR));
+        }
+    });
 }
 
 /// Draining says GOAWAY and lets streams end.
