@@ -255,7 +255,7 @@ mod shards {
     use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
     use ringmesh_quota::Home;
-    use ringmesh_tuning::{plan, probe};
+    use ringmesh_tuning::{open_files, plan, probe};
 
     use super::{LOG_BUFFER_BYTES, Listeners, Settings, Stop, bell};
     use crate::accept::Role;
@@ -270,6 +270,32 @@ mod shards {
     /// one being filled ride out a disk that is busy for a moment; after that lines are dropped
     /// and counted.
     const LOG_BUFFERS: usize = 3;
+
+    /// Open files of the process that are no connections of a shard: rings, listeners, the agent's
+    /// sockets, files.
+    const OTHER_FILES: u64 = 256;
+    /// A shard with room for fewer sockets is of no use.
+    const SOCKETS_MIN: u64 = 64;
+
+    /// Raises the limit of open files as far as it may and tells how many sockets a shard may have,
+    /// so that it sheds before accept fails: an eighth of its part is left to upstream connections of
+    /// those it has accepted, and to pipes.
+    fn sockets_max(shards: usize) -> Result<u32, Stop> {
+        let shards = shards.max(1) as u64;
+        let both_sides = 2 * u64::from(ConnLimits::default().conns_max);
+        let files = open_files::raise(OTHER_FILES + shards * both_sides);
+        let part = files.saturating_sub(OTHER_FILES) / shards;
+        let sockets = part - part / 8;
+        if sockets < SOCKETS_MIN {
+            return Err(Stop::Failed(format!(
+                "{files} open files are too few for {shards} shards: raise the limit \
+                 (LimitNOFILE= of the unit, ulimit -n) to {} or more, or ask for fewer shards",
+                OTHER_FILES + shards * (SOCKETS_MIN + SOCKETS_MIN / 4)
+            )));
+        }
+        tracing::info!(files, shards, sockets_per_shard = sockets, "open files");
+        Ok(u32::try_from(sockets).unwrap_or(u32::MAX))
+    }
 
     pub(super) fn start(
         settings: &Settings,
@@ -299,7 +325,10 @@ mod shards {
             .into_iter()
             .filter_map(|(role, at)| Some((role, at?)))
             .collect(),
-            limits: ConnLimits::default(),
+            limits: ConnLimits {
+                sockets_max: sockets_max(host.shards.len())?,
+                ..ConnLimits::default()
+            },
             quota_home: Home {
                 shard: 0,
                 shards: 1,

@@ -3,7 +3,7 @@
 //! Everything follows one pattern, **plan -> apply -> revert**: [`probe`] reads facts and changes
 //! nothing; [`plan`], [`placement`], [`doctor`] and [`intercept::plan`] are pure functions of facts
 //! and wishes; only [`intercept::apply`] changes the machine, and it can take back exactly what it
-//! added.
+//! added. [`open_files`] raises one limit of the process itself.
 //!
 //! Reading order: [`probe`] (facts) -> [`placement`] (where shards go) -> [`plan`] (how the ring is
 //! set up here) -> [`doctor`] (what a person should fix) -> [`intercept`] (capture rules).
@@ -15,6 +15,7 @@
 
 pub mod doctor;
 pub mod intercept;
+pub mod open_files;
 pub mod placement;
 pub mod plan;
 pub mod probe;

@@ -42,7 +42,8 @@ pub async fn listen(shard: Rc<ShardState>, listener: Listener, role: Role) {
             }
         };
         shard.meter().count(Event::Accepted);
-        if shard.conns.get() >= shard.limits.conns_max {
+        let limits = &shard.limits;
+        if shard.conns.get() >= limits.conns_max || shard.ring.conns() > limits.sockets_max {
             shed(&shard, socket).await;
             continue;
         }

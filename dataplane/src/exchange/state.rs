@@ -37,6 +37,9 @@ use crate::worker::WorkerPlan;
 pub struct ConnLimits {
     /// Connections at once; above, a new one is answered 503 and closed.
     pub conns_max: u32,
+    /// Sockets at once, those to upstreams included; above, likewise. What the limit of open files
+    /// leaves to a shard.
+    pub sockets_max: u32,
     /// From the first byte of a head to its last, milliseconds (slowloris).
     pub head_timeout_ms: u64,
     /// Between two requests on a connection, milliseconds.
@@ -56,6 +59,7 @@ impl Default for ConnLimits {
         Self {
             // A tenth of the ring's task table is left for everything else.
             conns_max: 58_000,
+            sockets_max: u32::MAX,
             // HAProxy recommends 10 s; slower clients are attacks or broken.
             head_timeout_ms: 10_000,
             // Envoy 1 h, nginx 75 s: long enough for pooled clients, short enough to free memory.

@@ -7,9 +7,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ringmesh_tests::ability::{Ability, has};
-use ringmesh_tests::{Conn, Launch, Process, SOON, Stage, bins, get, stage, wait};
+use ringmesh_tests::{Conn, Launch, Process, SOON, Stage, bins, get, repository, stage, wait};
 
-use crate::standalone::{LOCAL, Script, free_port, run_to};
+use crate::standalone::{LOCAL, Script, free_port, run_to, start};
 use crate::watched::Watched;
 
 /// Keep-alive connections that have had one answer and wait.
@@ -87,6 +87,56 @@ fn ten_thousand_idle_and_a_thousand_slow_connections_leave_others_their_latency(
             200
         );
     }
+}
+
+/// Few open files, so that the bound is near.
+const FEW_FILES: usize = 512;
+
+#[test]
+fn a_full_sidecar_says_so_and_goes_on_serving_whom_it_has() {
+    if !has(&[Ability::Uring]) {
+        return;
+    }
+    let stage = stage();
+    let (_server, upstream) = server(&stage);
+    let launch = |port: u16| {
+        Launch::new("sh")
+            .arg("-c")
+            .arg(format!(
+                "ulimit -n {FEW_FILES} && exec {} {port} {upstream}",
+                repository("examples/standalone/run").display()
+            ))
+            .env("BIN", &bins().path("").display().to_string())
+            .env("STATE", &stage.dir().join("few").display().to_string())
+    };
+    let (process, port) = start("few", &stage, launch);
+    let to = (LOCAL, port).into();
+    let ask = |conn: &mut Conn| conn.get("any.example", "/1", &[]).expect("answer");
+    let mut held = Vec::new();
+    let refused = loop {
+        assert!(held.len() < FEW_FILES, "as many connections as files");
+        let mut conn = Conn::open(to, SOON).expect("connect");
+        let answer = ask(&mut conn);
+        if answer.status != 200 {
+            break answer;
+        }
+        held.push(conn);
+    };
+    assert_eq!(refused.status, 503);
+    assert_eq!(refused.header("x-ringmesh-reason"), Some("shed"));
+    assert!(held.len() > FEW_FILES / 4, "only {}", held.len());
+    for conn in &mut held {
+        assert_eq!(ask(conn).status, 200);
+    }
+    // Whoever comes when others have gone is served again.
+    held.truncate(FEW_FILES / 8);
+    wait::until_true("room for another", SOON, || {
+        let mut conn = Conn::open(to, SOON).expect("connect");
+        ask(&mut conn).status == 200
+    })
+    .expect("served");
+    let log = process.log();
+    assert!(!log.contains("accept failed"), "{log}");
 }
 
 struct Sidecar {

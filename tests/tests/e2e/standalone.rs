@@ -69,17 +69,26 @@ pub(crate) fn run_to(
     mode: &str,
     environment: &[(&str, &str)],
 ) -> (Script, u16) {
+    start(what, stage, |port| {
+        let launch = Launch::new(repository("examples").join(what).join("run"))
+            .arg(port.to_string())
+            .arg(upstream.to_string())
+            .arg(mode)
+            .env("BIN", &bins().path("").display().to_string())
+            .env("STATE", &stage.dir().join(what).display().to_string());
+        let set = |launch: Launch, (key, value): &(&str, &str)| launch.env(key, value);
+        environment.iter().fold(launch, set)
+    })
+}
+
+/// Starts what `launch` makes of a free port and waits for `ready`.
+pub(crate) fn start(
+    what: &str,
+    stage: &Stage,
+    launch: impl FnOnce(u16) -> Launch,
+) -> (Script, u16) {
     let port = free_port();
-    let mut launch = Launch::new(repository("examples").join(what).join("run"))
-        .arg(port.to_string())
-        .arg(upstream.to_string())
-        .arg(mode)
-        .env("BIN", &bins().path("").display().to_string())
-        .env("STATE", &stage.dir().join(what).display().to_string());
-    for (key, value) in environment {
-        launch = launch.env(key, value);
-    }
-    let mut process = Process::start(what, &launch, stage.dir()).expect("start");
+    let mut process = Process::start(what, &launch(port), stage.dir()).expect("start");
     let log = stage.dir().join(format!("{what}.log"));
     process
         .ready("ready", SOON * 2, || {
