@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
+use super::grpc_health::is_serving;
 use crate::settings::{AppCheck, AppPort};
 
 /// Between two checks.
@@ -125,6 +126,14 @@ pub async fn check(how: AppCheck, app: SocketAddr) -> Seen {
                     Seen::Gone(format!("{app}: {error}"))
                 }
                 Err(error) => Seen::Ill(format!("{app}{path}: {error}")),
+            },
+            AppCheck::Grpc { service } => match is_serving(app, &service).await {
+                Ok(true) => Seen::Well,
+                Ok(false) => Seen::Ill(format!("{app}: {service:?} is not serving")),
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                    Seen::Gone(format!("{app}: {error}"))
+                }
+                Err(error) => Seen::Ill(format!("{app}: {error}")),
             },
         }
     };

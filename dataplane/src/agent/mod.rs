@@ -8,6 +8,7 @@ pub mod doors;
 mod fake_control;
 pub mod figures;
 pub mod files;
+mod grpc_health;
 pub mod health;
 pub mod keeper;
 pub mod last_good;

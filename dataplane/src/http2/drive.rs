@@ -23,6 +23,7 @@ pub fn grpc(bytes: &[u8]) {
     let _ = grpc::timeout_ms(bytes);
     let _ = grpc::status(bytes);
     let _ = grpc::status_in(bytes);
+    let _ = grpc::health_serving(bytes);
 }
 
 /// A request as the h2 crate may hand it over is one whole head or a refusal. The first line is the

@@ -120,6 +120,76 @@ pub fn status_in(lines: &[u8]) -> Option<u8> {
     })
 }
 
+/// A framed `HealthCheckRequest` of gRPC health v1 for `service`; `None` if its name is longer than a
+/// frame may be.
+#[must_use]
+pub fn health_request(service: &str) -> Option<Vec<u8>> {
+    /// Field 1, length-delimited.
+    const SERVICE: u8 = 0x0a;
+    let mut message = Vec::with_capacity(2 + service.len());
+    if !service.is_empty() {
+        message.push(SERVICE);
+        let mut len = service.len();
+        while len >= 0x80 {
+            message.push(0x80 | (len & 0x7f) as u8);
+            len >>= 7;
+        }
+        message.push(u8::try_from(len).ok()?);
+        message.extend_from_slice(service.as_bytes());
+    }
+    let mut framed = vec![0];
+    framed.extend_from_slice(&u32::try_from(message.len()).ok()?.to_be_bytes());
+    framed.extend_from_slice(&message);
+    Some(framed)
+}
+
+/// Whether a framed `HealthCheckResponse` says SERVING; `None` if it is none.
+#[must_use]
+pub fn health_serving(framed: &[u8]) -> Option<bool> {
+    const SERVING: u64 = 1;
+    let (head, message) = framed.split_first_chunk::<5>()?;
+    let [0, len @ ..] = *head else { return None };
+    if u32::from_be_bytes(len) as usize != message.len() {
+        return None;
+    }
+    let mut status = 0;
+    let mut rest = message;
+    while !rest.is_empty() {
+        let key = varint(&mut rest)?;
+        match key & 7 {
+            0 => {
+                let value = varint(&mut rest)?;
+                if key >> 3 == 1 {
+                    status = value;
+                }
+            }
+            // Of a later version of the message.
+            1 => rest = rest.get(8..)?,
+            2 => {
+                let len = usize::try_from(varint(&mut rest)?).ok()?;
+                rest = rest.get(len..)?;
+            }
+            5 => rest = rest.get(4..)?,
+            _ => return None,
+        }
+    }
+    Some(status == SERVING)
+}
+
+/// A protobuf varint at the start of `bytes`, taken off.
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for at in 0..10 {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f) << (7 * at);
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
 /// A `grpc-timeout`, milliseconds, rounded up; `None` if it is none.
 #[must_use]
 pub fn timeout_ms(value: &[u8]) -> Option<u64> {
@@ -156,6 +226,34 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn health_is_serving_or_not_or_no_answer() {
+        let framed = |message: &[u8]| [&[0, 0, 0, 0, message.len() as u8], message].concat();
+        for (message, wanted) in [
+            (&[8_u8, 1][..], Some(true)),
+            (&[8, 2], Some(false)),
+            (&[], Some(false)),
+            // The last one counts; others are of later versions.
+            (&[8, 2, 8, 1], Some(true)),
+            (
+                &[8, 1, 0x12, 3, b'a', b'b', b'c', 0x1d, 0, 0, 0, 0],
+                Some(true),
+            ),
+            (&[8], None),
+            (&[0x12, 9, 1], None),
+            (&[0x0b], None),
+        ] {
+            assert_eq!(health_serving(&framed(message)), wanted, "{message:?}");
+        }
+        assert_eq!(health_serving(&[1, 0, 0, 0, 2, 8, 1]), None, "compressed");
+        assert_eq!(health_serving(&[0, 0, 0, 0, 3, 8, 1]), None, "cut");
+        assert_eq!(health_request("").unwrap(), [0; 5]);
+        let long = "s".repeat(200);
+        let request = health_request(&long).unwrap();
+        assert_eq!(request[..8], [0, 0, 0, 0, 203, 0x0a, 0xc8, 1]);
+        assert_eq!(&request[8..], long.as_bytes());
+    }
 
     #[test]
     fn a_status_is_digits_alone() {
@@ -201,6 +299,7 @@ mod tests {
             let _ = timeout_ms(&bytes);
             let _ = status(&bytes);
             let _ = status_in(&bytes);
+            let _ = health_serving(&bytes);
         }
 
         /// The next hop is never told a longer time than there is, and loses less than a second.

@@ -85,6 +85,11 @@ pub enum AppCheck {
         /// Begins with `/`.
         path: String,
     },
+    /// gRPC health v1 says SERVING.
+    Grpc {
+        /// Which service; empty: the server as a whole.
+        service: String,
+    },
     /// Always healthy.
     None,
 }

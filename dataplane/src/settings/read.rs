@@ -223,8 +223,11 @@ fn protocol_of_name(name: &str) -> Protocol {
     }
 }
 
+/// A fully qualified name is far shorter.
+const GRPC_SERVICE_BYTES_MAX: usize = 200;
+
 fn check(field: &Field<'_>) -> Result<AppCheck, Mistake> {
-    const RIGHT: &str = r#"tcp, none, or "http /path""#;
+    const RIGHT: &str = r#"tcp, none, "http /path", grpc, or "grpc package.Service""#;
     let text = field.text(RIGHT)?;
     let mut words = text.split_whitespace();
     match (words.next(), words.next(), words.next()) {
@@ -239,7 +242,16 @@ fn check(field: &Field<'_>) -> Result<AppCheck, Mistake> {
                 path: path.to_owned(),
             })
         }
-        (Some("grpc"), ..) => Err(field.mistake("grpc checks are not supported yet", RIGHT)),
+        (Some("grpc"), service, None) => {
+            let service = service.unwrap_or_default();
+            let names = |b: u8| b.is_ascii_alphanumeric() || b"._-/".contains(&b);
+            if service.len() > GRPC_SERVICE_BYTES_MAX || !service.bytes().all(names) {
+                return Err(field.mistake(format!("{service:?} is no gRPC service"), RIGHT));
+            }
+            Ok(AppCheck::Grpc {
+                service: service.to_owned(),
+            })
+        }
         _ => Err(field.mistake(format!("{text:?} is no check"), RIGHT)),
     }
 }

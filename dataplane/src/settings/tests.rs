@@ -26,6 +26,16 @@ fn the_file_of_interface_md_is_read_whole() {
     assert_eq!(settings.ports.len(), 1);
     assert_eq!(settings.ports[0].protocol, Protocol::Http1);
     assert_eq!(settings.ports[0].check, AppCheck::Tcp);
+    let grpc = |check: &str, service: &str| {
+        let text = format!(
+            "node: n\nservice: s\nstate_dir: /x\nports:\n  - {{port: 80, check: {check}}}\n"
+        );
+        let settings = Settings::parse(&text).unwrap();
+        let service = service.to_owned();
+        assert_eq!(settings.ports[0].check, AppCheck::Grpc { service });
+    };
+    grpc("grpc", "");
+    grpc("grpc shop.Cart", "shop.Cart");
     assert_eq!(
         settings.listeners.mesh,
         Some("0.0.0.0:15008".parse().unwrap())
@@ -162,6 +172,12 @@ fn every_mistake_is_told_with_its_place_and_what_would_be_right() {
             "5:23",
             "ports[0].check",
             "tcp, none",
+        ),
+        (
+            "ports:\n  - {port: 80, check: grpc a:b}\n",
+            "5:23",
+            "ports[0].check",
+            "no gRPC service",
         ),
         (
             "ports:\n  - {port: 80}\n  - {port: 80}\n",
