@@ -156,6 +156,9 @@ pub fn trailers(lines: &[u8]) -> HeaderMap {
     fields
 }
 
+/// Fields there is room for at once; a map of more grows.
+const ROOM_MAX: usize = 64;
+
 /// A written head in its parts.
 type Parts<'h> = (&'h [u8], Option<&'h [u8]>, HeaderMap);
 
@@ -165,7 +168,10 @@ fn split(head: &Bytes, is_request: bool) -> Option<Parts<'_>> {
     let mut host = None;
     let mut lines = lines_of(head);
     let first = lines.next()?;
-    let mut fields = HeaderMap::with_capacity(16);
+    // Room for what is here and no more: a larger map is beyond the allocator's quick lists. Beside the
+    // fields there are a first line and an empty one.
+    let count = memchr::memchr_iter(b'\n', head).count().saturating_sub(2);
+    let mut fields = HeaderMap::with_capacity(count.min(ROOM_MAX));
     for line in lines {
         let (name, value) = name_and_value(line)?;
         // By length first: nearly every field differs in that.

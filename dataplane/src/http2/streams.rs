@@ -311,19 +311,16 @@ impl Outgoing {
     pub async fn read_head(&self) -> ReadHead {
         poll_fn(|cx| {
             let mut response = self.response.borrow_mut();
-            let mut head = Vec::with_capacity(256);
             if let Poll::Ready(Some(Ok(interim))) = response.poll_informational(cx) {
-                head::put_response(&interim.into_parts().0, &mut head);
-                return Poll::Ready(ReadHead::Head(head));
+                return Poll::Ready(ReadHead::Head(spelled(&interim.into_parts().0)));
             }
             Pin::new(&mut *response)
                 .poll(cx)
                 .map(|response| match response {
                     Ok(response) => {
                         let (parts, body) = response.into_parts();
-                        head::put_response(&parts, &mut head);
                         let _ = self.body.set(Body::new(&self.ring, body));
-                        ReadHead::Head(head)
+                        ReadHead::Head(spelled(&parts))
                     }
                     Err(error) if was_not_processed(&error) => ReadHead::Refused,
                     Err(_) => ReadHead::Failed,
@@ -337,6 +334,12 @@ impl Outgoing {
     pub fn body(&self) -> Option<&Body> {
         self.body.get()
     }
+}
+
+fn spelled(parts: &http::response::Parts) -> Vec<u8> {
+    let mut head = Vec::with_capacity(256);
+    head::put_response(parts, &mut head);
+    head
 }
 
 /// REFUSED_STREAM, or a stream above the last one of a GOAWAY: `h2` fails those alone with it.
