@@ -44,7 +44,7 @@ fn every_row_is_as_expected() {
         "{log}"
     );
     if !log.contains("left out") {
-        assert!(log.contains("15 as expected, 0 not, 0 left out"), "{log}");
+        assert!(log.contains("18 as expected, 0 not, 0 left out"), "{log}");
     }
     assert_eq!(naming(&format!("ringmesh-{pid}-")), Vec::<String>::new());
 }

@@ -9,6 +9,7 @@ mod fault;
 mod impostor;
 mod outage;
 mod plain;
+mod protocols;
 mod quota;
 mod rotation;
 mod timeout;
@@ -79,7 +80,7 @@ const fn row(
 }
 
 /// All rows in the order they are played and printed.
-pub const ROWS: [Row; 15] = [
+pub const ROWS: [Row; 18] = [
     row(
         "plain",
         "(none)",
@@ -163,6 +164,27 @@ pub const ROWS: [Row; 15] = [
         "traffic for 30 s on kept and on new connections",
         "0 errors; at least 8 new certificates on each side",
         Play::Beside(rotation::play),
+    ),
+    row(
+        "http2",
+        "(none)",
+        "50 HTTP/2 calls of productpage to store, at once on one connection",
+        "all 200; store received 50; store's sidecar: 50 of HTTP/2 over mutual TLS by productpage",
+        Play::Alone(protocols::possible, protocols::http2),
+    ),
+    row(
+        "grpc",
+        "(none)",
+        "a unary call, a stream of 5 messages in turn, an unknown method",
+        "1 and 5 messages back with status 0; status 12, and so in the log; all over mutual TLS",
+        Play::Alone(protocols::possible, protocols::grpc),
+    ),
+    row(
+        "tcp",
+        "(none)",
+        "1 MiB to an echo on a port declared tcp",
+        "the same bytes back; one record of TCP over mutual TLS by productpage, of all bytes",
+        Play::Alone(protocols::possible, protocols::tcp),
     ),
     row(
         "capture-nft",
