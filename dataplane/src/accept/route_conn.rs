@@ -34,15 +34,16 @@ pub(super) async fn serve(shard: &Rc<ShardState>, socket: Socket, role: Role, lo
         address,
         identity: None,
     };
+    // Made once and lent: what every layer kept of it would be in memory for each idle connection.
+    let mut flow = Flow {
+        serial: shard.next_serial(),
+        direction: Direction::Outbound,
+        peer,
+        original_dst,
+        local,
+    };
     let Some(active) = shard.active() else {
         // HTTP is told so; what else it may be cannot be known yet.
-        let flow = Flow {
-            serial: shard.next_serial(),
-            direction: Direction::Outbound,
-            peer,
-            original_dst,
-            local,
-        };
         return exchange::serve(shard, &flow, Stream::Plain(socket), Chunk::empty()).await;
     };
     if original_dst.is_some_and(|dst| shard.is_own(dst)) {
@@ -58,57 +59,36 @@ pub(super) async fn serve(shard: &Rc<ShardState>, socket: Socket, role: Role, lo
                 && tables.inbound_app_port(dst.port()).is_some()
         });
     if inbound {
-        plain_inbound(shard, active, socket, peer, original_dst, local).await;
+        plain_inbound(shard, active, &mut flow, socket).await;
     } else {
-        outbound(shard, active, socket, peer, original_dst, local).await;
+        outbound(shard, active, &flow, socket).await;
     }
 }
 
-async fn outbound(
-    shard: &Rc<ShardState>,
-    active: Rc<Active>,
-    socket: Socket,
-    peer: Peer,
-    original_dst: Option<SocketAddr>,
-    local: SocketAddr,
-) {
-    let tables = &*active.tables;
-    let declared = match tables.resolve_tcp(original_dst) {
-        TcpTarget::Known(destined) => tables.declared(&destined),
-        TcpTarget::Passthrough(_) => Protocol::Auto,
-        // Nothing was dialled: only Host can tell, so it has to be HTTP.
-        TcpTarget::Unknown if original_dst.is_none() => Protocol::Http1,
-        TcpTarget::Unknown => Protocol::Auto,
-    };
+async fn outbound(shard: &Rc<ShardState>, active: Rc<Active>, flow: &Flow, socket: Socket) {
+    let declared = declared(&active, flow.original_dst);
     drop(active);
-    let flow = Flow {
-        serial: shard.next_serial(),
-        direction: Direction::Outbound,
-        peer,
-        original_dst,
-        local,
-    };
     let stream = Stream::Plain(socket);
     match declared {
         Protocol::Tcp | Protocol::Tls => {
-            Box::pin(relay::outbound(shard, &flow, &stream, Chunk::empty())).await;
+            Box::pin(relay::outbound(shard, flow, &stream, Chunk::empty())).await;
         }
         Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => {
-            exchange::serve(shard, &flow, stream, Chunk::empty()).await;
+            exchange::serve(shard, flow, stream, Chunk::empty()).await;
         }
         Protocol::Auto => {
             // Boxed, as all that is not of every HTTP connection.
-            let Some(heard) = Box::pin(undeclared::listen(shard, &flow, &stream)).await else {
+            let Some(heard) = Box::pin(undeclared::listen(shard, flow, &stream)).await else {
                 return;
             };
             match heard.detected {
                 Detected::Http1 | Detected::H2Preface => {
-                    let first = heard.into_http(shard, &flow);
-                    exchange::serve(shard, &flow, stream, first).await;
+                    let first = heard.into_http(shard, flow);
+                    exchange::serve(shard, flow, stream, first).await;
                 }
                 Detected::TlsHello | Detected::Other | Detected::NeedMore => {
-                    if let Err(first) = Box::pin(heard.carry(shard, &flow, &stream)).await {
-                        Box::pin(relay::outbound(shard, &flow, &stream, first)).await;
+                    if let Err(first) = Box::pin(heard.carry(shard, flow, &stream)).await {
+                        Box::pin(relay::outbound(shard, flow, &stream, first)).await;
                     }
                 }
             }
@@ -116,16 +96,26 @@ async fn outbound(
     }
 }
 
+/// What the port speaks that a local app dialled.
+fn declared(active: &Active, original_dst: Option<SocketAddr>) -> Protocol {
+    let tables = &*active.tables;
+    match tables.resolve_tcp(original_dst) {
+        TcpTarget::Known(destined) => tables.declared(&destined),
+        TcpTarget::Passthrough(_) => Protocol::Auto,
+        // Nothing was dialled: only Host can tell, so it has to be HTTP.
+        TcpTarget::Unknown if original_dst.is_none() => Protocol::Http1,
+        TcpTarget::Unknown => Protocol::Auto,
+    }
+}
+
 async fn plain_inbound(
     shard: &Rc<ShardState>,
     active: Rc<Active>,
+    flow: &mut Flow,
     socket: Socket,
-    peer: Peer,
-    original_dst: Option<SocketAddr>,
-    local: SocketAddr,
 ) {
     let ports = &active.tables.workload.ports;
-    let place = match original_dst {
+    let place = match flow.original_dst {
         Some(dst) => ports.iter().position(|port| port.app.port() == dst.port()),
         None if ports.len() == 1 => Some(0),
         None => None,
@@ -138,13 +128,8 @@ async fn plain_inbound(
     if mtls == MtlsMode::Strict {
         return refuse(shard, &socket, Reason::PlaintextRefused);
     }
-    let flow = Flow {
-        serial: shard.next_serial(),
-        direction: Direction::Inbound { port: place },
-        peer,
-        original_dst,
-        local,
-    };
+    flow.direction = Direction::Inbound { port: place };
+    let flow = &*flow;
     let stream = Stream::Plain(socket);
     let permissive = mtls == MtlsMode::Permissive;
     match protocol {
@@ -154,37 +139,37 @@ async fn plain_inbound(
             };
             match detected {
                 Detected::TlsHello => {
-                    Box::pin(permissive::serve_tls(shard, &flow, stream, first)).await;
+                    Box::pin(permissive::serve_tls(shard, flow, stream, first)).await;
                 }
                 _ if protocol == Protocol::Tls => {
-                    Box::pin(relay::inbound(shard, &flow, &stream, first)).await;
+                    Box::pin(relay::inbound(shard, flow, &stream, first)).await;
                 }
-                _ => exchange::serve(shard, &flow, stream, first).await,
+                _ => exchange::serve(shard, flow, stream, first).await,
             }
         }
         Protocol::Tcp | Protocol::Tls => {
-            Box::pin(relay::inbound(shard, &flow, &stream, Chunk::empty())).await;
+            Box::pin(relay::inbound(shard, flow, &stream, Chunk::empty())).await;
         }
         Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => {
-            exchange::serve(shard, &flow, stream, Chunk::empty()).await;
+            exchange::serve(shard, flow, stream, Chunk::empty()).await;
         }
         Protocol::Auto => {
             // Boxed, as all that is not of every HTTP connection.
-            let Some(heard) = Box::pin(undeclared::listen(shard, &flow, &stream)).await else {
+            let Some(heard) = Box::pin(undeclared::listen(shard, flow, &stream)).await else {
                 return;
             };
             match heard.detected {
                 Detected::Http1 | Detected::H2Preface => {
-                    let first = heard.into_http(shard, &flow);
-                    exchange::serve(shard, &flow, stream, first).await;
+                    let first = heard.into_http(shard, flow);
+                    exchange::serve(shard, flow, stream, first).await;
                 }
                 Detected::TlsHello if permissive => {
                     let first = heard.into_first();
-                    Box::pin(permissive::serve_tls(shard, &flow, stream, first)).await;
+                    Box::pin(permissive::serve_tls(shard, flow, stream, first)).await;
                 }
                 Detected::TlsHello | Detected::Other | Detected::NeedMore => {
-                    if let Err(first) = Box::pin(heard.carry(shard, &flow, &stream)).await {
-                        Box::pin(relay::inbound(shard, &flow, &stream, first)).await;
+                    if let Err(first) = Box::pin(heard.carry(shard, flow, &stream)).await {
+                        Box::pin(relay::inbound(shard, flow, &stream, first)).await;
                     }
                 }
             }
