@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::contender::Programs;
-use super::peers::free_port;
+use super::h2load;
+use super::peers::{NotServing, Speech, free_port};
+use super::scenario::Scenario;
 use crate::load::Outcome;
 use crate::problem::Problem;
 use crate::process::Running;
@@ -17,6 +19,10 @@ use crate::process::Running;
 pub(super) const WARM_UP: Duration = Duration::from_millis(500);
 /// What a load may take beyond its own time: answers that come late, and the end.
 const LATE: Duration = Duration::from_secs(30);
+/// POSTs per second of a round's length: the fastest proxy takes about as long as that.
+const H2_POSTS_PER_S: f64 = 40_000.0;
+/// The slowest takes so many times as long.
+const H2_SLOWEST: u32 = 20;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Where and with what is measured.
@@ -40,7 +46,9 @@ pub(super) struct App {
     pub(super) http: SocketAddr,
     pub(super) echo: SocketAddr,
     pub(super) source: SocketAddr,
-    _process: Running,
+    /// nghttpd; or why there is none.
+    http2: Result<SocketAddr, String>,
+    _processes: Vec<Running>,
 }
 
 impl Bench {
@@ -78,10 +86,14 @@ impl Bench {
     /// Runs one load of `length` on `to` and returns what it found.
     pub(super) fn load(
         &self,
-        load: &[&str],
+        scenario: Scenario,
         to: SocketAddr,
         length: Duration,
     ) -> Result<Outcome, Problem> {
+        if scenario.speech() == Speech::Http2 {
+            return self.h2load(scenario.load(), to, length);
+        }
+        let load = scenario.load();
         let json = self.scratch.path().join("load.json");
         let _ = fs::remove_file(&json);
         let (to, seconds) = (to.to_string(), length.as_secs_f64().to_string());
@@ -91,7 +103,34 @@ impl Bench {
         arguments.extend(["--to", &to, "-s", &seconds, "--warmup", &warm_up]);
         arguments.extend(["--json", &file, "--quiet"]);
         let mut running = self.start_load(&arguments)?;
-        let until = Instant::now() + WARM_UP + length + LATE;
+        self.end_of(&mut running, WARM_UP + length + LATE)?;
+        serde_json::from_slice(&fs::read(&json)?).map_err(Problem::failed)
+    }
+
+    /// A fixed number of small POSTs by h2load: at an end by time it would cut off what is under way,
+    /// and nobody's books would agree.
+    fn h2load(&self, load: &[&str], to: SocketAddr, length: Duration) -> Result<Outcome, Problem> {
+        let count = (length.as_secs_f64() * H2_POSTS_PER_S) as u64;
+        let (count, url) = (count.to_string(), format!("http://{to}/small"));
+        let body = self.scratch.path().join("body");
+        fs::write(&body, [b'x'; 64])?;
+        let body = body.display().to_string();
+        let command = [
+            &["h2load", "-t", "1", "-n", &count, "-d", &body],
+            load,
+            &[url.as_str()],
+        ]
+        .concat();
+        let output = self.scratch.path().join("load.output");
+        let mut running = Running::start("h2load", &self.load_cpus, &output, &[], &command)?;
+        self.end_of(&mut running, length * H2_SLOWEST + LATE)?;
+        h2load::outcome(&fs::read_to_string(&output)?)
+            .ok_or_else(|| running.problem("said nothing that is understood"))
+    }
+
+    /// Waits for the end of a load.
+    fn end_of(&self, running: &mut Running, most: Duration) -> Result<(), Problem> {
+        let until = Instant::now() + most;
         loop {
             // First: Ctrl-C ends the load too.
             self.pause(LOOK_EVERY)?;
@@ -99,7 +138,7 @@ impl Bench {
                 if !status.success() {
                     return Err(running.problem(&format!("ended with {status}")));
                 }
-                return serde_json::from_slice(&fs::read(&json)?).map_err(Problem::failed);
+                return Ok(());
             }
             if Instant::now() > until {
                 return Err(running.problem("did not end"));
@@ -149,12 +188,52 @@ impl App {
         let output = scratch.join("app.output");
         let mut process = Running::start("the app", cpus, &output, &[], &command)?;
         process.says("ready")?;
+        let http2 = Self::start_http2(cpus, scratch);
         Ok(Self {
             http,
             echo,
             source,
-            _process: process,
+            http2: http2.as_ref().map(|(at, _)| *at).map_err(Clone::clone),
+            _processes: [process]
+                .into_iter()
+                .chain(http2.map(|(_, process)| process))
+                .collect(),
         })
+    }
+
+    /// Debian's server of HTTP/2: 128-byte answers, whatever the method.
+    fn start_http2(cpus: &str, scratch: &Path) -> Result<(SocketAddr, Running), String> {
+        let start = || -> Result<(SocketAddr, Running), Problem> {
+            let at = free_port()?;
+            let root = scratch.join("www");
+            fs::create_dir_all(&root)?;
+            fs::write(root.join("small"), [b'x'; 128])?;
+            let (port, root) = (at.port().to_string(), root.display().to_string());
+            let command = [
+                "nghttpd",
+                "--no-tls",
+                "--address",
+                "127.0.0.1",
+                "-d",
+                &root,
+                &port,
+            ];
+            let output = scratch.join("nghttpd.output");
+            let mut process = Running::start("nghttpd", cpus, &output, &[], &command)?;
+            process.accepts(at)?;
+            Ok((at, process))
+        };
+        start().map_err(|problem| format!("it needs nghttpd and h2load: {problem}"))
+    }
+
+    /// Where a scenario's app answers.
+    pub(super) fn of(&self, scenario: Scenario) -> Result<SocketAddr, NotServing> {
+        match scenario {
+            Scenario::TcpBulk => Ok(self.source),
+            Scenario::TcpPingpong => Ok(self.echo),
+            Scenario::H2Small => self.http2.clone().map_err(NotServing::Absent),
+            _ => Ok(self.http),
+        }
     }
 }
 

@@ -17,6 +17,8 @@ pub(crate) enum Contender {
     Haproxy,
     /// TCP with `option splice-auto`.
     HaproxySplice,
+    /// Two of them with HTTP/2 between.
+    HaproxyH2,
     Nginx,
     Envoy,
     /// Envoy with JSON access log, local rate limit and RBAC.
@@ -31,6 +33,7 @@ impl Contender {
             Self::Direct => "direct",
             Self::Haproxy => "HAProxy",
             Self::HaproxySplice => "HAProxy + splice",
+            Self::HaproxyH2 => "HAProxy, h2 between",
             Self::Nginx => "nginx",
             Self::Envoy => "Envoy",
             Self::EnvoyMesh => "Envoy + mesh features",
@@ -59,7 +62,7 @@ impl Programs {
         let nginx = || said("nginx", "-v").map(|text| after(&text, "nginx/"));
         match contender {
             Contender::Direct => Ok(String::new()),
-            Contender::Haproxy | Contender::HaproxySplice => {
+            Contender::Haproxy | Contender::HaproxySplice | Contender::HaproxyH2 => {
                 said("haproxy", "-v").map(|text| after(&text, "version "))
             }
             Contender::Nginx => nginx(),

@@ -46,7 +46,7 @@ pub(super) fn connections(
             return Err(load.problem("lost idle connections"));
         }
         drop(load);
-        if let Some(books) = &mut serving.books {
+        for books in &mut serving.books {
             books.agree_after(CONNECTIONS as u64)?;
         }
         let grown = after.saturating_sub(before) as f64 * 1024.0;
@@ -68,8 +68,8 @@ pub(super) fn at_rest(
     each(bench, scenario, plan.contenders, faults, |serving| {
         bench.pause(STARTED)?;
         let fresh = process::rss_kib(&sidecar(serving));
-        let outcome = bench.load(scenario.load(), serving.at, plan.length)?;
-        if let Some(books) = &mut serving.books {
+        let outcome = bench.load(scenario, serving.at, plan.length)?;
+        for books in &mut serving.books {
             books.agree_after(outcome.requests)?;
         }
         bench.pause(RESTED - WATCHED)?;

@@ -2,6 +2,7 @@
 
 mod bench;
 mod contender;
+mod h2load;
 mod idle;
 mod peers;
 mod results;

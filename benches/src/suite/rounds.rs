@@ -1,7 +1,6 @@
 //! Interleaved rounds: every contender once per round, so that a slow minute of the machine hits all.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -54,7 +53,7 @@ pub(super) fn run(
         }));
     }
     for runner in &mut runners {
-        let outcome = bench.load(scenario.load(), runner.serving.at, FIRST)?;
+        let outcome = bench.load(scenario, runner.serving.at, FIRST)?;
         settle(scenario, runner, &outcome, faults);
     }
     for number in 0..plan.rounds as usize {
@@ -98,16 +97,16 @@ pub(super) fn start(
     let started = match bench.programs.version(contender) {
         Ok(version) => {
             series.version = version;
-            peers::start(
-                contender,
-                scenario.speech(),
-                &Stage {
+            let upstream = bench.app.of(scenario);
+            upstream.and_then(|upstream| {
+                let stage = Stage {
                     programs: &bench.programs,
                     dir: &folder(bench, scenario, contender),
                     cpus: &bench.proxy_cpus,
-                    upstream: upstream(bench, scenario),
-                },
-            )
+                    upstream,
+                };
+                peers::start(contender, scenario.speech(), scenario.shape(), &stage)
+            })
         }
         Err(why) => Err(NotServing::Absent(why)),
     };
@@ -138,14 +137,6 @@ fn folder(bench: &Bench, scenario: Scenario, contender: Contender) -> PathBuf {
     folder
 }
 
-fn upstream(bench: &Bench, scenario: Scenario) -> SocketAddr {
-    match scenario {
-        Scenario::TcpBulk => bench.app.source,
-        Scenario::TcpPingpong => bench.app.echo,
-        _ => bench.app.http,
-    }
-}
-
 fn measure(
     bench: &Bench,
     scenario: Scenario,
@@ -155,7 +146,7 @@ fn measure(
 ) -> Result<Round, Problem> {
     let roots = runner.serving.roots.clone();
     let (before, begun) = (process::cpu_us(&roots), Instant::now());
-    let outcome = bench.load(scenario.load(), runner.serving.at, length)?;
+    let outcome = bench.load(scenario, runner.serving.at, length)?;
     let cpu_us = process::cpu_us(&roots).saturating_sub(before) as f64;
     let busy = cpu_us / begun.elapsed().as_micros() as f64 * 100.0;
     let rss_mib = process::rss_kib(&roots) as f64 / 1024.0;
@@ -208,11 +199,12 @@ fn settle(scenario: Scenario, runner: &mut Runner, outcome: &Outcome, faults: &m
     }
     if let Err(problem) = runner.serving.check() {
         faults.push(format!("{who}: {problem}"));
-    } else if let Some(books) = &mut runner.serving.books {
-        let exchanges = match scenario.speech() {
-            Speech::Tcp => outcome.connects,
-            Speech::Http1 => outcome.requests,
-        };
+    }
+    let exchanges = match scenario.speech() {
+        Speech::Tcp => outcome.connects,
+        Speech::Http1 | Speech::Http2 => outcome.requests,
+    };
+    for books in &mut runner.serving.books {
         if let Err(problem) = books.agree_after(exchanges) {
             faults.push(format!("{who}: {problem}"));
         }

@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::contender::Contender;
-use super::peers::Speech;
+use super::peers::{Shape, Speech};
 use crate::figures::Figure;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
@@ -20,6 +20,12 @@ pub(crate) enum Scenario {
     HttpChurn,
     /// 3,000 requests/s, whatever the answers do (open loop).
     HttpPaced,
+    /// HTTP/2 without TLS, 8 connections of 32 streams, small POSTs, closed loop.
+    H2Small,
+    /// Two proxies with mutual TLS between them, HTTP/1.1, 64 connections, closed loop.
+    MtlsPair,
+    /// The same at 1,000 requests/s (open loop).
+    MtlsPairPaced,
     /// Opaque TCP, 4 connections, as fast as it goes.
     TcpBulk,
     /// Opaque TCP, one connection, 64 bytes to and fro.
@@ -56,6 +62,15 @@ impl Scenario {
             Self::Http64k => "HTTP/1.1, 64 KiB answers, 64 keep-alive connections, closed loop",
             Self::HttpChurn => "HTTP/1.1, a new connection per request, 64 at a time, closed loop",
             Self::HttpPaced => "HTTP/1.1, 128-byte answers, 3,000 requests/s, open loop",
+            Self::H2Small => {
+                "HTTP/2 without TLS, POST with 128-byte answers, 8 connections of 32 streams, closed loop"
+            }
+            Self::MtlsPair => {
+                "Two proxies with mutual TLS between them, HTTP/1.1, 128-byte answers, 64 connections, closed loop"
+            }
+            Self::MtlsPairPaced => {
+                "Two proxies with mutual TLS between them, HTTP/1.1, 1,000 requests/s, open loop"
+            }
             Self::TcpBulk => "Opaque TCP, 4 connections, as fast as it goes",
             Self::TcpPingpong => "Opaque TCP, one connection, 64 bytes to and fro",
             Self::Idle => "10,000 idle HTTP/1.1 connections, after one request each",
@@ -74,14 +89,24 @@ impl Scenario {
     pub(super) fn speech(self) -> Speech {
         match self {
             Self::TcpBulk | Self::TcpPingpong => Speech::Tcp,
+            Self::H2Small => Speech::Http2,
             _ => Speech::Http1,
         }
     }
 
-    /// Arguments of `ringmesh-bench load`, but for where to and how long.
+    pub(super) fn shape(self) -> Shape {
+        match self {
+            Self::MtlsPair | Self::MtlsPairPaced => Shape::Pair,
+            _ => Shape::One,
+        }
+    }
+
+    /// Arguments of `ringmesh-bench load`, or of h2load for HTTP/2, but for where to and how long.
     pub(super) fn load(self) -> &'static [&'static str] {
         match self {
-            Self::HttpSmall | Self::AtRest => &["http", "-c", "64"],
+            Self::H2Small => &["-c", "8", "-m", "32"],
+            Self::MtlsPairPaced => &["http", "-c", "64", "--rate", "1000"],
+            Self::HttpSmall | Self::AtRest | Self::MtlsPair => &["http", "-c", "64"],
             Self::Http64k => &["http", "-c", "64", "--path", "/65536"],
             Self::HttpChurn => &["http", "-c", "64", "--churn"],
             Self::HttpPaced => &["http", "-c", "64", "--rate", "3000"],
@@ -93,9 +118,14 @@ impl Scenario {
 
     /// Who takes part, in the order of tables.
     pub(super) fn contenders(self) -> &'static [Contender] {
-        use Contender::{Direct, Envoy, EnvoyMesh, Haproxy, HaproxySplice, Nginx, Ringmesh};
+        use Contender::{
+            Direct, Envoy, EnvoyMesh, Haproxy, HaproxyH2, HaproxySplice, Nginx, Ringmesh,
+        };
         match self {
             Self::TcpBulk => &[Direct, Haproxy, HaproxySplice, Nginx, Envoy, Ringmesh],
+            Self::MtlsPair | Self::MtlsPairPaced => &[
+                Direct, Haproxy, HaproxyH2, Nginx, Envoy, EnvoyMesh, Ringmesh,
+            ],
             Self::TcpPingpong => &[Direct, Haproxy, Nginx, Envoy, Ringmesh],
             Self::Idle => &[Haproxy, Nginx, Envoy, EnvoyMesh, Ringmesh],
             Self::AtRest => &[Ringmesh],
@@ -106,7 +136,7 @@ impl Scenario {
     /// Rounds, if `asked` says nothing else.
     pub(super) fn rounds(self, asked: Option<u32>, default: u32) -> u32 {
         asked.unwrap_or(match self {
-            Self::HttpPaced => default.max(PACED_ROUNDS),
+            Self::HttpPaced | Self::MtlsPairPaced => default.max(PACED_ROUNDS),
             _ => default,
         })
     }
@@ -120,7 +150,8 @@ impl Scenario {
         };
         match self {
             Self::TcpBulk => &[CpuSPerGib, GibPerS, BusyPercent, RssMib],
-            Self::HttpPaced | Self::TcpPingpong => &[
+            Self::H2Small => &[CpuUs, Rps, BusyPercent, RssMib],
+            Self::HttpPaced | Self::MtlsPairPaced | Self::TcpPingpong => &[
                 CpuUs, AddedP50Us, AddedP99Us, P50Us, P99Us, P999Us, MaxUs, RssMib,
             ],
             Self::Idle => &[IdleConnectionBytes, RssMib],

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::contender::Contender::{
-    self, Envoy, EnvoyMesh, Haproxy, HaproxySplice, Nginx, Ringmesh,
+    self, Envoy, EnvoyMesh, Haproxy, HaproxyH2, HaproxySplice, Nginx, Ringmesh,
 };
 use super::results::Results;
 use super::scenario::Scenario;
@@ -28,6 +28,8 @@ enum Bound {
 
 const PROXIES: &[Contender] = &[Haproxy, Nginx];
 const EVERY_HTTP: &[Contender] = &[Haproxy, Nginx, Envoy, EnvoyMesh];
+const HAPROXIES: &[Contender] = &[Haproxy, HaproxyH2];
+const EVERY_PAIR: &[Contender] = &[Haproxy, HaproxyH2, Nginx, Envoy, EnvoyMesh];
 const EVERY_TCP: &[Contender] = &[Haproxy, Nginx, Envoy];
 
 const TARGETS: &[Target] = &[
@@ -39,6 +41,12 @@ const TARGETS: &[Target] = &[
     times(Scenario::HttpPaced, Figure::CpuUs, 0.8, EVERY_HTTP),
     times(Scenario::HttpPaced, Figure::AddedP50Us, 1.0, EVERY_HTTP),
     times(Scenario::HttpPaced, Figure::AddedP99Us, 1.0, EVERY_HTTP),
+    times(Scenario::H2Small, Figure::CpuUs, 0.8, &[Haproxy]),
+    times(Scenario::H2Small, Figure::CpuUs, 0.25, &[Envoy]),
+    times(Scenario::MtlsPair, Figure::CpuUs, 0.8, HAPROXIES),
+    times(Scenario::MtlsPair, Figure::CpuUs, 0.2, &[Envoy]),
+    times(Scenario::MtlsPairPaced, Figure::CpuUs, 0.8, HAPROXIES),
+    below(Scenario::MtlsPairPaced, Figure::AddedP50Us, EVERY_PAIR),
     times(Scenario::TcpBulk, Figure::CpuSPerGib, 0.4, &[Haproxy]),
     times(Scenario::TcpBulk, Figure::CpuSPerGib, 1.0, &[HaproxySplice]),
     times(Scenario::TcpBulk, Figure::CpuSPerGib, 0.5, &[Envoy]),

@@ -2,33 +2,89 @@
 
 use std::path::Path;
 
+use super::certs::{Certs, NAME};
 use super::{Hop, Side, Speech};
 
 /// `log`: where its access log goes, if it gets the features of a mesh.
-pub(super) fn config(hop: Hop, log: Option<&Path>) -> String {
+pub(super) fn config(hop: Hop<'_>, log: Option<&Path>) -> String {
     let filter = match hop.from.speech {
         Speech::Tcp => tcp(log),
-        Speech::Http1 => http(log),
+        Speech::Http1 | Speech::Http2 => http(hop.from.speech, log),
     };
+    let protocol = match hop.to.speech {
+        Speech::Http2 => {
+            "\n    typed_extension_protocol_options:\n      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:\n        \
+             \"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions\n        \
+             explicit_http_config: {http2_protocol_options: {}}"
+        }
+        Speech::Http1 | Speech::Tcp => "",
+    };
+    let accepts = hop.from.tls.map(|certs| {
+        socket(
+            "    ",
+            "DownstreamTlsContext",
+            "require_client_certificate: true",
+            hop.from,
+            certs,
+        )
+    });
+    let connects = hop.to.tls.map(|certs| {
+        socket(
+            "    ",
+            "UpstreamTlsContext",
+            &format!("sni: {NAME}"),
+            hop.to,
+            certs,
+        )
+    });
+    let (accepts, connects) = (accepts.unwrap_or_default(), connects.unwrap_or_default());
     let many = "{max_connections: 100000, max_pending_requests: 100000, max_requests: 100000}";
     format!(
-        "static_resources:\n  listeners:\n  - address: {from}\n    filter_chains:\n    - filters:\n{filter}  \
+        "static_resources:\n  listeners:\n  - address: {from}\n    filter_chains:\n    - filters:\n{filter}{accepts}  \
          clusters:\n  - name: app\n    type: STATIC\n    connect_timeout: 5s\n    \
-         circuit_breakers: {{thresholds: [{many}]}}\n    load_assignment:\n      cluster_name: app\n      \
+         circuit_breakers: {{thresholds: [{many}]}}{protocol}\n{connects}    load_assignment:\n      cluster_name: app\n      \
          endpoints: [{{lb_endpoints: [{{endpoint: {{address: {to}}}}}]}}]\n",
         from = address(hop.from),
         to = address(hop.to),
     )
 }
 
-fn address(side: Side) -> String {
+/// TLS of a listener's chain or a cluster, `indent` deep.
+fn socket(indent: &str, context: &str, own: &str, side: Side<'_>, certs: &Certs) -> String {
+    let alpn = match side.speech {
+        Speech::Http2 => "[h2]",
+        Speech::Http1 | Speech::Tcp => "[http/1.1]",
+    };
+    // A listener's chain is a list item: its keys stand two deeper.
+    let indent = if context.starts_with("Down") {
+        format!("{indent}  ")
+    } else {
+        indent.to_owned()
+    };
+    format!(
+        "{indent}transport_socket:\n{indent}  name: envoy.transport_sockets.tls\n{indent}  typed_config:\n{indent}    \
+         {TYPE}.transport_sockets.tls.v3.{context}\n{indent}    {own}\n{indent}    common_tls_context:\n{indent}      \
+         alpn_protocols: {alpn}\n{indent}      tls_params: {{tls_minimum_protocol_version: TLSv1_3, tls_maximum_protocol_version: TLSv1_3}}\n{indent}      \
+         tls_certificates: [{{certificate_chain: {{filename: {}}}, private_key: {{filename: {}}}}}]\n{indent}      \
+         validation_context: {{trusted_ca: {{filename: {}}}}}\n",
+        certs.certificate.display(),
+        certs.key.display(),
+        certs.authority.display(),
+    )
+}
+
+fn address(side: Side<'_>) -> String {
     let (ip, port) = (side.at.ip(), side.at.port());
     format!("{{socket_address: {{address: {ip}, port_value: {port}}}}}")
 }
 
 const TYPE: &str = "\"@type\": type.googleapis.com/envoy.extensions";
 
-fn http(log: Option<&Path>) -> String {
+fn http(speech: Speech, log: Option<&Path>) -> String {
+    let codec = match speech {
+        Speech::Http2 => "HTTP2",
+        Speech::Http1 | Speech::Tcp => "HTTP1",
+    };
     let mesh = if log.is_some() {
         format!(
             "          - name: envoy.filters.http.rbac\n            typed_config:\n              \
@@ -45,7 +101,7 @@ fn http(log: Option<&Path>) -> String {
     };
     format!(
         "      - name: envoy.filters.network.http_connection_manager\n        typed_config:\n          \
-         {TYPE}.filters.network.http_connection_manager.v3.HttpConnectionManager\n          codec_type: HTTP1\n          \
+         {TYPE}.filters.network.http_connection_manager.v3.HttpConnectionManager\n          codec_type: {codec}\n          \
          stat_prefix: in\n{}          route_config:\n            virtual_hosts:\n            - name: all\n              \
          domains: [\"*\"]\n              routes: [{{match: {{prefix: \"/\"}}, route: {{cluster: app}}}}]\n          \
          http_filters:\n{mesh}          - name: envoy.filters.http.router\n            typed_config:\n              \

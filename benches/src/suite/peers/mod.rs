@@ -1,5 +1,6 @@
 //! How each contender is started for each shape of the traffic: one proxy, or two with mutual TLS.
 
+mod certs;
 mod envoy;
 mod haproxy;
 mod nginx;
@@ -13,27 +14,40 @@ use std::path::{Path, PathBuf};
 use super::contender::{Contender, Programs};
 use crate::problem::Problem;
 use crate::process::Running;
+use certs::Certs;
 pub(super) use ringmesh::Books;
 
 /// What is spoken on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Speech {
     Http1,
+    /// Without TLS by prior knowledge, with TLS by ALPN.
+    Http2,
     Tcp,
+}
+
+/// How many proxies are on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    One,
+    /// Two, with mutual TLS between them.
+    Pair,
 }
 
 /// One side of a proxy.
 #[derive(Debug, Clone, Copy)]
-struct Side {
+struct Side<'a> {
     at: SocketAddr,
     speech: Speech,
+    /// Mutual TLS 1.3.
+    tls: Option<&'a Certs>,
 }
 
 /// One proxy: where it listens and where it connects to.
 #[derive(Debug, Clone, Copy)]
-struct Hop {
-    from: Side,
-    to: Side,
+struct Hop<'a> {
+    from: Side<'a>,
+    to: Side<'a>,
 }
 
 /// A contender that serves.
@@ -43,8 +57,8 @@ pub(super) struct Serving {
     pub(super) at: SocketAddr,
     /// What is measured: these and their descendants.
     pub(super) roots: Vec<u32>,
-    /// Ours keeps books, and they must agree.
-    pub(super) books: Option<Books>,
+    /// Ours keeps books, one a sidecar, and they must agree.
+    pub(super) books: Vec<Books>,
     processes: Vec<Running>,
 }
 
@@ -91,6 +105,7 @@ pub(super) struct Stage<'a> {
 pub(super) fn start(
     contender: Contender,
     speech: Speech,
+    shape: Shape,
     stage: &Stage<'_>,
 ) -> Result<Serving, NotServing> {
     fs::create_dir_all(stage.dir)?;
@@ -98,14 +113,21 @@ pub(super) fn start(
         return Ok(Serving {
             at: stage.upstream,
             roots: Vec::new(),
-            books: None,
+            books: Vec::new(),
             processes: Vec::new(),
         });
     }
-    if contender == Contender::Ringmesh {
-        return ringmesh::standalone(speech, stage);
+    match (contender, shape) {
+        (Contender::Ringmesh, Shape::One) => return ringmesh::standalone(speech, stage),
+        (Contender::Ringmesh, Shape::Pair) => return ringmesh::pair(speech, stage),
+        (_, Shape::Pair) => return pair(contender, speech, stage),
+        (_, Shape::One) => {}
     }
-    let side = |at| Side { at, speech };
+    let side = |at| Side {
+        at,
+        speech,
+        tls: None,
+    };
     let hop = Hop {
         from: side(free_port()?),
         to: side(stage.upstream),
@@ -114,15 +136,52 @@ pub(super) fn start(
     Ok(Serving {
         at: hop.from.at,
         roots: vec![process.pid()],
-        books: None,
+        books: Vec::new(),
         processes: vec![process],
+    })
+}
+
+/// Two proxies of others: the caller's and the callee's.
+fn pair(contender: Contender, speech: Speech, stage: &Stage<'_>) -> Result<Serving, NotServing> {
+    let certs = Certs::make(stage.dir)?;
+    let plain = |at| Side {
+        at,
+        speech,
+        tls: None,
+    };
+    let between = Side {
+        at: free_port()?,
+        speech: match contender {
+            // This version of nginx speaks HTTP/2 to gRPC servers only.
+            Contender::Haproxy | Contender::Nginx => speech,
+            _ => Speech::Http2,
+        },
+        tls: Some(&certs),
+    };
+    let callee = Hop {
+        from: between,
+        to: plain(stage.upstream),
+    };
+    let caller = Hop {
+        from: plain(free_port()?),
+        to: between,
+    };
+    let processes = vec![
+        start_hop(contender, callee, stage, "callee")?,
+        start_hop(contender, caller, stage, "caller")?,
+    ];
+    Ok(Serving {
+        at: caller.from.at,
+        roots: processes.iter().map(Running::pid).collect(),
+        books: Vec::new(),
+        processes,
     })
 }
 
 /// Starts one proxy of others; `role` tells two of them apart.
 fn start_hop(
     contender: Contender,
-    hop: Hop,
+    hop: Hop<'_>,
     stage: &Stage<'_>,
     role: &str,
 ) -> Result<Running, NotServing> {
@@ -130,7 +189,7 @@ fn start_hop(
     fs::create_dir_all(&dir)?;
     let envoy = stage.programs.envoy.display().to_string();
     let command: Vec<String> = match contender {
-        Contender::Haproxy | Contender::HaproxySplice => {
+        Contender::Haproxy | Contender::HaproxySplice | Contender::HaproxyH2 => {
             let splice = contender == Contender::HaproxySplice;
             let config = write(&dir, "haproxy.cfg", &haproxy::config(hop, splice))?;
             ["haproxy", "-db", "-f", &config].map(str::to_owned).into()

@@ -16,24 +16,51 @@ const NOT_DONE: i32 = 2;
 /// `examples/standalone/run`: one sidecar.
 pub(super) fn standalone(speech: Speech, stage: &Stage<'_>) -> Result<Serving, NotServing> {
     let (at, admin) = (free_port()?, free_port()?);
-    let mut process = script("standalone", speech, at, admin, stage)?;
+    let mut process = script("standalone", speech, at, &[("ADMIN", admin)], stage)?;
     if let Err(problem) = process.says("ready") {
         return Err(not_serving(&mut process, problem));
     }
-    let log = stage.dir.join("state/access.log");
-    let mut books = Books {
-        admin,
-        log,
-        tcp: speech == Speech::Tcp,
-        logged: 0,
-        expected: 0,
-        base: Counts::default(),
-    };
-    books.base = books.counts()?;
+    let books = Books::open(admin, stage.dir.join("state/access.log"), speech, true)?;
     Ok(Serving {
         at,
         roots: vec![process.pid()],
-        books: Some(books),
+        books: vec![books],
+        processes: vec![process],
+    })
+}
+
+/// `examples/pair/run`: two sidecars, and a control service that is not on the way.
+pub(super) fn pair(speech: Speech, stage: &Stage<'_>) -> Result<Serving, NotServing> {
+    let at = free_port()?;
+    let admins = [
+        ("CALLER_ADMIN", free_port()?),
+        ("CALLEE_ADMIN", free_port()?),
+    ];
+    let mut process = script("pair", speech, at, &admins, stage)?;
+    let said = match process.says("ready") {
+        Ok(said) => said,
+        Err(problem) => return Err(not_serving(&mut process, problem)),
+    };
+    let pids = said.lines().skip_while(|line| *line != "ready").nth(1);
+    let roots: Vec<u32> = pids
+        .unwrap_or_default()
+        .split(' ')
+        .filter_map(|pid| pid.parse().ok())
+        .collect();
+    if roots.len() != 2 {
+        return Err(process.problem("did not tell its two pids").into());
+    }
+    let state = stage.dir.join("state");
+    let [(_, caller), (_, callee)] = admins;
+    let books = vec![
+        // Quotas are the callee's to charge.
+        Books::open(caller, state.join("caller.access.log"), speech, false)?,
+        Books::open(callee, state.join("upstream.access.log"), speech, true)?,
+    ];
+    Ok(Serving {
+        at,
+        roots,
+        books,
         processes: vec![process],
     })
 }
@@ -42,7 +69,7 @@ fn script(
     example: &str,
     speech: Speech,
     at: SocketAddr,
-    admin: SocketAddr,
+    admins: &[(&'static str, SocketAddr)],
     stage: &Stage<'_>,
 ) -> Result<Running, Problem> {
     let path = stage
@@ -53,14 +80,15 @@ fn script(
         .join("run");
     let mode = match speech {
         Speech::Http1 => "http",
+        Speech::Http2 => "http2",
         Speech::Tcp => "tcp",
     };
-    let env = [
+    let mut env = vec![
         ("SHARDS", "1".to_owned()),
         ("BIN", stage.programs.bin.display().to_string()),
         ("STATE", stage.dir.join("state").display().to_string()),
-        ("ADMIN", admin.to_string()),
     ];
+    env.extend(admins.iter().map(|(name, at)| (*name, at.to_string())));
     let (port, upstream) = (at.port().to_string(), stage.upstream.to_string());
     let command = [&path.display().to_string(), &port, &upstream, mode];
     let output = stage.dir.join("output");
@@ -87,6 +115,8 @@ pub(in crate::suite) struct Books {
     log: PathBuf,
     /// Exchanges are connections.
     tcp: bool,
+    /// Each is charged to quotas.
+    charges: bool,
     /// Lines of the log that were counted and cut off.
     logged: u64,
     /// Exchanges that the load has seen whole.
@@ -107,6 +137,25 @@ const SETTLED: Duration = Duration::from_secs(15);
 const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Books {
+    fn open(
+        admin: SocketAddr,
+        log: PathBuf,
+        speech: Speech,
+        charges: bool,
+    ) -> Result<Self, Problem> {
+        let mut books = Self {
+            admin,
+            log,
+            tcp: speech == Speech::Tcp,
+            charges,
+            logged: 0,
+            expected: 0,
+            base: Counts::default(),
+        };
+        books.base = books.counts()?;
+        Ok(books)
+    }
+
     /// `exchanges` more were seen by the load: waits until all books say so.
     ///
     /// # Errors
@@ -122,7 +171,8 @@ impl Books {
                 lines: counts.lines - self.base.lines,
             };
             let wanted = self.expected;
-            if [since.exchanges, since.lines, since.charges] == [wanted; 3] {
+            let charges = if self.charges { wanted } else { 0 };
+            if [since.exchanges, since.lines, since.charges] == [wanted, wanted, charges] {
                 return self.cut_log();
             }
             if Instant::now() > until {
