@@ -13,6 +13,7 @@ use ringmesh_wire::ServiceId;
 use crate::detect::{self, DETECT_BYTES_MAX, Detected, Place, Verdict, detect};
 use crate::exchange::{Direction, Early, Flow, ShardState};
 use crate::ring::{ByteStream, Chunk};
+use crate::route;
 use crate::tables::{Tables, TcpTarget};
 use crate::telemetry::{self, Party};
 use crate::upstream::Stream;
@@ -140,6 +141,22 @@ fn count(shard: &ShardState, flow: &Flow, verdict: Verdict, took: Duration) {
     meter.detected(direction, &party, port, verdict, took);
 }
 
+/// Whether the server that would be dialled declares HTTP, although the place the app called does not:
+/// it waits for its client, and a connection made early would be one that nobody uses.
+fn leads_to_http(shard: &ShardState, flow: &Flow) -> bool {
+    let Some(active) = shard.active() else {
+        return false;
+    };
+    let tables = &*active.tables;
+    let (Direction::Outbound, TcpTarget::Known(to)) =
+        (flow.direction, tables.resolve_tcp(flow.original_dst))
+    else {
+        return false;
+    };
+    let chosen = route::choose_tcp(tables, &to, 0);
+    chosen.is_ok_and(|choice| tables.cluster(choice.cluster).port.protocol.is_http())
+}
+
 async fn hear(
     shard: &Rc<ShardState>,
     flow: &Flow,
@@ -147,6 +164,12 @@ async fn hear(
     recalled: Option<Verdict>,
 ) -> Option<Heard> {
     let mut client = Client::default();
+    if leads_to_http(shard, flow) {
+        let until = shard.now().plus_ms(shard.limits.keep_alive_timeout_ms);
+        let idle = pin!(shard.ring.sleep_until(until));
+        let said = wait::or_timeout(client.listen(stream), idle).await??;
+        return client.heard(shard, said, None);
+    }
     if recalled.is_some_and(Verdict::is_http) {
         let until = shard.now().plus_ms(HTTP_PATIENCE_MS);
         let patience = pin!(shard.ring.sleep_until(until));

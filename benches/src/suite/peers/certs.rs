@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair,
 };
 
 use super::NotServing;
@@ -33,9 +34,14 @@ impl Certs {
         };
         let made = || -> Result<(String, String, String), rcgen::Error> {
             let mut authority = CertificateParams::new(Vec::new())?;
+            // Two different names, or the leaf would seem to be its own issuer.
+            authority
+                .distinguished_name
+                .push(DnType::CommonName, "bench authority");
             authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
             let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
             let mut leaf = CertificateParams::new(vec![NAME.to_owned()])?;
+            leaf.distinguished_name.push(DnType::CommonName, NAME);
             leaf.extended_key_usages = vec![
                 ExtendedKeyUsagePurpose::ServerAuth,
                 ExtendedKeyUsagePurpose::ClientAuth,

@@ -3,7 +3,7 @@
 use std::net::Shutdown;
 use std::sync::atomic::AtomicBool;
 
-use ringmesh_wire::snapshot::{AuthzAction, MtlsMode};
+use ringmesh_wire::snapshot::{Action, AuthzAction, MtlsMode, TcpRoute};
 
 use super::mesh::Pair;
 use super::*;
@@ -225,8 +225,11 @@ fn a_server_of_http_that_ends_before_it_is_asked_harms_no_request() {
         let hangs_up = Arc::new(AtomicBool::new(false));
         let once = Arc::clone(&hangs_up);
         let (upstream, _) = server(move |_, mut stream| {
-            if once.swap(false, Ordering::SeqCst) {
+            if once.load(Ordering::SeqCst) {
                 let _ = stream.write_all(farewell.as_bytes());
+                // It is said only when it is true: a request that crosses the farewell gets it.
+                drop(stream);
+                once.store(false, Ordering::SeqCst);
             } else if read_head(&mut stream).is_some() {
                 let answer =
                     "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
@@ -410,4 +413,28 @@ fn without_a_server_http_is_told_so_and_others_are_ended() {
         let mut silent = bed.client();
         assert!(silent.read(&mut [0; 1]).is_err(), "a reset");
     }
+}
+
+/// A listener for any host, whose rules name both kinds, before a server that declares HTTP.
+#[test]
+fn a_server_that_declares_http_is_not_called_before_it_is_asked() {
+    let (upstream, connections) = hello();
+    let mut draft = draft(upstream).http("*", vec![to(&[("app", "", 1)])]);
+    let Action::Forward(destinations) = to(&[("app", "", 1)]).action else {
+        unreachable!()
+    };
+    draft.hosts[0].tcp = vec![TcpRoute {
+        port: None,
+        destinations,
+    }];
+    let bed = Bed::start(&draft, Role::Outbound);
+    // Accepted before the other one, and so served by the time that one has its answer.
+    let mut silent = bed.client();
+    assert!(bed.get("app").ends_with("hello"));
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+    silent
+        .write_all(b"GET / HTTP/1.1\r\nHost: app\r\n\r\n")
+        .unwrap();
+    assert!(read_answer(&mut silent).ends_with("hello"));
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
 }
