@@ -328,8 +328,8 @@ fn servers_that_people_run_work_on_ports_that_declare_nothing() {
         "--batch",
         "--skip-column-names",
     ];
-    let ask = [&client[..], &words, &["--execute", query]].concat();
-    let told = wait::until("an answer of MariaDB", SOON, || scene.run(&ask)).expect("answer");
+    let ask_db = [&client[..], &words, &["--execute", query]].concat();
+    let told = wait::until("an answer of MariaDB", SOON, || scene.run(&ask_db)).expect("answer");
     assert_eq!(told, "42\tringmesh\n");
 
     // Redis is spoken to first.
@@ -361,6 +361,11 @@ fn servers_that_people_run_work_on_ports_that_declare_nothing() {
         (9082, "http1"),
     ] {
         wait::until(protocol, SOON, || {
+            // Where the early call fails, as it may while the callee is only just joining, another is
+            // made a second later and nothing is learned: the next connection tells.
+            if port == 9080 {
+                scene.run(&ask_db)?;
+            }
             match scene.detected(&scene.caller, protocol, port)? {
                 0 => Err("nothing yet".to_owned()),
                 _ => Ok(()),
