@@ -232,11 +232,11 @@ fn labels(app: &str, version: &str) -> std::collections::BTreeMap<String, String
 fn caller() -> Peer {
     Peer {
         address: ([10, 0, 0, 9], 40_000).into(),
-        identity: Some(PeerIdentity {
+        identity: Some(Box::new(PeerIdentity {
             spiffe: SpiffeId::workload("mesh.local", "default", "reviews").expect("an id"),
             service: ServiceId::new("reviews", "default"),
             labels: labels("reviews", "v2"),
-        }),
+        })),
     }
 }
 
@@ -257,7 +257,7 @@ fn workload() -> Workload {
 
 fn outcome<'a>(peer: &'a Peer, request: &RequestView<'a>) -> Outcome<'a> {
     Outcome {
-        source: Party::peer(peer.identity.as_ref()),
+        source: Party::peer(peer.identity.as_deref()),
         destination: Party {
             service: "ratings",
             namespace: "default",

@@ -60,6 +60,7 @@ pub struct PeerIdentity {
 pub struct Peer {
     /// Its address.
     pub address: SocketAddr,
-    /// Who it proved to be; `None` for plaintext.
-    pub identity: Option<PeerIdentity>,
+    /// Who it proved to be; `None` for plaintext. Boxed: most connections are from the local app, and each
+    /// holds this for as long as it lives.
+    pub identity: Option<Box<PeerIdentity>>,
 }

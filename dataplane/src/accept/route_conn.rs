@@ -239,7 +239,7 @@ pub(super) async fn serve_mesh(
     }
     let peer = Peer {
         address,
-        identity: Some(stream.peer().clone()),
+        identity: Some(Box::new(stream.peer().clone())),
     };
     let flow = Flow {
         serial: shard.next_serial(),

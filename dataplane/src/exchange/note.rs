@@ -45,7 +45,7 @@ pub(super) fn opaque(shard: &ShardState, flow: &Flow, record: &Record, names: Op
                 }
             }
             telemetry::Direction::Inbound => {
-                outcome.source = Party::peer(flow.peer.identity.as_ref());
+                outcome.source = Party::peer(flow.peer.identity.as_deref());
                 outcome.destination = own;
             }
         }
@@ -112,7 +112,7 @@ fn outcome<'o>(
         Direction::Inbound { .. } => telemetry::Direction::Inbound,
     };
     let mut outcome = Outcome::new(direction, transport);
-    let identity = flow.peer.identity.as_ref();
+    let identity = flow.peer.identity.as_deref();
     if let Some(tables) = tables {
         let own = Party::of(&tables.workload.service, tables.workload.version());
         let row = record.cluster.map(|cluster| tables.cluster(cluster));

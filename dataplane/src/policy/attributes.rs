@@ -100,7 +100,7 @@ impl<'a> Attributes<'a> {
             tables,
             site: call.site,
             source: match call.site {
-                Site::Inbound => call.peer.identity.as_ref(),
+                Site::Inbound => call.peer.identity.as_deref(),
                 Site::Outbound(_) => Some(tables.own_identity()),
             },
             peer_address: call.peer.address,

@@ -325,11 +325,11 @@ pub(crate) fn get<'a>(
 pub(crate) fn peer(name: &str, version: &str) -> Peer {
     Peer {
         address: SocketAddr::from(([10, 0, 0, 9], 40_000)),
-        identity: Some(PeerIdentity {
+        identity: Some(Box::new(PeerIdentity {
             spiffe: SpiffeId::workload("mesh.local", "default", name).unwrap(),
             service: ServiceId::new(name, "default"),
             labels: labels(&[("app", name), ("version", version)]),
-        }),
+        })),
     }
 }
 

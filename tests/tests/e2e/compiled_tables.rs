@@ -55,7 +55,7 @@ fn registry() -> RegistryView {
                 app_port: 9080,
             }],
             mesh_port: Some(15008),
-            identity: Some(identity),
+            identity: Some(Box::new(identity)),
             labels: labels(name, version),
             region: String::new(),
             zone: String::new(),
