@@ -10,7 +10,7 @@ use ringmesh_quota::{CellState, Cells, FromCells, Home, Memo, ToCells, Verdict};
 use super::attributes::{Attributes, Val};
 use super::check::{Notes, QuotaStep};
 use super::expr;
-use crate::tables::{Generation, QuotaIndex, QuotaRow, Site, Tables};
+use crate::tables::{Generation, QuotaIndex, QuotaRow, Site, Stays, Tables};
 use crate::time::Mono;
 
 /// Dimensions of one rule; the wire format allows no more.
@@ -21,7 +21,13 @@ const DIMENSIONS_MAX: usize = ringmesh_wire::limits::LEASE_DIMENSIONS_MAX;
 pub struct QuotaCells {
     cells: Cells,
     installed: Option<Generation>,
+    /// What callers found that nobody told apart, by site: [`SHARED_MEMOS`] places, one may push
+    /// another out.
+    shared: Box<[QuotaMemo]>,
 }
+
+/// Sites whose cells are remembered across connections; a power of two.
+const SHARED_MEMOS: usize = 32;
 
 impl QuotaCells {
     /// Without rules. `seed` is random per process.
@@ -30,6 +36,7 @@ impl QuotaCells {
         Self {
             cells: Cells::new(home, seed),
             installed: None,
+            shared: (0..SHARED_MEMOS).map(|_| QuotaMemo::default()).collect(),
         }
     }
 
@@ -90,7 +97,8 @@ impl QuotaStep for QuotaCells {
 }
 
 /// The quota step of one connection: its peer does not change, so rules that look at nothing else
-/// find their cells once.
+/// find their cells once. Where the caller is the same for all connections (the local app, or
+/// whoever proved nothing) and the rules do not look at addresses, once for all of them.
 #[derive(Debug)]
 pub struct OfConnection<'c> {
     /// The shard's units.
@@ -101,10 +109,10 @@ pub struct OfConnection<'c> {
     pub site: Site,
 }
 
-/// What a connection found: good for one configuration and one site.
+/// What a connection found: good for one configuration, one site, and for requests or not.
 #[derive(Debug, Default)]
 pub struct QuotaMemo {
-    of: Option<(Generation, Site)>,
+    of: Option<(Generation, Site, bool)>,
     memo: Memo,
 }
 
@@ -117,12 +125,24 @@ impl QuotaStep for OfConnection<'_> {
         now: Mono,
         notes: &mut Notes,
     ) -> Result<(), QuotaIndex> {
-        let of = (tables.generation(), self.site);
-        let current = self.cells.installed == Some(of.0);
-        if current && self.memo.of == Some(of) {
-            match self.cells.cells.again(&self.memo.memo, now.0) {
+        let is_request = attributes.request.is_some();
+        let of = (tables.generation(), self.site, is_request);
+        if self.cells.installed != Some(of.0) {
+            return self
+                .cells
+                .charge_noting(tables, rules, attributes, now, notes, None);
+        }
+        let anybody = matches!(self.site, Site::Outbound(_)) || attributes.source.is_none();
+        let place = anybody.then(|| self.site.number() % SHARED_MEMOS);
+        let shared = place.and_then(|at| self.cells.shared.get(at));
+        let known = [shared, Some(&*self.memo)];
+        for memo in known.into_iter().flatten() {
+            if memo.of != Some(of) {
+                continue;
+            }
+            match self.cells.cells.again(&memo.memo, now.0) {
                 Some(Verdict::Admit) => {
-                    notes.charged = self.memo.memo.charges() > 0;
+                    notes.charged = memo.memo.charges() > 0;
                     return Ok(());
                 }
                 Some(Verdict::Exhausted { rule } | Verdict::Full { rule }) => {
@@ -131,14 +151,29 @@ impl QuotaStep for OfConnection<'_> {
                 None => {}
             }
         }
-        self.memo.of = None;
-        let lasting = current && rules.iter().all(|at| tables.quota(*at).per_peer);
-        let memo = lasting.then_some(&mut self.memo.memo);
+        let stays = rules.iter().map(|at| tables.quota(*at).stays).min();
+        let stays = stays.unwrap_or(Stays::ForCaller);
+        if stays == Stays::ForRequest {
+            return self
+                .cells
+                .charge_noting(tables, rules, attributes, now, notes, None);
+        }
+        let shared = place.filter(|_| stays == Stays::ForCaller);
+        let mut memo = match shared {
+            Some(at) => std::mem::take(&mut self.cells.shared[at]),
+            None => std::mem::take(self.memo),
+        };
+        memo.of = None;
+        let noted = Some(&mut memo.memo);
         let charged = self
             .cells
-            .charge_noting(tables, rules, attributes, now, notes, memo);
-        if lasting && self.memo.memo.is_ready() {
-            self.memo.of = Some(of);
+            .charge_noting(tables, rules, attributes, now, notes, noted);
+        if memo.memo.is_ready() {
+            memo.of = Some(of);
+        }
+        match shared {
+            Some(at) => self.cells.shared[at] = memo,
+            None => *self.memo = memo,
         }
         charged
     }
@@ -293,7 +328,7 @@ mod tests {
         let tables = draft.tables();
         let sets: Vec<u32> = tables.quotas().iter().map(|q| q.dimension_set).collect();
         assert_eq!(sets, [0, 0, 1, 0]);
-        assert!(tables.quotas().iter().all(|q| q.per_peer));
+        assert!(tables.quotas().iter().all(|q| q.stays == Stays::ForCaller));
         let home = Home {
             shard: 0,
             shards: 1,
@@ -338,6 +373,64 @@ mod tests {
         // The refused call left nothing charged anywhere.
         let wanted = wanted.map(|(rule, value, n)| (rule.to_owned(), vec![value.to_owned()], n));
         assert_eq!(seen, wanted);
+    }
+
+    /// The local app's connections share what they found; callers that can be told apart do not.
+    #[test]
+    fn what_one_connection_found_serves_those_that_are_the_same_caller() {
+        let mut draft = Draft::new();
+        draft.quotas = vec![rule("a", 3, vec![dimension("app", "source.labels", "app")])];
+        let tables = draft.tables();
+        let home = Home {
+            shard: 0,
+            shards: 1,
+            standalone: true,
+        };
+        let mut cells = QuotaCells::new(home, 7);
+        let now = Mono(1_000_000_000);
+        cells.swap(&tables, now);
+        let mut ask = |peer: &crate::view::Peer, memo: &mut QuotaMemo| {
+            let call = Call {
+                site: Site::Inbound,
+                peer,
+                request: None,
+                destination: ([127, 0, 0, 1], 8080).into(),
+            };
+            let mut connection = OfConnection {
+                cells: &mut cells,
+                memo,
+                site: Site::Inbound,
+            };
+            let charged = check(&tables, &call, &mut connection, now);
+            let charged = charged.map(|permit| permit.notes().charged);
+            let shared = cells.shared.iter().filter(|memo| memo.of.is_some()).count();
+            (charged.ok(), memo.of.is_some(), shared)
+        };
+        let stranger = crate::view::Peer {
+            identity: None,
+            ..peer("x", "v1")
+        };
+        // Each on a connection of its own.
+        assert_eq!(
+            ask(&stranger, &mut QuotaMemo::default()),
+            (Some(true), false, 1)
+        );
+        assert_eq!(
+            ask(&stranger, &mut QuotaMemo::default()),
+            (Some(true), false, 1)
+        );
+        for name in ["x", "y"] {
+            let mut memo = QuotaMemo::default();
+            for _ in 0..3 {
+                assert_eq!(ask(&peer(name, "v1"), &mut memo), (Some(true), true, 1));
+            }
+            assert_eq!(ask(&peer(name, "v1"), &mut memo), (None, true, 1));
+        }
+        assert_eq!(
+            ask(&stranger, &mut QuotaMemo::default()),
+            (Some(true), false, 1)
+        );
+        assert_eq!(ask(&stranger, &mut QuotaMemo::default()), (None, false, 1));
     }
 
     /// What a connection remembers is charged, and said to be charged, like the first call.

@@ -10,7 +10,7 @@ use super::expr::{self, EvalError};
 use super::{Attributes, Call, Notes, Permit, QuotaStep, Refusal, Val, check};
 use crate::reason::Reason;
 use crate::tables::testing::{Arena, Draft, Headers, from_to, get, glob, peer, stranger};
-use crate::tables::{Program, QuotaIndex, Site, Tables};
+use crate::tables::{Program, QuotaIndex, Site, Stays, Tables};
 use crate::time::Mono;
 use crate::view::{Peer, RequestView};
 
@@ -857,26 +857,31 @@ fn expressions_follow_presence() {
 }
 
 #[test]
-fn what_depends_on_the_request_is_known() {
-    let per_peer = |build: &dyn Fn(&mut Arena)| {
+fn how_long_a_value_stays_is_known() {
+    let stays = |build: &dyn Fn(&mut Arena)| {
         let mut arena = Arena::default();
         build(&mut arena);
-        Program::lower(&arena.expr()).is_per_peer()
+        Program::lower(&arena.expr()).stays()
     };
-    assert!(per_peer(&|a| {
+    let caller = stays(&|a| {
         let (label, service) = (a.key("source.labels", "x"), a.attribute("source.service"));
         a.otherwise(label, service);
-    }));
-    assert!(per_peer(&|a| {
-        a.attribute("source.ip");
-    }));
-    assert!(!per_peer(&|a| {
-        let (label, method) = (a.key("source.labels", "x"), a.attribute("request.method"));
-        a.otherwise(label, method);
-    }));
-    assert!(!per_peer(&|a| {
+    });
+    assert_eq!(caller, Stays::ForCaller);
+    let address = stays(&|a| {
+        let (label, ip) = (a.key("source.labels", "x"), a.attribute("source.ip"));
+        a.otherwise(label, ip);
+    });
+    assert_eq!(address, Stays::ForConnection);
+    let method = stays(&|a| {
+        let (ip, method) = (a.attribute("source.ip"), a.attribute("request.method"));
+        a.otherwise(ip, method);
+    });
+    assert_eq!(method, Stays::ForRequest);
+    let header = stays(&|a| {
         a.key("request.headers", "x");
-    }));
+    });
+    assert_eq!(header, Stays::ForRequest);
 }
 
 proptest! {

@@ -47,7 +47,7 @@ pub use policy_rows::{
     Address, AuthzRow, CheckRow, Condition, ConditionTest, Glob, Operation, PolicyRows, QuotaRow,
     Rule, Site, Source,
 };
-pub use program::{Attribute, MapAttribute, Op, Program};
+pub use program::{Attribute, MapAttribute, Op, Program, Stays};
 pub use resolve::{Destined, Target, TcpTarget, Tunnel};
 pub use route_rows::{
     ActionRow, ClusterChoice, DestinationRow, MatchRow, RouteRow, TcpRouteRow, Text, VirtualHostRow,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ringmesh_wire::snapshot::QuotaRule;
 
 use super::index::{QuotaIndex, ServiceIndex};
-use super::program::Program;
+use super::program::{Program, Stays};
 
 /// Where a call is judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -15,6 +15,17 @@ pub enum Site {
     Inbound,
     /// A call of the local app to a service without sidecars.
     Outbound(ServiceIndex),
+}
+
+impl Site {
+    /// A small number, different for each.
+    #[must_use]
+    pub fn number(self) -> usize {
+        match self {
+            Self::Inbound => 0,
+            Self::Outbound(service) => service.at() + 1,
+        }
+    }
 }
 
 /// A string pattern of AuthorizationPolicy.
@@ -223,8 +234,8 @@ pub struct QuotaRow {
     /// Rules with equal dimensions have equal numbers here, counted from 0 in order of first use:
     /// values worked out for one serve the others.
     pub dimension_set: u32,
-    /// Condition and dimensions are the same for every request of a connection.
-    pub per_peer: bool,
+    /// For how long condition and dimensions stay what they are.
+    pub stays: Stays,
     /// Body of the refusal: `RESOURCE_EXHAUSTED:Quota is exhausted for: NAME`.
     pub body: Box<str>,
 }

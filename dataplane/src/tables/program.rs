@@ -210,12 +210,23 @@ impl Program {
         Self { ops: ops.into() }
     }
 
-    /// Whether the value is the same for every request of a connection: it looks at who the two
-    /// ends are and at nothing of the request.
+    /// For how long the value stays.
     #[must_use]
-    pub fn is_per_peer(&self) -> bool {
-        self.ops.iter().all(Op::is_per_peer)
+    pub fn stays(&self) -> Stays {
+        let all = self.ops.iter().map(Op::stays);
+        all.min().unwrap_or(Stays::ForCaller)
     }
+}
+
+/// For how long an expression keeps its value, by what it looks at. Shortest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stays {
+    /// It looks at the request.
+    ForRequest,
+    /// It looks at the addresses of the connection.
+    ForConnection,
+    /// It looks at nothing but who calls whom, and in what protocol.
+    ForCaller,
 }
 
 /// `a | b` as one loop where both are plain, else as it stands.
@@ -270,29 +281,45 @@ impl Op {
         }
     }
 
-    fn is_per_peer(&self) -> bool {
+    fn stays(&self) -> Stays {
         match self {
-            Self::Attribute(attribute) => !attribute.is_of_request(),
-            Self::Map(map) | Self::Key(map, _) => *map != MapAttribute::RequestHeaders,
-            Self::First(operands) => operands.iter().all(Self::is_per_peer),
-            Self::IsText(leaf, ..) => leaf.is_per_peer(),
-            _ => true,
+            Self::Attribute(attribute) => attribute.stays(),
+            Self::Map(MapAttribute::RequestHeaders)
+            | Self::Key(MapAttribute::RequestHeaders, _) => Stays::ForRequest,
+            Self::First(operands) => {
+                let all = operands.iter().map(Self::stays);
+                all.min().unwrap_or(Stays::ForCaller)
+            }
+            Self::IsText(leaf, ..) => leaf.stays(),
+            // Of their operands, which are operations of their own.
+            _ => Stays::ForCaller,
         }
     }
 }
 
 impl Attribute {
-    fn is_of_request(self) -> bool {
-        matches!(
-            self,
+    fn stays(self) -> Stays {
+        match self {
             Self::RequestMethod
-                | Self::RequestPath
-                | Self::RequestUrlPath
-                | Self::RequestHost
-                | Self::RequestScheme
-                | Self::RequestUserAgent
-                | Self::RequestReferer
-                | Self::RequestId
-        )
+            | Self::RequestPath
+            | Self::RequestUrlPath
+            | Self::RequestHost
+            | Self::RequestScheme
+            | Self::RequestUserAgent
+            | Self::RequestReferer
+            | Self::RequestId => Stays::ForRequest,
+            Self::SourceIp | Self::SourcePort | Self::DestinationIp | Self::DestinationPort => {
+                Stays::ForConnection
+            }
+            Self::SourceService
+            | Self::SourceServiceName
+            | Self::SourceNamespace
+            | Self::SourcePrincipal
+            | Self::DestinationService
+            | Self::DestinationServiceName
+            | Self::DestinationNamespace
+            | Self::ContextProtocol
+            | Self::ConnectionMtls => Stays::ForCaller,
+        }
     }
 }

@@ -16,7 +16,7 @@ use crate::tables::policy_rows::{
     Address, AuthzRow, CheckRow, Condition, ConditionTest, Glob, Operation, PolicyRows, QuotaRow,
     Rule, Site, Source,
 };
-use crate::tables::program::Program;
+use crate::tables::program::{Program, Stays};
 
 pub(super) struct Policies {
     pub(super) inbound: PolicyRows,
@@ -224,13 +224,15 @@ fn quota_row(quota: &QuotaRule, before: &[QuotaRow]) -> QuotaRow {
     let when = quota.when.as_ref().map(Program::lower);
     let equal = before.iter().find(|row| row.dimensions == dimensions);
     let next = || before.iter().map(|row| row.dimension_set + 1).max();
-    let mut programs = when
+    let programs = when
         .iter()
         .chain(dimensions.iter().map(|(_, program)| program));
+    let stays = programs.map(Program::stays).min();
+    let stays = stays.unwrap_or(Stays::ForCaller);
     QuotaRow {
         rule: quota.clone(),
         dimension_set: equal.map_or_else(|| next().unwrap_or(0), |row| row.dimension_set),
-        per_peer: programs.all(Program::is_per_peer),
+        stays,
         when,
         dimensions,
         body: format!("RESOURCE_EXHAUSTED:Quota is exhausted for: {}", quota.name).into(),
