@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::route_conn;
 use crate::exchange::ShardState;
 use crate::reason::Reason;
-use crate::ring::{ByteStream, Chunk, Listener, Out, Socket};
+use crate::ring::{Chunk, Listener, Out, Socket};
 use crate::telemetry::Event;
 
 /// What a listener is for.
@@ -63,8 +63,9 @@ pub async fn listen(shard: Rc<ShardState>, listener: Listener, role: Role) {
 async fn shed(shard: &ShardState, socket: Socket) {
     shard.meter().refused(Reason::Shed);
     // Accepted at once or not at all: the socket's buffer is empty.
-    let _ = ByteStream::send(&socket, Out::from(Chunk::from_static(SHED_ANSWER))).await;
-    socket.shutdown_write();
+    let _ = socket
+        .send_last(Out::from(Chunk::from_static(SHED_ANSWER)))
+        .await;
 }
 
 /// One connection in the count, for as long as it lives.

@@ -6,7 +6,7 @@ use super::record::Record;
 use super::sides::Client;
 use crate::http1::Answer;
 use crate::http2::{Broken, Incoming, grpc, head};
-use crate::ring::{Buf, ByteStream, Ring};
+use crate::ring::{Buf, Ring};
 
 /// Sends `answer` and notes it. Where no buffer is left the connection closes without one: under
 /// that pressure an answer is what we can do without.
@@ -34,7 +34,10 @@ pub(super) async fn send(
     if !answer.head_only {
         record.bytes_out += answer.body_len() as u64;
     }
-    match downstream.send(head.finish()).await {
+    match downstream
+        .send_at_end(head.finish(), !answer.keep_alive)
+        .await
+    {
         Ok(()) if answer.keep_alive => After::KeepAlive,
         Ok(()) => After::Close,
         Err(_) => After::Reset,

@@ -7,7 +7,7 @@ use super::head_out::HeadOut;
 use super::sides::{Client, Inflow, OutFault, Outflow};
 use crate::http1::{BodyDecoder, Response, ResponsePlan};
 use crate::http2::{self, Incoming};
-use crate::ring::{ByteStream, Chunk, Ring};
+use crate::ring::{Chunk, Ring};
 use crate::upstream::Stream;
 use crate::wait;
 
@@ -129,10 +129,15 @@ async fn begin_http1<'r>(
         sink.end_into(source.trailers(), &mut head)
             .map_err(|_| RespondFault::NoRoom)?;
     }
+    let last = source.is_over() && !to.plan.stays_open();
     stream
-        .send(head.finish())
+        .send_at_end(head.finish(), last)
         .await
         .map_err(|_| RespondFault::ClientGone)?;
+    if source.is_over() {
+        // The client waits for this, and nobody for what is left to do.
+        to.ring.hurry();
+    }
     Ok(Outflow::Http1 {
         stream,
         sink,

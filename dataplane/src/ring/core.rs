@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -33,6 +34,11 @@ const BUF_BYTES: u32 = 16 * 1024;
 const BATCH: usize = 256;
 /// Tasks polled in one turn before the kernel gets what they queued.
 const POLLS_PER_TURN: u32 = 1024;
+/// Longest wait for more than one completion, milliseconds: a send that was taken for one that ends
+/// at once, and does not, delays others by no more than this.
+const NEWS_PATIENCE_MS: u64 = 4;
+/// A turn with at most so many completions is a light one: the shard mostly sleeps.
+const LIGHT_COMPLETIONS_MAX: u32 = 4;
 /// Boxes for sends kept for reuse; more are in flight only in a burst.
 const LOANS_KEPT: usize = 1024;
 const NS_PER_TICK: u64 = 1_000_000;
@@ -62,6 +68,13 @@ pub(super) struct Core {
     pub(super) ends: Ends,
     pub(super) conns: Cell<u32>,
     now: Cell<Mono>,
+    /// Number of this turn, by which a send knows that it ended in the one it was submitted in.
+    turn: Cell<NonZeroU32>,
+    /// Sends queued in this turn that nobody waits for and that will, by all experience, be done when
+    /// the kernel has taken them. Their completions are no reason to wake up.
+    no_news: Cell<u32>,
+    /// Completions of this turn.
+    reaped: Cell<u32>,
     pub(super) plan: RingPlan,
     #[cfg(test)]
     pub(super) faults: super::faults::Faults,
@@ -101,6 +114,9 @@ impl Core {
             ends: Ends::default(),
             conns: Cell::new(0),
             now: Cell::new(now),
+            turn: Cell::new(NonZeroU32::MIN),
+            no_news: Cell::new(0),
+            reaped: Cell::new(0),
             plan: plan.clone(),
             #[cfg(test)]
             faults: super::faults::Faults::new(plan.weather),
@@ -213,9 +229,13 @@ impl Core {
         // Before the sleep: a buffer that a task let go may be all that a paused socket waits for.
         self.resume(Size::Heads);
         self.resume(Size::Bulk);
-        self.kernel.turn(self.wait(park));
+        let no_news = self.no_news.take();
+        self.kernel.turn(self.wait(park, no_news), no_news + 1);
         self.now.set(clock());
         let completions = self.reap();
+        self.reaped.set(completions);
+        let next = self.turn.get().checked_add(1);
+        self.turn.set(next.unwrap_or(NonZeroU32::MIN));
         self.fire();
         let polls = self.tasks.run(POLLS_PER_TURN);
         Turn {
@@ -225,7 +245,7 @@ impl Core {
         }
     }
 
-    fn wait(&self, park: Park) -> Wait {
+    fn wait(&self, park: Park, no_news: u32) -> Wait {
         let until = match park {
             Park::No => return Wait::No,
             _ if self.tasks.ready().len() > 0 => return Wait::No,
@@ -235,10 +255,15 @@ impl Core {
             Park::Until(at) => at,
         };
         let until = until.min(self.next_timer());
-        if until == Mono::NEVER {
+        if until == Mono::NEVER && no_news == 0 {
             return Wait::Forever;
         }
-        let span = until.since(clock());
+        let now = clock();
+        let until = match no_news {
+            0 => until,
+            _ => until.min(now.plus_ms(NEWS_PATIENCE_MS)),
+        };
+        let span = until.since(now);
         if span == Duration::ZERO {
             Wait::No
         } else {
@@ -246,12 +271,38 @@ impl Core {
         }
     }
 
+    /// Counts an operation of this turn whose completion will come at once and change nothing. Tells the
+    /// turn's number.
+    pub(super) fn expect_no_news(&self) -> NonZeroU32 {
+        self.no_news.set(self.no_news.get() + 1);
+        self.turn.get()
+    }
+
+    /// Takes one back that was counted in this turn.
+    pub(super) fn expect_news(&self) {
+        self.no_news.set(self.no_news.get().saturating_sub(1));
+    }
+
+    /// The number of this turn.
+    pub(super) fn turn_number(&self) -> NonZeroU32 {
+        self.turn.get()
+    }
+
+    /// Gives the kernel what is queued now if this turn is a light one, see [`Ring::hurry`](super::Ring::hurry).
+    pub(super) fn hurry(&self) {
+        if self.reaped.get() <= LIGHT_COMPLETIONS_MAX {
+            self.kernel.submit();
+        }
+    }
+
     /// When the wheel wants to be looked at; `NEVER` without timers.
-    pub(super) fn next_timer(&self) -> Mono {
-        let next = self.wheel.borrow().next();
-        next.map_or(Mono::NEVER, |tick: Tick| {
-            Mono(tick.saturating_mul(NS_PER_TICK))
-        })
+    fn next_timer(&self) -> Mono {
+        at_tick(self.wheel.borrow().next())
+    }
+
+    /// When the earliest timer is due; `NEVER` without timers.
+    pub(super) fn earliest_timer(&self) -> Mono {
+        at_tick(self.wheel.borrow().earliest())
     }
 
     /// Handles all completions posted so far.
@@ -403,7 +454,7 @@ impl Core {
         unsafe { self.kernel.push(entry) };
         let mut done = Vec::new();
         for _ in 0..100 {
-            self.kernel.turn(Wait::AtMost(Duration::from_millis(10)));
+            self.kernel.turn(Wait::AtMost(Duration::from_millis(10)), 1);
             self.kernel.reap(&mut done, BATCH);
             if let Some(done) = done.first() {
                 return Ok(done.result != -libc::EINVAL);
@@ -411,6 +462,10 @@ impl Core {
         }
         Err(RingError::TooOld("multishot receive that ends"))
     }
+}
+
+fn at_tick(tick: Option<Tick>) -> Mono {
+    tick.map_or(Mono::NEVER, |tick| Mono(tick.saturating_mul(NS_PER_TICK)))
 }
 
 /// How long closing waits for cancelled operations.
@@ -453,7 +508,7 @@ fn clock() -> Mono {
 impl Drop for Core {
     fn drop(&mut self) {
         // Closes that are still queued must reach the kernel.
-        self.kernel.turn(Wait::No);
+        self.kernel.submit();
     }
 }
 

@@ -105,7 +105,7 @@ impl Kernel {
             if unsafe { self.try_push(&entry) } {
                 return;
             }
-            self.enter(Wait::No);
+            self.enter(Wait::No, 0);
             // SAFETY: as above; the first try did not take the entry.
             if unsafe { self.try_push(&entry) } {
                 return;
@@ -135,14 +135,20 @@ impl Kernel {
     }
 
     /// Hands queued operations to the kernel, lets it post completions, and sleeps as `wait` says
-    /// until there is one.
-    pub(super) fn turn(&self, wait: Wait) {
+    /// until there are `least` that were not reaped.
+    pub(super) fn turn(&self, wait: Wait, least: u32) {
         self.push_backlog();
         let more = !self.backlog.borrow().is_empty();
-        self.enter(if more { Wait::No } else { wait });
+        self.enter(if more { Wait::No } else { wait }, least);
     }
 
-    fn enter(&self, wait: Wait) {
+    /// Hands queued operations to the kernel and returns.
+    pub(super) fn submit(&self) {
+        self.push_backlog();
+        self.enter(Wait::No, 0);
+    }
+
+    fn enter(&self, wait: Wait, least: u32) {
         let queued = self.uring.borrow_mut().submission().len() as u32;
         let mut flags = self.enter_flags | ENTER_GETEVENTS;
         let timeout;
@@ -169,7 +175,7 @@ impl Kernel {
                 libc::SYS_io_uring_enter,
                 self.enter_fd,
                 queued,
-                u32::from(wait != Wait::No),
+                if wait == Wait::No { 0 } else { least },
                 flags,
                 pointer,
                 size,

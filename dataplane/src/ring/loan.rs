@@ -1,6 +1,7 @@
 //! Memory lent to the kernel for one send: the pieces, and the tables that point to them.
 
 use std::fmt;
+use std::num::NonZeroU32;
 
 use super::out::{OUT_PIECES_MAX, Out};
 
@@ -9,6 +10,10 @@ use super::out::{OUT_PIECES_MAX, Out};
 pub(super) struct Loan {
     out: Out,
     sent: usize,
+    /// Nothing will follow: what is left may wait for the FIN, and go with it.
+    last: bool,
+    /// The ring's turn in which it was submitted.
+    turn: NonZeroU32,
     pieces: [libc::iovec; OUT_PIECES_MAX],
     header: libc::msghdr,
 }
@@ -33,15 +38,31 @@ impl Loan {
         Box::new(Self {
             out: Out::new(),
             sent: 0,
+            last: false,
+            turn: NonZeroU32::MIN,
             pieces: [nothing; OUT_PIECES_MAX],
             header,
         })
     }
 
-    /// Takes over what is to be sent.
-    pub(super) fn load(&mut self, out: Out) {
+    /// Takes over what is to be sent; with `last` a FIN follows at once.
+    pub(super) fn load(&mut self, out: Out, last: bool) {
         self.out = out;
         self.sent = 0;
+        self.last = last;
+    }
+
+    pub(super) fn is_last(&self) -> bool {
+        self.last
+    }
+
+    pub(super) fn submitted_in(&mut self, turn: NonZeroU32) {
+        self.turn = turn;
+    }
+
+    /// Whether it was submitted in this turn of the ring.
+    pub(super) fn is_of(&self, turn: NonZeroU32) -> bool {
+        self.turn == turn
     }
 
     /// Lets go of the buffers. Only after the final completion.
@@ -104,7 +125,7 @@ mod tests {
         let mut out = Out::from(Chunk::from_static(b"head"));
         out.push(Chunk::from_static(b"body body")).unwrap();
         out.push(Chunk::from_static(b"end")).unwrap();
-        loan.load(out);
+        loan.load(out, false);
         assert!(matches!(loan.shape(), Shape::Gathered { .. }));
         assert_eq!(loan.header.msg_iovlen, 3);
         assert!(!loan.advance(6));

@@ -172,10 +172,18 @@ impl Ring {
         self.core.turn(park)
     }
 
-    /// When a timer wants the next turn; [`Mono::NEVER`] without timers.
+    /// Gives the kernel now what was queued, where this turn has little else to do; in a busy one it
+    /// goes with everything else at the end of the turn. For an answer that somebody waits for while
+    /// there is still work to do on it that nobody waits for.
+    pub fn hurry(&self) {
+        self.core.hurry();
+    }
+
+    /// When the earliest timer is due; [`Mono::NEVER`] without timers. For long sleeps: it looks at more
+    /// than a turn does.
     #[must_use]
     pub fn next_timer(&self) -> Mono {
-        self.core.next_timer()
+        self.core.earliest_timer()
     }
 
     /// For waking this ring from other threads.

@@ -3,32 +3,61 @@
 use std::future::Future;
 use std::io;
 use std::net::Shutdown;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use super::arena::Key;
 use super::conn::Conn;
+use super::core::Core;
 use super::loan::Loan;
 use super::out::Out;
 use super::socket::Socket;
 
 /// What is on its way out.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct SendSide {
     in_flight: Option<Key>,
     /// Errno of a send that failed; none after it is tried.
     failed: Option<i32>,
     /// No more will be accepted; the FIN goes after what was.
     fin: bool,
+    /// The last send was done as soon as the kernel had it: there was room in the socket's buffer.
+    prompt: bool,
+    /// The turn in which the send in flight was counted as one whose end is no reason to wake up.
+    counted_in: Option<NonZeroU32>,
     waker: Option<Waker>,
     /// Timer that gives up on a send whose socket is gone.
     linger: Option<Key>,
 }
 
+impl Default for SendSide {
+    fn default() -> Self {
+        Self {
+            in_flight: None,
+            failed: None,
+            fin: false,
+            prompt: true,
+            counted_in: None,
+            waker: None,
+            linger: None,
+        }
+    }
+}
+
 impl SendSide {
+    /// Somebody waits for the end of the send in flight: it is a reason to wake up after all.
+    fn awaited(&mut self, core: &Core) {
+        if let Some(turn) = self.counted_in.take()
+            && turn == core.turn_number()
+        {
+            core.expect_news();
+        }
+    }
+
     /// Whether a send may start: an error, or the wait for the one in flight.
-    fn poll_free(&mut self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_free(&mut self, core: &Core, cx: &Context<'_>) -> Poll<io::Result<()>> {
         if let Some(errno) = self.failed {
             return Poll::Ready(Err(io::Error::from_raw_os_error(errno)));
         }
@@ -39,14 +68,20 @@ impl SendSide {
             Some(waker) => waker.clone_from(cx.waker()),
             None => self.waker = Some(cx.waker().clone()),
         }
+        self.awaited(core);
         Poll::Pending
     }
 }
 
 impl Conn {
-    fn poll_send(self: &Rc<Self>, out: &mut Out, cx: &Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_send(
+        self: &Rc<Self>,
+        out: &mut Out,
+        last: bool,
+        cx: &Context<'_>,
+    ) -> Poll<io::Result<()>> {
         let mut side = self.send.borrow_mut();
-        let free = side.poll_free(cx);
+        let free = side.poll_free(&self.core, cx);
         if !matches!(free, Poll::Ready(Ok(()))) || out.is_empty() {
             return free;
         }
@@ -54,23 +89,29 @@ impl Conn {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         let mut loan = self.core.loan();
-        loan.load(std::mem::take(out));
+        loan.load(std::mem::take(out), last);
+        side.fin = last;
         side.in_flight = Some(self.core.submit_send(self, loan));
+        // The FIN waits for its end.
+        side.counted_in = (side.prompt && !last).then(|| self.core.expect_no_news());
         Poll::Ready(Ok(()))
     }
 
     pub(super) fn poll_flush(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
-        self.send.borrow_mut().poll_free(cx)
+        self.send.borrow_mut().poll_free(&self.core, cx)
     }
 
     /// The send in flight is done, well or badly, or a part of it.
     pub(super) fn sent(self: &Rc<Self>, mut loan: Box<Loan>, result: i32) {
         let mut side = self.send.borrow_mut();
         side.in_flight = None;
+        side.prompt = loan.is_of(self.core.turn_number());
         match result {
             // MSG_WAITALL makes a short send rare: only a signal or memory pressure causes it.
             1.. => {
                 if !loan.advance(result as usize) && !self.reset.get() {
+                    side.prompt = false;
+                    side.counted_in = None;
                     side.in_flight = Some(self.core.submit_send(self, loan));
                     return;
                 }
@@ -96,6 +137,7 @@ impl Conn {
 
     pub(super) fn shutdown_write(&self) {
         let mut side = self.send.borrow_mut();
+        side.awaited(&self.core);
         if !std::mem::replace(&mut side.fin, true) && side.in_flight.is_none() {
             self.send_fin();
         }
@@ -117,6 +159,8 @@ impl Conn {
     pub(super) fn end_send(&self) {
         let mut side = self.send.borrow_mut();
         side.waker = None;
+        // The descriptor closes after it.
+        side.awaited(&self.core);
         if let Some(key) = side.in_flight
             && !self.reset.get()
             && side.linger.is_none()
@@ -139,7 +183,7 @@ impl Socket {
     /// # Errors
     /// As `send`.
     pub fn poll_send(&self, out: &mut Out, cx: &Context<'_>) -> Poll<io::Result<()>> {
-        self.conn.poll_send(out, cx)
+        self.conn.poll_send(out, false, cx)
     }
 }
 
@@ -149,6 +193,7 @@ impl Socket {
 pub struct SendFut<'a> {
     pub(super) socket: &'a Socket,
     pub(super) out: Out,
+    pub(super) last: bool,
 }
 
 impl Future for SendFut<'_> {
@@ -157,6 +202,6 @@ impl Future for SendFut<'_> {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        this.socket.conn.poll_send(&mut this.out, cx)
+        this.socket.conn.poll_send(&mut this.out, this.last, cx)
     }
 }

@@ -68,7 +68,21 @@ impl Socket {
     /// of an earlier send surfaces here or in [`flush`](Self::flush). Dropped before that, nothing
     /// of `out` is sent. One task at a time may wait to send.
     pub fn send(&self, out: Out) -> SendFut<'_> {
-        SendFut { socket: self, out }
+        SendFut {
+            socket: self,
+            out,
+            last: false,
+        }
+    }
+
+    /// As [`send`](Self::send) and [`shutdown_write`](Self::shutdown_write) in one: the FIN goes with
+    /// the last bytes, in one segment where they fit.
+    pub fn send_last(&self, out: Out) -> SendFut<'_> {
+        SendFut {
+            socket: self,
+            out,
+            last: true,
+        }
     }
 
     /// Resolves when every accepted byte was handed to the kernel.

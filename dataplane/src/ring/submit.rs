@@ -57,6 +57,8 @@ impl Core {
     }
 
     pub(super) fn submit_send(&self, conn: &Rc<Conn>, mut loan: Box<Loan>) -> Key {
+        loan.submitted_in(self.turn_number());
+        let flags = SEND_FLAGS | if loan.is_last() { libc::MSG_MORE } else { 0 };
         let shape = loan.shape();
         #[cfg(test)]
         let shape = self.faults.shorten_send(shape);
@@ -66,12 +68,10 @@ impl Core {
             .insert(Op::Send(Rc::clone(conn), loan));
         let fd = types::Fd(conn.raw());
         let entry = match shape {
-            Shape::One { start, len } => {
-                opcode::Send::new(fd, start, len).flags(SEND_FLAGS).build()
+            Shape::One { start, len } => opcode::Send::new(fd, start, len).flags(flags).build(),
+            Shape::Gathered { header } => {
+                opcode::SendMsg::new(fd, header).flags(flags as u32).build()
             }
-            Shape::Gathered { header } => opcode::SendMsg::new(fd, header)
-                .flags(SEND_FLAGS as u32)
-                .build(),
         };
         // SAFETY: header, vectors and pieces belong to the boxed loan, which the op owns; moving the
         // box does not move them, and pieces are windows whose blocks nobody writes while they are

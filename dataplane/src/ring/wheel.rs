@@ -12,6 +12,8 @@ pub(super) type Tick = u64;
 const LEVELS: usize = 6;
 const SLOT_BITS: u32 = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
+/// Most timers that [`Wheel::earliest`] looks at.
+const LOOK_MAX: usize = 1024;
 /// Longest distance into the future, about two years; later timers are treated as this far away
 /// and sorted in again when they come up.
 const SPAN: Tick = 1 << (SLOT_BITS * LEVELS as u32);
@@ -89,6 +91,28 @@ impl<T> Wheel<T> {
     /// timer has to move down a level.
     pub(super) fn next(&self) -> Option<Tick> {
         (0..LEVELS).find_map(|level| self.next_of(level).map(|(at, _)| at))
+    }
+
+    /// When the earliest timer is due, to the tick: a ring that sleeps until then is not woken for timers
+    /// that only move down. Looks at one slot's timers; where those are more than [`LOOK_MAX`], it is
+    /// [`next`](Self::next).
+    pub(super) fn earliest(&self) -> Option<Tick> {
+        let (level, (begin, slot)) =
+            (0..LEVELS).find_map(|level| self.next_of(level).map(|next| (level, next)))?;
+        let mut index = self.levels[level].first[slot];
+        let mut earliest = Tick::MAX;
+        for _ in 0..LOOK_MAX {
+            let Some(timer) = self
+                .timers
+                .key_at(index)
+                .and_then(|key| self.timers.get(key))
+            else {
+                return Some(earliest.max(begin));
+            };
+            earliest = earliest.min(timer.at);
+            index = timer.after;
+        }
+        Some(begin)
     }
 
     /// First filled slot of a level and when it begins. Finer levels always come up first.
@@ -194,6 +218,32 @@ mod tests {
         let mut fired = Vec::new();
         wheel.expire(now, |at| fired.push(at));
         fired
+    }
+
+    #[test]
+    fn the_earliest_timer_is_known_to_the_tick_and_never_missed() {
+        let mut rng = fastrand::Rng::with_seed(3);
+        for _ in 0..200 {
+            let mut now = rng.u64(..1 << 40);
+            let mut wheel = Wheel::new(now);
+            let mut due: Vec<Tick> = Vec::new();
+            for _ in 0..rng.usize(1..50) {
+                let bits = rng.u32(1..30);
+                let at = now + rng.u64(..1 << bits);
+                due.push(at);
+                wheel.insert(at, at);
+            }
+            due.sort_unstable();
+            // Sleeping from one to the next wakes up for nothing else.
+            while let Some(at) = wheel.earliest() {
+                assert_eq!(Some(&at.max(now)), due.first().map(|at| at.max(&now)));
+                now = now.max(at);
+                let fired = drain(&mut wheel, now);
+                assert!(!fired.is_empty(), "woken for nothing");
+                assert_eq!(fired, due.drain(..fired.len()).collect::<Vec<_>>());
+            }
+            assert!(due.is_empty());
+        }
     }
 
     #[test]

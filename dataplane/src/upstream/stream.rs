@@ -72,6 +72,20 @@ impl Stream {
         }
     }
 
+    /// As [`send`](ByteStream::send); with `last` nothing will follow and our direction ends, on plaintext
+    /// with these bytes in one segment where they fit.
+    ///
+    /// # Errors
+    /// That of an earlier send.
+    pub async fn send_at_end(&self, out: Out, last: bool) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) if last => socket.send_last(out).await,
+            Self::Plain(socket) => socket.send(out).await,
+            // Its end is a record of its own.
+            Self::Tls(stream) => stream.send(out).await,
+        }
+    }
+
     /// [`Socket::ack_now`] of the connection below.
     pub fn ack_now(&self) {
         match self {

@@ -9,6 +9,7 @@ mod faults;
 mod setup;
 mod splice;
 mod timers;
+mod turns;
 
 use std::cell::RefCell;
 use std::future::Future;
