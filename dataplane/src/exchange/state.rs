@@ -9,7 +9,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 
 use ringmesh_quota::TICK_MS_MIN;
 use ringmesh_wire::snapshot::MtlsMode;
@@ -151,6 +151,8 @@ pub struct ShardState {
     /// Wall clock at `Mono(0)`, microseconds since 1970.
     unix_us_at_zero: u64,
     sweeping: Cell<bool>,
+    /// Wakes the sweep from a long sleep when a connection becomes idle.
+    sweeper: RefCell<Option<Waker>>,
     /// When the quota cells are looked after next; `NEVER` without anything to look after.
     quota_tick_at: Cell<Mono>,
     /// Wakes the task that does.
@@ -176,6 +178,9 @@ const LOG_HAND_OVER_PERCENT: usize = 50;
 /// Between two looks at idle upstream connections, milliseconds: a server that closes a thousand at
 /// once is looked at a few times, not a thousand.
 const SWEEP_PAUSE_MS: u64 = 20;
+/// A look that is further away than this is brought forward when a connection becomes idle,
+/// milliseconds.
+const SWEEP_LONG_MS: u64 = 5_000;
 
 impl ShardState {
     /// A shard without configuration.
@@ -214,6 +219,7 @@ impl ShardState {
             random: RefCell::new(fastrand::Rng::with_seed(plan.seed)),
             unix_us_at_zero,
             sweeping: Cell::new(false),
+            sweeper: RefCell::default(),
             quota_tick_at: Cell::new(Mono::NEVER),
             quota_ticker: RefCell::default(),
             told: Cell::new(None),
@@ -565,6 +571,10 @@ impl ShardState {
     /// no longer than there are any: a quiet shard has no timers.
     pub fn sweep_while_idle(self: &Rc<Self>) {
         if self.sweeping.replace(true) {
+            let sleeper = self.sweeper.take();
+            if let Some(sleeper) = sleeper {
+                sleeper.wake();
+            }
             return;
         }
         let state = Rc::clone(self);
@@ -574,7 +584,17 @@ impl ShardState {
                 let next = state.pools.borrow_mut().sweep(state.now());
                 // Ends that come together are looked at together.
                 let soonest = state.now().plus_ms(SWEEP_PAUSE_MS).min(next);
-                wait::first(state.ring.sleep_until(next), ended).await;
+                let due = state.ring.sleep_until(next);
+                let is_long = next > state.now().plus_ms(SWEEP_LONG_MS);
+                let given_back = poll_fn(|cx| {
+                    if is_long && state.pools.borrow().was_given_back() {
+                        return Poll::Ready(());
+                    }
+                    state.sweeper.replace(is_long.then(|| cx.waker().clone()));
+                    Poll::Pending
+                });
+                wait::first(due, wait::first(ended, given_back)).await;
+                state.sweeper.take();
                 state.ring.sleep_until(soonest).await;
             }
             state.sweeping.set(false);

@@ -229,8 +229,9 @@ impl Host {
             end.set(true);
         });
         assert!(started, "the table of tasks is empty");
+        // Our own timers are no traffic: they keep neither the shard awake nor memory from being given
+        // back.
         let mut busy_at = self.ring.now();
-        // Our own timers are no traffic: they must not keep memory from being given back.
         let mut traffic_at = busy_at;
         let mut trimmed = false;
         while !ended.get() {
@@ -240,7 +241,7 @@ impl Host {
                 traffic_at = now;
                 trimmed = false;
             }
-            if turn != Turn::default() {
+            if turn.completions > 0 || turn.ready > 0 {
                 busy_at = now;
             } else if now.since(busy_at) >= QUIET {
                 let until = if trimmed {

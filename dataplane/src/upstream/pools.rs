@@ -30,7 +30,8 @@ const IDLE_PER_SHARD_MAX: usize = 4096;
 const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
 /// The sweep comes no more often than this, however many connections end, ...
 const SWEEP_SOONEST: Duration = Duration::from_millis(50);
-/// ... and no later than this while there are idle connections.
+/// ... and no later than this while connections are given back, which may have less time left than
+/// those before them.
 const SWEEP_LATEST: Duration = Duration::from_secs(5);
 
 /// Number of a pool.
@@ -89,6 +90,8 @@ pub struct Pools {
     pools: Slab<Pool>,
     idle: usize,
     swaps: u64,
+    /// A lane was given back since the last sweep.
+    given_back: bool,
 }
 
 impl Pools {
@@ -197,6 +200,7 @@ impl Pools {
                 exchanges: lane.exchanges,
             });
             self.idle += 1;
+            self.given_back = true;
         }
         self.lost(id);
     }
@@ -233,15 +237,24 @@ impl Pools {
     }
 
     /// Closes lanes that the server has closed, and those that will not be lent any more. Returns
-    /// when to come again.
+    /// when to come again; earlier if [`Self::was_given_back`] turns true and that is long from now.
     pub fn sweep(&mut self, now: Mono) -> Mono {
-        let mut next = now + SWEEP_LATEST;
+        let mut next = match std::mem::take(&mut self.given_back) {
+            true => now + SWEEP_LATEST,
+            false => Mono::NEVER,
+        };
         for (_, pool) in &mut self.pools {
             let before = pool.idle.len();
             next = next.min(pool.sweep(now));
             self.idle -= before - pool.idle.len();
         }
         next.max(now + SWEEP_SOONEST)
+    }
+
+    /// Whether a lane was given back since the last sweep.
+    #[must_use]
+    pub fn was_given_back(&self) -> bool {
+        self.given_back
     }
 
     /// Idle connections of the shard.
