@@ -25,7 +25,7 @@ use crate::wait;
 
 /// Serves one connection to its end.
 pub(super) async fn serve(shard: &Rc<ShardState>, socket: Socket, role: Role, local: SocketAddr) {
-    let original_dst = socket.original_dst();
+    let original_dst = socket.original_dst(local);
     let address = socket.peer_addr();
     if role == Role::Mesh {
         return Box::pin(mesh(shard, socket, local, address)).await;

@@ -123,10 +123,13 @@ impl Socket {
     }
 
     /// Where a redirected connection was meant to go (SO_ORIGINAL_DST); `None` if it came straight
-    /// to us. With TPROXY the local address is that already.
+    /// to us. `listener` is the address it was accepted at: our end of it, unless that is a wildcard.
     #[must_use]
-    pub fn original_dst(&self) -> Option<SocketAddr> {
-        let local = self.local_addr();
+    pub fn original_dst(&self, listener: SocketAddr) -> Option<SocketAddr> {
+        let local = match listener.ip().is_unspecified() {
+            true => self.local_addr(),
+            false => listener,
+        };
         let sys = self.conn.sys();
         let meant = match local {
             SocketAddr::V4(_) => sys.original_dst_v4(),
