@@ -75,11 +75,14 @@ pub enum Reason {
     TunnelRefused,
     /// Mutual TLS to a port that takes plaintext only (PeerAuthentication DISABLE).
     MtlsDisabled,
+    /// The upstream does not do the upgrade that was asked for: an HTTP/2 server without extended
+    /// CONNECT, or an answer to HTTP/1.1's that an HTTP/2 client would take for success (501).
+    UpgradeUnsupported,
 }
 
 impl Reason {
     /// All of them, for tables of counters; in numeric order.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::None,
         Self::BadRequest,
         Self::HeadTooLarge,
@@ -114,6 +117,7 @@ impl Reason {
         Self::NoConfig,
         Self::TunnelRefused,
         Self::MtlsDisabled,
+        Self::UpgradeUnsupported,
     ];
 
     /// The stable code.
@@ -154,6 +158,7 @@ impl Reason {
             Self::NoConfig => "no_config",
             Self::TunnelRefused => "tunnel_refused",
             Self::MtlsDisabled => "mtls_disabled",
+            Self::UpgradeUnsupported => "upgrade_unsupported",
         }
     }
 }

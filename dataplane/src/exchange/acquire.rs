@@ -26,7 +26,8 @@ const WAIT_MAX_MS: u64 = 60_000;
 pub(super) enum NoLane {
     /// The endpoint could not be reached.
     Unreached(Reason),
-    /// Our own limits: says nothing of the endpoint, and trying again would add load.
+    /// Our own limits, or an upgrade the endpoint does not do: says nothing of its health, and trying
+    /// again would add load.
     NoRoom(Reason),
 }
 

@@ -58,6 +58,18 @@ pub(super) async fn acquire_shared(
         let sender = wait::or_timeout(lane.sender(), give_up).await;
         let sender = sender.unwrap_or(Err(Reason::ConnectTimeout));
         let sender = sender.map_err(NoLane::Unreached)?;
+        if x.request.upgrade().is_some() {
+            // Whether it does that is in its SETTINGS, which nobody else waits for (RFC 8441 section 3).
+            let give_up = pin!(shard.ring.sleep_until(deadline));
+            match wait::or_timeout(lane.introduced(), give_up).await {
+                Some(Ok(())) => {}
+                Some(Err(reason)) => return Err(NoLane::Unreached(reason)),
+                None => return Err(NoLane::Unreached(Reason::ConnectTimeout)),
+            }
+            if !sender.is_extended_connect_protocol_enabled() {
+                return Err(NoLane::NoRoom(Reason::UpgradeUnsupported));
+            }
+        }
         let may_serve = match (endpoint, lane.identity()) {
             (Some((cluster, endpoint)), Some(shown)) => {
                 let row = &x.active.tables.cluster(cluster).endpoints[endpoint];

@@ -6,6 +6,7 @@ use super::record::Record;
 use super::sides::Client;
 use crate::http1::Answer;
 use crate::http2::{Broken, Incoming, grpc, head};
+use crate::reason::Reason;
 use crate::ring::{Buf, Ring};
 
 /// Sends `answer` and notes it. Where no buffer is left the connection closes without one: under
@@ -16,6 +17,15 @@ pub(super) async fn send(
     answer: &Answer<'_>,
     record: &mut Record,
 ) -> After {
+    let is_mistaken = client.takes_success_for_tunnel() && matches!(answer.status, 200..=299);
+    let refusal;
+    let answer = match is_mistaken {
+        true => {
+            refusal = Answer::of(Reason::UpgradeUnsupported);
+            &refusal
+        }
+        false => answer,
+    };
     record.status = answer.status;
     record.reason = answer.reason;
     let downstream = match client {

@@ -13,24 +13,23 @@ use super::head_in::{HeadRead, HeadReader};
 use super::head_out::HeadOut;
 use super::pipeline::{After, Exchange};
 use super::record::Record;
-use super::relay;
 use super::respond::{self, Respond, RespondFault};
 use super::send_request::{SendFault, open_stream, send_request};
 use super::sides::{Client, Inflow, Seen};
+use super::upgrade::{self, NoTunnel, Server};
 
 use crate::balance::Verdict;
 use crate::http1::{
     Edits, Framing, Next, Response, ResponseHead, ResponsePlan, TargetForm, Version, limits,
 };
 use crate::http2::{self, Body, Outgoing, grpc};
-use crate::opaque;
 use crate::reason::Reason;
-use crate::ring::{ByteStream, Chunk, Sleep};
+use crate::ring::{ByteStream, Sleep};
 use crate::route::retry::TryOutcome;
 use crate::tables::{ClusterIndex, Link};
 use crate::time::Mono;
 use crate::tls::Standing;
-use crate::upstream::{Opened, PoolId, Stream};
+use crate::upstream::{Opened, PoolId};
 use crate::view::HeaderLookup;
 
 /// Where a try goes.
@@ -233,13 +232,12 @@ impl Carried<'_, '_> {
             }
             Carrier::Shared(lane, sender) => {
                 let left = deadline.min(try_deadline);
-                open_stream(x, changes, framing, body, sender, left, &outgoing).inspect_err(
-                    |fault| {
+                open_stream(x, changes, framing, upgrade, body, sender, left, &outgoing)
+                    .inspect_err(|fault| {
                         if matches!(fault, SendFault::Closed) {
                             lane.distrust();
                         }
-                    },
-                )
+                    })
             }
         };
         let mut outflow = match sent {
@@ -388,25 +386,29 @@ impl Carried<'_, '_> {
             edits: changes.response,
         };
         if is_tunnel {
-            let (Client::Http1(downstream), Carrier::Own(lane)) = (x.client, carrier) else {
-                return TryEnd::Hopeless(Reason::BadResponse, Verdict::LocalFailure);
+            let server = match (carrier, outgoing.get()) {
+                (Carrier::Own(lane), _) => Some(Server::Own(&lane.stream)),
+                (Carrier::Shared(lane, _), Some(stream)) => {
+                    lane.stream().map(|on| Server::Shared(stream, on))
+                }
+                (Carrier::Shared(..), None) => None,
             };
-            let upstream = &lane.stream;
-            let mut out = HeadOut::new(&x.shard.ring);
-            if plan.put(&response, &mut out).is_err()
-                || downstream.send(out.finish()).await.is_err()
-            {
-                return TryEnd::ClientGone;
-            }
-            let first = x.early.take().unwrap_or_default();
-            let relayed = relay_tunnel(x, downstream, upstream, first, reader.pending);
-            let relayed = Box::pin(relayed).await;
-            record.bytes_in += relayed.forth;
-            record.bytes_out += relayed.back;
-            if let Some(reason) = relay::why_ended(x.shard, &relayed, downstream, upstream) {
-                record.reason = reason;
-            }
-            return TryEnd::Finished(After::Close, verdict);
+            let Some(server) = server else {
+                return TryEnd::Hopeless(Reason::UpstreamReset, Verdict::LocalFailure);
+            };
+            let early = x.early.take().unwrap_or_default();
+            let pending = reader.pending;
+            let carried = upgrade::carry(x, server, &plan, &response, early, pending, record);
+            return match Box::pin(carried).await {
+                Ok(after) => TryEnd::Finished(after, verdict),
+                Err(NoTunnel::ClientGone) => TryEnd::ClientGone,
+                Err(NoTunnel::BadResponse) => {
+                    TryEnd::Hopeless(Reason::BadResponse, Verdict::LocalFailure)
+                }
+            };
+        }
+        if x.client.takes_success_for_tunnel() && matches!(status, 200..=299) {
+            return TryEnd::Hopeless(Reason::UpgradeUnsupported, verdict);
         }
         let respond = Respond {
             ring: &x.shard.ring,
@@ -531,28 +533,6 @@ fn pass_reset_down(client: Client<'_>, server: Option<&Outgoing>) {
     {
         client.broke_off(code);
     }
-}
-
-async fn relay_tunnel(
-    x: &Exchange<'_>,
-    downstream: &Stream,
-    upstream: &Stream,
-    to_upstream: Chunk,
-    to_downstream: Chunk,
-) -> opaque::Relayed {
-    let options = opaque::RelayOptions {
-        idle_timeout_ms: x.shard.limits.idle_timeout_ms,
-        over_at: x.client.over_at().min(upstream.over_at()),
-    };
-    opaque::relay(
-        &x.shard.ring,
-        downstream,
-        upstream,
-        to_upstream,
-        to_downstream,
-        &options,
-    )
-    .await
 }
 
 async fn send_interim(x: &Exchange<'_>, response: &Response<'_>) -> bool {

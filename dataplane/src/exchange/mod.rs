@@ -49,6 +49,7 @@ mod sides;
 mod state;
 mod stream_tasks;
 mod tunnel;
+mod upgrade;
 
 pub use early::Early;
 pub use flow::{Direction, Flow};

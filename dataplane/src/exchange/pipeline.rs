@@ -22,7 +22,7 @@ use super::state::{Active, ShardState};
 use super::{answer, borrow, note, request_id, tunnel};
 use crate::balance::{Limit, Retrying, Tried, Verdict};
 use crate::http1::{Answer, BodyDecoder, Edits, Known, Request, ResponseHead, TargetForm, path};
-use crate::http2::grpc;
+use crate::http2::{grpc, websocket};
 use crate::policy::quota::{self, QuotaMemo};
 use crate::policy::{self, Call, Permit};
 use crate::reason::Reason;
@@ -126,10 +126,13 @@ impl<'x> Exchange<'x> {
     }
 
     /// What the upstream is spoken to in: what its port declares, else what the client speaks. gRPC
-    /// has no other way than HTTP/2, and upgrades and tunnels none than HTTP/1.1.
+    /// has no other way than HTTP/2, and tunnels none than HTTP/1.1, nor have upgrades to anything
+    /// but WebSocket.
     fn speaks(&self, declared: Protocol) -> Speaks {
         let from_http2 = matches!(self.client, Client::Http2(_));
-        if self.request.upgrade().is_some() || self.request.form() == TargetForm::Authority {
+        let asks_for_other =
+            self.request.upgrade().is_some() && !websocket::is_asked_for(&self.request);
+        if asks_for_other || self.request.form() == TargetForm::Authority {
             return Speaks::Http1;
         }
         match declared {

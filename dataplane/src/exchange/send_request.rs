@@ -11,7 +11,7 @@ use super::head_out::HeadOut;
 use super::pipeline::Exchange;
 use super::sides::Outflow;
 use crate::http1::{ClientCert, Framing, Known, RequestPlan};
-use crate::http2::{self, Outgoing, Piece, grpc};
+use crate::http2::{self, Outgoing, Piece, grpc, websocket};
 use crate::ring::{ByteStream, Chunk};
 use crate::time::Mono;
 use crate::upstream::Stream;
@@ -22,7 +22,7 @@ pub(super) enum SendFault {
     Broken,
     /// The connection takes no more streams: nothing was sent.
     Closed,
-    /// The head cannot be said in HTTP/2.
+    /// The head cannot be said in HTTP/2, or asks for WebSocket without a key.
     Unsayable,
     /// The client's body breaks its framing.
     Body,
@@ -54,11 +54,12 @@ fn plan<'p>(
 }
 
 /// Opens a stream with what is here of the body. Does not wait: what was kept for another try is
-/// bounded, and so is one more piece.
+/// bounded, and so is one more piece. `upgrade`: as extended CONNECT; there is no body then.
 pub(super) fn open_stream<'o>(
     x: &Exchange<'_>,
     changes: &Changes<'_>,
     framing: Framing,
+    upgrade: bool,
     body: &mut BodySource<'_>,
     sender: &SendRequest<Piece>,
     deadline: Mono,
@@ -74,6 +75,16 @@ pub(super) fn open_stream<'o>(
         .is_some_and(|te| te.eq_ignore_ascii_case(b"trailers"));
     let head = http2::head::request(&bytes.into(), takes_trailers);
     let mut head = head.ok_or(SendFault::Unsayable)?;
+    if upgrade {
+        let accept = websocket::accept_of(&x.request).ok_or(SendFault::Unsayable)?;
+        let stream = Outgoing::open_websocket(&x.shard.ring, &mut sender.clone(), head, accept);
+        let stream = stream.map_err(|_| SendFault::Closed)?;
+        let stream = outgoing.get_or_init(|| stream);
+        return Ok(Outflow::Request {
+            stream,
+            ended: false,
+        });
+    }
     // The time that is left, not the time there was (SEMANTICS 9.1).
     if x.request.field(Known::GrpcTimeout).is_some() && deadline != Mono::NEVER {
         let left = deadline.since(x.shard.now());

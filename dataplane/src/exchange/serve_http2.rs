@@ -6,6 +6,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use h2::ext::Protocol;
 use h2::server::{Connection, SendResponse};
 use h2::{Reason as Code, RecvStream};
 
@@ -18,7 +19,7 @@ use super::state::ShardState;
 use super::stream_tasks::StreamTasks;
 use super::{answer, note};
 use crate::http1::{Answer, Parsed, RequestHead};
-use crate::http2::{Incoming, KeepAlive, Piece, Wire, grpc, head, limits};
+use crate::http2::{Asks, Incoming, KeepAlive, Piece, Wire, grpc, head, limits, websocket};
 use crate::reason::Reason;
 use crate::ring::{ByteStream, Chunk, Sleep};
 use crate::time::Mono;
@@ -45,7 +46,7 @@ struct Shared {
 /// Serves a connection whose preface has begun.
 pub(super) async fn serve(shard: &Rc<ShardState>, flow: &Flow, stream: Stream, first: Chunk) {
     let stream = Rc::new(stream);
-    let wire = Wire::new(&shard.ring, Rc::clone(&stream), first);
+    let wire = Wire::of_client(&shard.ring, Rc::clone(&stream), first);
     let shared = Rc::new(Shared {
         shard: Rc::clone(shard),
         flow: flow.clone(),
@@ -289,13 +290,26 @@ async fn exchange(shared: &Shared, opened: Opened, parser: &mut RequestHead, too
         respond,
     } = opened;
     let shard = &shared.shard;
-    let (parts, body) = request.into_parts();
-    let content_type = parts.headers.get(http::header::CONTENT_TYPE);
-    let grpc = content_type.is_some_and(|value| grpc::is_grpc(value.as_bytes()));
+    let (mut parts, body) = request.into_parts();
     let mut bytes = Vec::with_capacity(512);
-    let spelled = head::put_request(&parts, body.is_end_stream(), &mut bytes);
+    let (asks, spelled) = match parts.extensions.remove::<Protocol>() {
+        None => {
+            let content_type = parts.headers.get(http::header::CONTENT_TYPE);
+            let asks = match content_type {
+                Some(value) if grpc::is_grpc(value.as_bytes()) => Asks::Grpc,
+                _ => Asks::Answer,
+            };
+            let spelled = head::put_request(&parts, body.is_end_stream(), &mut bytes);
+            (asks, spelled)
+        }
+        Some(protocol) => {
+            let random = [shard.random(), shard.random()];
+            let spelled = websocket::put_request(&mut parts, &protocol, random, &mut bytes);
+            (Asks::WebSocket, spelled)
+        }
+    };
     drop(parts);
-    let stream = Incoming::new(&shard.ring, Rc::clone(&shared.stream), body, respond, grpc);
+    let stream = Incoming::new(&shard.ring, Rc::clone(&shared.stream), body, respond, asks);
     let client = Client::Http2(&stream);
     parser.reset();
     let refusal = match spelled {

@@ -44,6 +44,11 @@ impl<'c> Client<'c> {
         }
     }
 
+    /// Whether a 2xx would open a tunnel for it.
+    pub(super) fn takes_success_for_tunnel(self) -> bool {
+        matches!(self, Self::Http2(stream) if stream.is_websocket())
+    }
+
     /// Whether its connection takes no more requests, which the answer has to say.
     pub(super) fn must_close(self, shard: &ShardState, flow: &Flow) -> bool {
         match self {
@@ -98,7 +103,7 @@ impl<'c> Inflow<'c> {
     pub(super) fn framing(self, told: Framing) -> Framing {
         match self {
             Self::Http1(_) => told,
-            Self::Http2(body) if body.is_over() => Framing::None,
+            Self::Http2(body) if body.is_over() || body.is_tunnel() => Framing::None,
             Self::Http2(_) => Framing::UntilClose,
         }
     }

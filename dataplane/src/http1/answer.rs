@@ -42,7 +42,7 @@ impl Answer<'static> {
             Reason::QuotaExhausted => 429,
             Reason::HeadTooLarge => 431,
             Reason::ClientGone => 499,
-            Reason::UnknownCoding => 501,
+            Reason::UnknownCoding | Reason::UpgradeUnsupported => 501,
             Reason::UnknownDestination | Reason::BadResponse => 502,
             Reason::Timeout | Reason::TryTimeout => 504,
             Reason::UnsupportedProtocol => 505,

@@ -50,6 +50,8 @@ pub enum HeadFault {
     ConnectWithBody,
     /// CONNECT in HTTP/2: tunnels are carried from HTTP/1.1 to HTTP/1.1 only.
     Connect,
+    /// Extended CONNECT (RFC 8441) to another protocol than WebSocket.
+    ConnectProtocol,
     /// A status outside 100 to 599.
     Status,
     /// 101 although no upgrade was asked for.
@@ -82,6 +84,7 @@ impl HeadFault {
             Self::CodingNotChunked => "Transfer-Encoding does not end in one chunked",
             Self::ConnectWithBody => "CONNECT with a body",
             Self::Connect => "CONNECT in HTTP/2 is not carried",
+            Self::ConnectProtocol => "of extended CONNECT only websocket is carried",
             Self::Status => "the status is not between 100 and 599",
             Self::UpgradeUnasked => "101 without an upgrade",
         }
@@ -94,7 +97,7 @@ impl HeadFault {
             Self::TooManyFields | Self::TooLarge => (431, Reason::HeadTooLarge),
             Self::TargetTooLong => (414, Reason::HeadTooLarge),
             Self::CodingUnknown => (501, Reason::UnknownCoding),
-            Self::Connect => (501, Reason::UnsupportedProtocol),
+            Self::Connect | Self::ConnectProtocol => (501, Reason::UnsupportedProtocol),
             Self::Version | Self::Http2Preface => (505, Reason::UnsupportedProtocol),
             Self::Syntax
             | Self::BareLineFeed

@@ -25,6 +25,7 @@ pub struct Body {
     owed: Cell<usize>,
     trailers: OnceCell<Vec<u8>>,
     over: Cell<bool>,
+    tunnel: bool,
     cut: Cell<Option<h2::Reason>>,
 }
 
@@ -32,6 +33,7 @@ impl Body {
     pub(super) fn new(ring: &Ring, stream: RecvStream) -> Self {
         Self {
             ring: ring.clone(),
+            tunnel: false,
             over: Cell::new(stream.is_end_stream()),
             stream: RefCell::new(stream),
             rest: RefCell::default(),
@@ -39,6 +41,20 @@ impl Body {
             trailers: OnceCell::new(),
             cut: Cell::new(None),
         }
+    }
+
+    /// Bytes of a tunnel.
+    pub(super) fn of_tunnel(ring: &Ring, stream: RecvStream) -> Self {
+        Self {
+            tunnel: true,
+            ..Self::new(ring, stream)
+        }
+    }
+
+    /// Whether its bytes are those of the protocol a request asks for, and no message's.
+    #[must_use]
+    pub fn is_tunnel(&self) -> bool {
+        self.tunnel
     }
 
     /// Whether nothing more will come, as far as is known without waiting.

@@ -35,7 +35,10 @@ pub fn status_of(answer: &Answer<'_>) -> u8 {
         Reason::QuotaExhausted => RESOURCE_EXHAUSTED,
         Reason::AuthzDenied | Reason::CheckDenied | Reason::PlaintextRefused => PERMISSION_DENIED,
         Reason::Timeout | Reason::TryTimeout => DEADLINE_EXCEEDED,
-        Reason::NoRoute | Reason::UnknownDestination | Reason::UnsupportedProtocol => UNIMPLEMENTED,
+        Reason::NoRoute
+        | Reason::UnknownDestination
+        | Reason::UnsupportedProtocol
+        | Reason::UpgradeUnsupported => UNIMPLEMENTED,
         _ => of_http(answer.status),
     }
 }

@@ -15,7 +15,7 @@ use crate::http1::{HeadFault, may_not_trail};
 ///
 /// # Errors
 /// [`HeadFault::HostDiffers`]: Host and `:authority` name different servers (RFC 9113 section 8.3.1).
-/// [`HeadFault::Connect`]: tunnels through HTTP/2 are not carried.
+/// [`HeadFault::Connect`]: of tunnels only those of RFC 8441 are carried ([`super::websocket`]).
 pub fn put_request(
     parts: &http::request::Parts,
     ended: bool,
@@ -76,7 +76,7 @@ pub fn put_trailers(fields: &HeaderMap, out: &mut Vec<u8>) {
     }
 }
 
-fn put_fields(fields: &HeaderMap, out: &mut Vec<u8>) {
+pub(super) fn put_fields(fields: &HeaderMap, out: &mut Vec<u8>) {
     for (name, value) in fields {
         if name == http::header::HOST || name == http::header::COOKIE {
             continue;

@@ -39,6 +39,7 @@ pub fn server() -> server::Builder {
         .max_header_list_size(HEADER_LIST_BYTES_MAX)
         .max_send_buffer_size(SEND_BUFFER_BYTES_MAX)
         .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+        .enable_connect_protocol()
         .max_local_error_reset_streams(Some(FAULT_RESETS_MAX));
     builder
 }

@@ -8,7 +8,8 @@
 //! 3. [`Incoming`] is a stream a client opened, [`Outgoing`] one we opened at an upstream, [`Body`]
 //!    the bytes that arrive on either;
 //! 4. [`Pings`] are for sidecars that have fallen silent;
-//! 5. [`grpc`] is what the mesh has to know of gRPC.
+//! 5. [`grpc`] is what the mesh has to know of gRPC;
+//! 6. [`websocket`] makes an Upgrade of an extended CONNECT and back.
 //!
 //! Invariants:
 //! - a body's window is given back when the other side of the exchange took the bytes, never before:
@@ -22,15 +23,17 @@
 mod body;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod drive;
+mod frames;
 pub mod grpc;
 pub mod head;
 mod keep_alive;
 pub mod limits;
 mod streams;
+pub mod websocket;
 mod wire;
 
 pub use body::Body;
 pub(crate) use keep_alive::KeepAlive;
 pub use keep_alive::Pings;
-pub use streams::{Broken, Incoming, Outgoing, Piece, ReadHead};
+pub use streams::{Asks, Broken, Incoming, Outgoing, Piece, ReadHead};
 pub use wire::Wire;

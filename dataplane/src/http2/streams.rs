@@ -13,7 +13,7 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 
 use super::body::Body;
-use super::head;
+use super::{head, websocket};
 use crate::ring::{Chunk, Ring};
 use crate::upstream::Stream;
 
@@ -80,14 +80,24 @@ fn end(stream: &RefCell<SendStream<Piece>>, trailers: &[u8]) -> Result<(), Broke
     ended.map_err(|_| Broken)
 }
 
+/// What a stream asks for, where that changes how it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asks {
+    /// An answer.
+    Answer,
+    /// A gRPC call: what the mesh itself says has to be told as trailers.
+    Grpc,
+    /// WebSocket by extended CONNECT: a 2xx opens a tunnel.
+    WebSocket,
+}
+
 /// A stream a client opened.
 pub struct Incoming {
     respond: RefCell<SendResponse<Piece>>,
     stream: OnceCell<RefCell<SendStream<Piece>>>,
     body: Body,
     connection: Rc<Stream>,
-    /// A gRPC call: what the mesh itself says has to be told as trailers.
-    grpc: bool,
+    asks: Asks,
     /// With which code the client gave it up.
     reset: Cell<Option<Reason>>,
     /// With which code the answer broke off.
@@ -98,7 +108,7 @@ impl fmt::Debug for Incoming {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Incoming")
             .field("body", &self.body)
-            .field("grpc", &self.grpc)
+            .field("asks", &self.asks)
             .finish_non_exhaustive()
     }
 }
@@ -111,14 +121,17 @@ impl Incoming {
         connection: Rc<Stream>,
         body: RecvStream,
         respond: SendResponse<Piece>,
-        grpc: bool,
+        asks: Asks,
     ) -> Self {
         Self {
             respond: RefCell::new(respond),
             stream: OnceCell::new(),
-            body: Body::new(ring, body),
+            body: match asks {
+                Asks::WebSocket => Body::of_tunnel(ring, body),
+                Asks::Answer | Asks::Grpc => Body::new(ring, body),
+            },
             connection,
-            grpc,
+            asks,
             reset: Cell::new(None),
             broken: Cell::new(None),
         }
@@ -139,7 +152,13 @@ impl Incoming {
     /// Whether it is a gRPC call.
     #[must_use]
     pub fn is_grpc(&self) -> bool {
-        self.grpc
+        self.asks == Asks::Grpc
+    }
+
+    /// Whether it asks for WebSocket.
+    #[must_use]
+    pub fn is_websocket(&self) -> bool {
+        self.asks == Asks::WebSocket
     }
 
     /// Whether a final answer's head went out.
@@ -236,6 +255,8 @@ pub struct Outgoing {
     response: RefCell<ResponseFuture>,
     stream: RefCell<SendStream<Piece>>,
     body: OnceCell<Body>,
+    /// Of an extended CONNECT: what answers the client's key once the server agrees.
+    accept: Option<String>,
 }
 
 impl fmt::Debug for Outgoing {
@@ -274,6 +295,24 @@ impl Outgoing {
             response: RefCell::new(response),
             stream: RefCell::new(stream),
             body: OnceCell::new(),
+            accept: None,
+        })
+    }
+
+    /// Opens a stream for an extended CONNECT; a 2xx is spelled as a 101 that says `accept`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_websocket(
+        ring: &Ring,
+        connection: &mut SendRequest<Piece>,
+        mut head: http::Request<()>,
+        accept: String,
+    ) -> Result<Self, Broken> {
+        websocket::connect(&mut head);
+        Ok(Self {
+            accept: Some(accept),
+            ..Self::open(ring, connection, head, false)?
         })
     }
 
@@ -307,20 +346,31 @@ impl Outgoing {
         self.stream.borrow_mut().send_reset(code);
     }
 
+    /// Resolves when the server gives it up or its connection fails.
+    pub async fn gone(&self) {
+        poll_fn(|cx| self.stream.borrow_mut().poll_reset(cx).map(drop)).await;
+    }
+
     /// Waits for the next head of the response. Safe to drop while it waits.
     pub async fn read_head(&self) -> ReadHead {
         poll_fn(|cx| {
             let mut response = self.response.borrow_mut();
             if let Poll::Ready(Some(Ok(interim))) = response.poll_informational(cx) {
-                return Poll::Ready(ReadHead::Head(spelled(&interim.into_parts().0)));
+                let (mut parts, ()) = interim.into_parts();
+                // Not of this version (RFC 9113 section 8.6), and not to be taken for what we spell so.
+                if parts.status == http::StatusCode::SWITCHING_PROTOCOLS {
+                    return Poll::Ready(ReadHead::Failed);
+                }
+                return Poll::Ready(ReadHead::Head(spelled(&mut parts, None)));
             }
             Pin::new(&mut *response)
                 .poll(cx)
                 .map(|response| match response {
                     Ok(response) => {
-                        let (parts, body) = response.into_parts();
+                        let (mut parts, body) = response.into_parts();
+                        let accept = self.accept.as_deref();
                         let _ = self.body.set(Body::new(&self.ring, body));
-                        ReadHead::Head(spelled(&parts))
+                        ReadHead::Head(spelled(&mut parts, accept))
                     }
                     Err(error) if was_not_processed(&error) => ReadHead::Refused,
                     Err(_) => ReadHead::Failed,
@@ -336,9 +386,14 @@ impl Outgoing {
     }
 }
 
-fn spelled(parts: &http::response::Parts) -> Vec<u8> {
+fn spelled(parts: &mut http::response::Parts, accept: Option<&str>) -> Vec<u8> {
     let mut head = Vec::with_capacity(256);
-    head::put_response(parts, &mut head);
+    match accept {
+        Some(accept) if parts.status.is_success() => {
+            websocket::put_switch(&mut parts.headers, accept, &mut head);
+        }
+        _ => head::put_response(parts, &mut head),
+    }
     head
 }
 

@@ -13,6 +13,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::frames::Frames;
+use crate::detect::H2_PREFACE;
 use crate::ring::{Buf, ByteStream, Chunk, Out, Ring, Sleep};
 use crate::time::Mono;
 use crate::upstream::Stream;
@@ -40,6 +42,7 @@ struct Shared {
 #[derive(Default)]
 struct RecvHalf {
     chunk: Chunk,
+    frames: Frames,
     ended: bool,
     /// On TLS, where receiving is more than one step.
     waiting: Option<Boxed<Chunk>>,
@@ -67,14 +70,25 @@ impl std::fmt::Debug for Wire {
 }
 
 impl Wire {
-    /// A connection of which `first` was received already.
+    /// A connection to a server.
     #[must_use]
-    pub fn new(ring: &Ring, stream: Rc<Stream>, first: Chunk) -> Self {
+    pub fn to_server(ring: &Ring, stream: Rc<Stream>) -> Self {
+        Self::new(ring, stream, Chunk::empty(), 0)
+    }
+
+    /// A client's connection, of which `first` was received already.
+    #[must_use]
+    pub fn of_client(ring: &Ring, stream: Rc<Stream>, first: Chunk) -> Self {
+        Self::new(ring, stream, first, H2_PREFACE.len() as u32)
+    }
+
+    fn new(ring: &Ring, stream: Rc<Stream>, first: Chunk, preface: u32) -> Self {
         let shared = Shared {
             ring: ring.clone(),
             stream,
             recv: RefCell::new(RecvHalf {
                 chunk: first,
+                frames: Frames::behind(preface),
                 ..RecvHalf::default()
             }),
             send: RefCell::default(),
@@ -90,6 +104,12 @@ impl Wire {
     #[must_use]
     pub fn received(&self) -> u64 {
         self.shared.received.get()
+    }
+
+    /// Whether the peer has sent a frame.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.shared.recv.borrow().frames.begun() > 0
     }
 
     /// When bytes were received last.
@@ -196,8 +216,10 @@ impl AsyncRead for Wire {
             self.shared.last_received.set(self.shared.ring.now());
         }
         let len = half.chunk.len().min(into.remaining());
-        into.put_slice(&half.chunk[..len]);
-        half.chunk.advance(len);
+        let RecvHalf { chunk, frames, .. } = &mut *half;
+        into.put_slice(&chunk[..len]);
+        frames.pass(&chunk[..len]);
+        chunk.advance(len);
         self.shared
             .received
             .set(self.shared.received.get() + len as u64);

@@ -59,6 +59,8 @@ pub async fn relay<A: ByteStream, B: ByteStream>(
         let mut there = pin!(carry(a, b, to_b, &forth));
         let mut here = pin!(carry(b, a, to_a, &back));
         let (mut there_ended, mut here_ended) = (false, false);
+        let mut a_gone = pin!(a.gone());
+        let mut b_gone = pin!(b.gone());
         let until = || {
             moved
                 .get()
@@ -83,6 +85,9 @@ pub async fn relay<A: ByteStream, B: ByteStream>(
             }
             if there_ended && here_ended {
                 return Poll::Ready(End::Both);
+            }
+            if a_gone.as_mut().poll(cx).is_ready() || b_gone.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(End::Failed);
             }
             while idle.as_mut().poll(cx).is_ready() {
                 if options.over_at <= ring.now() {

@@ -32,6 +32,12 @@ pub trait ByteStream {
         None
     }
 
+    /// Resolves when the peer has given the stream up, where only waiting for that tells: a connection that was
+    /// reset says so to whoever sends or receives.
+    fn gone(&self) -> impl Future<Output = ()> {
+        std::future::pending()
+    }
+
     /// Gives the connection up: the peer sees a reset, not an end.
     fn reset(&self);
 }

@@ -11,7 +11,7 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 use h2::client::SendRequest;
 use ringmesh_wire::SpiffeId;
@@ -20,7 +20,7 @@ use super::connect::{Dial, connect};
 use super::stream::Stream;
 use crate::http2::{KeepAlive, Piece, Pings, Wire, limits};
 use crate::reason::Reason;
-use crate::ring::{ByteStream as _, Chunk, Ring};
+use crate::ring::{ByteStream as _, Ring};
 use crate::tables::{Link, Seeded};
 use crate::time::Mono;
 use crate::tls::{Inner, Live, Sessions};
@@ -57,6 +57,8 @@ struct SharedConn {
     lanes: Cell<u32>,
     idle_since: Cell<Mono>,
     stream: OnceCell<Rc<Stream>>,
+    /// The server's SETTINGS are here.
+    introduced: Cell<bool>,
     /// At most as many as there are lanes.
     waiting: RefCell<Vec<Waker>>,
 }
@@ -90,6 +92,10 @@ impl SharedConn {
 
     fn turn(&self, state: State) {
         *self.state.borrow_mut() = state;
+        self.call();
+    }
+
+    fn call(&self) {
         for waker in self.waiting.take() {
             waker.wake();
         }
@@ -140,15 +146,30 @@ impl SharedLane {
         poll_fn(|cx| match &*self.conn.state.borrow() {
             State::Open(sender) => Poll::Ready(Ok(sender.clone())),
             State::Closed(reason) => Poll::Ready(Err(*reason)),
-            State::Connecting => {
-                let mut waiting = self.conn.waiting.borrow_mut();
-                if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-                    waiting.push(cx.waker().clone());
-                }
-                Poll::Pending
-            }
+            State::Connecting => self.wait(cx),
         })
         .await
+    }
+
+    /// Resolves when the server has said what it can do.
+    ///
+    /// # Errors
+    /// Why it will not.
+    pub async fn introduced(&self) -> Result<(), Reason> {
+        poll_fn(|cx| match &*self.conn.state.borrow() {
+            _ if self.conn.introduced.get() => Poll::Ready(Ok(())),
+            State::Closed(reason) => Poll::Ready(Err(*reason)),
+            State::Open(_) | State::Connecting => self.wait(cx),
+        })
+        .await
+    }
+
+    fn wait<T>(&self, cx: &Context<'_>) -> Poll<T> {
+        let mut waiting = self.conn.waiting.borrow_mut();
+        if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
     }
 
     /// Nobody joins this connection any more; the streams on it go on.
@@ -209,6 +230,7 @@ pub fn join(
         lanes: Cell::new(0),
         idle_since: Cell::new(ring.now()),
         stream: OnceCell::new(),
+        introduced: Cell::new(false),
         waiting: RefCell::default(),
     });
     list.push(Rc::clone(&conn));
@@ -265,7 +287,7 @@ impl Making {
         };
         let stream = Rc::new(stream);
         let _ = conn.stream.set(Rc::clone(&stream));
-        let wire = Wire::new(&ring, stream, Chunk::empty());
+        let wire = Wire::to_server(&ring, stream);
         // Sends its settings and does not wait for the server's.
         let Ok((sender, connection)) = limits::client().handshake(wire.clone()).await else {
             return conn.turn(State::Closed(Reason::ConnectFailure));
@@ -297,6 +319,11 @@ impl Making {
                 }
                 if let Poll::Ready(Err(_)) = wire.poll_push(cx) {
                     return Poll::Ready(());
+                }
+                // Whatever came first was SETTINGS, or the connection would be over.
+                if !conn.introduced.get() && wire.has_begun() {
+                    conn.introduced.set(true);
+                    conn.call();
                 }
                 if look.as_mut().poll(cx).is_pending() {
                     return Poll::Pending;

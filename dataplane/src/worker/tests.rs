@@ -11,6 +11,7 @@ mod silence;
 mod tunnels;
 mod undeclared;
 mod weather;
+mod websocket;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};

@@ -11,7 +11,7 @@ use ringmesh_tests::{repository, stage};
 use crate::clients::{curl, ended_well};
 use crate::standalone::{LOCAL, run, run_to};
 
-/// node's HTTP/2 server, until it is dropped.
+/// A server of node, until it is dropped.
 pub(crate) struct Server {
     process: Child,
     input: Option<ChildStdin>,
@@ -21,8 +21,12 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start() -> Self {
+        Self::of("http2_server.js")
+    }
+
+    fn of(script: &str) -> Self {
         let mut process = Command::new("node")
-            .arg(repository("tests/clients/http2_server.js"))
+            .arg(repository(&format!("tests/clients/{script}")))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -49,13 +53,31 @@ impl Drop for Server {
     }
 }
 
-fn calls_of_node(port: u16) {
+fn calls_of_node(script: &str, port: u16) {
     let output = Command::new("node")
-        .arg(repository("tests/clients/http2_client.js"))
+        .arg(repository(&format!("tests/clients/{script}")))
         .arg(port.to_string())
         .output()
         .expect("node");
-    ended_well("http2_client.js", &output);
+    ended_well(script, &output);
+}
+
+/// Node's clients and servers of both versions, in all combinations (RFC 8441).
+#[test]
+fn node_speaks_websocket_between_the_versions() {
+    if !has(&[Ability::Uring, Ability::Node]) {
+        return;
+    }
+    for example in ["standalone", "pair"] {
+        for (script, protocol) in [
+            ("websocket_http1_server.js", "http"),
+            ("websocket_http2_server.js", "http2"),
+        ] {
+            let (stage, server) = (stage(), Server::of(script));
+            let (_process, port) = run_to(&stage, example, server.address, protocol, &[]);
+            calls_of_node("websocket_client.js", port);
+        }
+    }
 }
 
 #[test]
@@ -66,7 +88,7 @@ fn node_and_curl_speak_http2_through_one_sidecar_and_two() {
     for example in ["standalone", "pair"] {
         let (stage, server) = (stage(), Server::start());
         let (_process, port) = run_to(&stage, example, server.address, "http2", &[]);
-        calls_of_node(port);
+        calls_of_node("http2_client.js", port);
         let body = bytes(100_000);
         let to = format!("http://127.0.0.1:{port}/x");
         for version in ["--http2-prior-knowledge", "--http1.1"] {
