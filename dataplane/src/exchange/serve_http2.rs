@@ -106,7 +106,7 @@ async fn carry(shared: &Rc<Shared>, wire: &Wire, connection: &mut Connection<Wir
     let mut alive = KeepAlive::new(&shard.ring, shard.limits.pings, asking);
     let mut life = Life {
         ending: false,
-        chatter_from: wire.received(),
+        calmed: false,
         idle_from: Some(now),
         releasing: false,
     };
@@ -136,7 +136,6 @@ async fn carry(shared: &Rc<Shared>, wire: &Wire, connection: &mut Connection<Wir
             shard.meter().refused(reason);
             return shared.stream.reset();
         }
-        life.chatter_from = wire.received();
         open(shared, request, respond);
     }
 }
@@ -145,8 +144,8 @@ async fn carry(shared: &Rc<Shared>, wire: &Wire, connection: &mut Connection<Wir
 struct Life {
     /// It was asked to end.
     ending: bool,
-    /// Bytes received when the last stream was opened or closed.
-    chatter_from: u64,
+    /// It was cut off for what it did.
+    calmed: bool,
     /// Since when no stream is open.
     idle_from: Option<Mono>,
     /// Tasks rest, and a time is set to let go those that are not needed.
@@ -167,7 +166,6 @@ impl Life {
         let shard = &shared.shard;
         if shared.streams.get() > 0 {
             self.idle_from = None;
-            self.chatter_from = wire.received();
         } else {
             let since = *self.idle_from.get_or_insert(shard.now());
             idle.as_mut()
@@ -179,11 +177,10 @@ impl Life {
             // Twice: first that it will end, after a round trip which stream was the last.
             connection.graceful_shutdown();
         }
-        let floods = wire.received() - self.chatter_from > limits::IDLE_CHATTER_BYTES_MAX;
-        if floods || shared.cancels.borrow().is_over() {
+        let is_over = wire.is_flooded() || shared.cancels.borrow().is_over();
+        if is_over && !self.calmed {
+            self.calmed = true;
             shard.meter().refused(Reason::Shed);
-            self.chatter_from = wire.received();
-            *shared.cancels.borrow_mut() = Cancels::new(shard.now());
             connection.abrupt_shutdown(Code::ENHANCE_YOUR_CALM);
         }
     }

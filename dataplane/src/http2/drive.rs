@@ -7,8 +7,10 @@ use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 
-use super::{grpc, head};
+use super::frames::Frames;
+use super::{grpc, head, websocket};
 use crate::http1::{Parsed, RequestHead};
+use crate::time::Mono;
 
 /// Any written head and trailer lines are read or refused.
 pub fn written(bytes: &[u8]) {
@@ -26,8 +28,20 @@ pub fn grpc(bytes: &[u8]) {
     let _ = grpc::health_serving(bytes);
 }
 
+/// Frames are the same frames however their bytes are cut.
+pub fn frames(bytes: &[u8]) {
+    let now = Mono::default();
+    let (mut whole, mut cut) = (Frames::behind(0, now), Frames::behind(0, now));
+    whole.pass(bytes);
+    for byte in bytes {
+        cut.pass(std::slice::from_ref(byte));
+    }
+    assert_eq!(format!("{whole:?}"), format!("{cut:?}"));
+    let _ = whole.is_flood(now);
+}
+
 /// A request as the h2 crate may hand it over is one whole head or a refusal. The first line is the
-/// path, each other one a field.
+/// path, each other one a field. So is one that asks for WebSocket, and it still asks for that.
 pub fn spelled(bytes: &[u8]) {
     let mut lines = bytes.split(|b| *b == b'\n');
     let path = PathAndQuery::try_from(lines.next().unwrap_or_default());
@@ -50,6 +64,19 @@ pub fn spelled(bytes: &[u8]) {
     if head::put_request(&parts, true, &mut out).is_ok() {
         match RequestHead::new().parse(&out) {
             Parsed::Head(len) => assert_eq!(len, out.len(), "something is left behind the head"),
+            Parsed::Refuse(_) => {}
+            Parsed::Partial => panic!("not a whole head"),
+        }
+    }
+    out.clear();
+    let protocol = h2::ext::Protocol::from_static("websocket");
+    if websocket::put_request(&mut parts, &protocol, [0, 1], &mut out).is_ok() {
+        let mut parser = RequestHead::new();
+        match parser.parse(&out) {
+            Parsed::Head(len) => {
+                assert_eq!(len, out.len(), "something is left behind the head");
+                assert!(websocket::accept_of(&parser.view(&out)).is_some());
+            }
             Parsed::Refuse(_) => {}
             Parsed::Partial => panic!("not a whole head"),
         }

@@ -1,30 +1,60 @@
-//! Frames as their bytes pass, whole or in pieces (RFC 9113 section 4.1): what the h2 crate does not tell. Pure.
+//! Frames as their bytes pass, whole or in pieces (RFC 9113 section 4.1): what the h2 crate answers by itself and
+//! does not tell. Pure.
+//!
+//! Frames that ask for work and bring nothing (PING, SETTINGS, PRIORITY, empty DATA...) fill a bucket that leaks
+//! over time and with every frame or answer that is of use to somebody. An honest peer stays near its bottom,
+//! whatever it carries; a flood (CVE-2019-9511 and its kin) is over its brim in no time, whatever it hides behind.
 
-const HEAD_BYTES: u32 = 9;
+use super::limits;
+use crate::time::Mono;
 
-/// Where one direction of a connection stands.
-#[derive(Debug, Default)]
+const HEAD_BYTES: usize = 9;
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
+const END_STREAM: u8 = 0x1;
+const ACK: u8 = 0x1;
+const PADDED: u8 = 0x8;
+
+/// The frames of one direction, and what they cost.
+#[derive(Debug)]
 pub(super) struct Frames {
     /// Bytes that pass unlooked at: of the preface, or of a payload.
     skip: u32,
-    /// Of the head that is passing.
-    head: [u8; HEAD_BYTES as usize],
+    /// Of the head that is passing; with padding, and the length of that.
+    head: [u8; HEAD_BYTES + 1],
     head_len: usize,
-    whole: u64,
+    begun: u64,
+    /// Of WINDOW_UPDATE, which answers what we send.
+    updates: u32,
+    /// Of everything else.
+    chatter: u32,
+    /// When time last took from both.
+    leaked_at: Mono,
+    /// Bytes of answers that frames have had made since we sent last: no credit for them.
+    owed_bytes: u32,
 }
 
 impl Frames {
-    /// A direction that begins with `preface` bytes that are no frame.
-    pub(super) fn behind(preface: u32) -> Self {
+    /// A direction that begins at `now` with `preface` bytes that are no frame.
+    pub(super) fn behind(preface: u32, now: Mono) -> Self {
         Self {
             skip: preface,
-            ..Self::default()
+            head: [0; HEAD_BYTES + 1],
+            head_len: 0,
+            begun: 0,
+            updates: 0,
+            chatter: 0,
+            leaked_at: now,
+            owed_bytes: 0,
         }
     }
 
-    /// Frames that have begun and been told what they are.
-    pub(super) fn begun(&self) -> u64 {
-        self.whole
+    /// Whether a whole frame has passed.
+    pub(super) fn have_begun(&self) -> bool {
+        self.begun > 1 || self.begun == 1 && self.skip == 0
     }
 
     /// Looks at the next bytes.
@@ -36,15 +66,191 @@ impl Frames {
             if bytes.is_empty() {
                 return;
             }
-            let taken = bytes.len().min(self.head.len() - self.head_len);
+            let wanted = HEAD_BYTES + usize::from(self.head_len >= HEAD_BYTES);
+            let taken = bytes.len().min(wanted - self.head_len);
             self.head[self.head_len..][..taken].copy_from_slice(&bytes[..taken]);
             self.head_len += taken;
             bytes = &bytes[taken..];
-            if self.head_len == self.head.len() {
-                self.head_len = 0;
-                self.skip = u32::from_be_bytes([0, self.head[0], self.head[1], self.head[2]]);
-                self.whole += 1;
+            if self.head_len == wanted && !(wanted == HEAD_BYTES && self.is_padded_data()) {
+                self.begin();
             }
+        }
+    }
+
+    fn length(&self) -> u32 {
+        u32::from_be_bytes([0, self.head[0], self.head[1], self.head[2]])
+    }
+
+    fn is_padded_data(&self) -> bool {
+        self.head[3] == DATA && self.head[4] & PADDED != 0 && self.length() > 0
+    }
+
+    fn begin(&mut self) {
+        let (length, kind, flags) = (self.length(), self.head[3], self.head[4]);
+        let beyond_head = (self.head_len - HEAD_BYTES) as u32;
+        self.skip = length - beyond_head;
+        self.head_len = 0;
+        self.begun += 1;
+        // Padding is no payload, and its window comes back by itself.
+        let padding = beyond_head * (1 + u32::from(self.head[HEAD_BYTES]));
+        match kind {
+            DATA if length > padding || flags & END_STREAM != 0 => self.is_of_use(),
+            HEADERS => self.is_of_use(),
+            WINDOW_UPDATE => self.updates = self.updates.saturating_add(1),
+            _ => {
+                let cost = 1 + length / limits::CHATTER_FRAME_BYTES;
+                self.chatter = self.chatter.saturating_add(cost);
+                if matches!(kind, PING | SETTINGS) && flags & ACK == 0 {
+                    let answer = HEAD_BYTES as u32 + if kind == PING { length } else { 0 };
+                    self.owed_bytes = self.owed_bytes.saturating_add(answer);
+                }
+            }
+        }
+    }
+
+    fn is_of_use(&mut self) {
+        self.chatter = self.chatter.saturating_sub(limits::CHATTER_PER_USE);
+        self.updates = self.updates.saturating_sub(limits::CHATTER_PER_USE);
+    }
+
+    /// We have sent so much at once.
+    pub(super) fn sent(&mut self, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let of_use = bytes.saturating_sub(self.owed_bytes);
+        self.owed_bytes = self.owed_bytes.saturating_sub(bytes);
+        if of_use > 0 {
+            self.is_of_use();
+            let answered = of_use / limits::UPDATE_BYTES;
+            self.updates = self.updates.saturating_sub(answered);
+        }
+    }
+
+    /// Whether the peer has asked for too much that is of no use.
+    pub(super) fn is_flood(&mut self, now: Mono) -> bool {
+        let past_ms = now.since(self.leaked_at).as_millis();
+        let leaked = past_ms * u128::from(limits::CHATTER_PER_SECOND) / 1_000;
+        if leaked > 0 {
+            let leaked = u32::try_from(leaked).unwrap_or(u32::MAX);
+            self.chatter = self.chatter.saturating_sub(leaked);
+            self.updates = self.updates.saturating_sub(leaked);
+            self.leaked_at = now;
+        }
+        self.chatter.max(self.updates) > limits::CHATTER_BURST
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        let mut bytes = vec![length[1], length[2], length[3], kind, flags, 0, 0, 0, 1];
+        bytes.extend_from_slice(payload);
+        bytes
+    }
+
+    fn now() -> Mono {
+        Mono(1_000_000_000)
+    }
+
+    fn frames() -> Frames {
+        Frames::behind(0, now())
+    }
+
+    /// (what, frame, whether a flood of it is one)
+    #[test]
+    fn what_brings_nothing_is_counted_and_what_brings_something_pays() {
+        let padded = [&[3][..], &[0; 3]].concat();
+        let padded_payload = [&[3][..], b"x", &[0; 3]].concat();
+        for (what, bytes, wanted) in [
+            ("PING", frame(PING, 0, &[0; 8]), true),
+            ("an answer to PING", frame(PING, ACK, &[0; 8]), true),
+            ("SETTINGS", frame(SETTINGS, 0, &[]), true),
+            ("PRIORITY", frame(2, 0, &[0; 5]), true),
+            ("RST_STREAM", frame(3, 0, &[0; 4]), true),
+            ("WINDOW_UPDATE", frame(WINDOW_UPDATE, 0, &[0; 4]), true),
+            ("a kind nobody knows", frame(0xfe, 0, b"abc"), true),
+            ("CONTINUATION", frame(9, 0, &[]), true),
+            ("empty DATA", frame(DATA, 0, &[]), true),
+            ("DATA of padding alone", frame(DATA, PADDED, &padded), true),
+            ("padded DATA", frame(DATA, PADDED, &padded_payload), false),
+            ("DATA", frame(DATA, 0, b"x"), false),
+            ("the end of a stream", frame(DATA, END_STREAM, &[]), false),
+            ("HEADERS", frame(HEADERS, 0, &[0x82]), false),
+        ] {
+            let mut frames = frames();
+            for _ in 0..=limits::CHATTER_BURST {
+                frames.pass(&bytes);
+            }
+            assert_eq!(frames.is_flood(now()), wanted, "{what}");
+        }
+    }
+
+    #[test]
+    fn answers_to_a_flood_do_not_pay_for_it() {
+        let mut frames = frames();
+        let ping = frame(PING, 0, &[0; 8]);
+        for _ in 0..=limits::CHATTER_BURST {
+            frames.pass(&ping);
+            frames.sent(ping.len());
+        }
+        assert!(frames.is_flood(now()));
+    }
+
+    /// A client that reads a long answer says twice a frame that it has room again.
+    #[test]
+    fn what_we_send_pays_for_window_updates() {
+        let mut frames = frames();
+        let update = frame(WINDOW_UPDATE, 0, &[0; 4]);
+        for _ in 0..10 * limits::CHATTER_BURST {
+            frames.sent(1_033);
+            frames.pass(&update);
+            frames.pass(&update);
+            assert!(!frames.is_flood(now()));
+        }
+    }
+
+    #[test]
+    fn a_slow_peer_may_go_on_for_ever() {
+        let mut frames = frames();
+        let ping = frame(PING, 0, &[0; 8]);
+        let step = 1_000 / u64::from(limits::CHATTER_PER_SECOND);
+        for at in 0..u64::from(3 * limits::CHATTER_BURST) {
+            frames.pass(&ping);
+            assert!(!frames.is_flood(now().plus_ms(at * step)));
+        }
+    }
+
+    proptest! {
+        /// However the bytes are cut, they are the same frames.
+        #[test]
+        fn pieces_do_not_matter(
+            list in prop::collection::vec((any::<u8>(), any::<u8>(), prop::collection::vec(any::<u8>(), 0..30)), 0..30),
+            cuts in prop::collection::vec(1_usize..20, 1..50),
+        ) {
+            let bytes: Vec<u8> = list.iter().flat_map(|(kind, flags, payload)| frame(*kind % 12, *flags, payload)).collect();
+            let mut whole = frames();
+            whole.pass(&bytes);
+            prop_assert_eq!(whole.begun, list.len() as u64);
+            let mut pieces = frames();
+            let (mut rest, mut cuts) = (&bytes[..], cuts.iter().cycle());
+            while !rest.is_empty() {
+                let (piece, after) = rest.split_at(rest.len().min(*cuts.next().unwrap()));
+                pieces.pass(piece);
+                rest = after;
+            }
+            prop_assert_eq!(format!("{whole:?}"), format!("{pieces:?}"));
+        }
+
+        #[test]
+        fn any_bytes_pass(bytes in prop::collection::vec(any::<u8>(), 0..500), sent in any::<u32>()) {
+            let mut frames = frames();
+            frames.pass(&bytes);
+            frames.sent(sent as usize);
+            let _ = frames.is_flood(now());
         }
     }
 }

@@ -22,9 +22,18 @@ pub const PENDING_RESETS_MAX: usize = 20;
 pub const CANCELS_BURST: u32 = 400;
 /// See [`CANCELS_BURST`].
 pub const CANCELS_PER_SECOND: u32 = 100;
-/// Bytes of frames a connection may send without opening a stream while none is open: SETTINGS and
-/// PING floods end here. A well-behaved client sends some hundred.
-pub const IDLE_CHATTER_BYTES_MAX: u64 = 64 * 1024;
+/// Frames that bring nothing (PING, SETTINGS, PRIORITY, empty DATA and the like; WINDOW_UPDATE apart) that a
+/// connection may send in a burst, and how many it gets back per second. Keep-alives and the bandwidth probes of
+/// gRPC stay far below; a flood is above within some milliseconds.
+pub const CHATTER_BURST: u32 = 1_000;
+/// See [`CHATTER_BURST`].
+pub const CHATTER_PER_SECOND: u32 = 100;
+/// A frame that brings nothing counts once more for so many bytes of its payload.
+pub const CHATTER_FRAME_BYTES: u32 = 256;
+/// How many of them a frame that brings something pays for, or sending something. Probes come with data.
+pub const CHATTER_PER_USE: u32 = 4;
+/// Bytes we send that pay for a WINDOW_UPDATE beside: the smallest DATA frames are answered by two.
+pub const UPDATE_BYTES: u32 = 8;
 /// Resets that we send for a peer's faults on one connection (CVE-2025-8671).
 pub const FAULT_RESETS_MAX: usize = 1024;
 

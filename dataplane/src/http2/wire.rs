@@ -35,11 +35,9 @@ struct Shared {
     stream: Rc<Stream>,
     recv: RefCell<RecvHalf>,
     send: RefCell<SendHalf>,
-    received: Cell<u64>,
     last_received: Cell<Mono>,
 }
 
-#[derive(Default)]
 struct RecvHalf {
     chunk: Chunk,
     frames: Frames,
@@ -64,7 +62,6 @@ impl std::fmt::Debug for Wire {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Wire")
             .field("stream", &self.shared.stream)
-            .field("received", &self.shared.received)
             .finish_non_exhaustive()
     }
 }
@@ -88,11 +85,11 @@ impl Wire {
             stream,
             recv: RefCell::new(RecvHalf {
                 chunk: first,
-                frames: Frames::behind(preface),
-                ..RecvHalf::default()
+                frames: Frames::behind(preface, ring.now()),
+                ended: false,
+                waiting: None,
             }),
             send: RefCell::default(),
-            received: Cell::new(0),
             last_received: Cell::new(ring.now()),
         };
         Self {
@@ -100,16 +97,17 @@ impl Wire {
         }
     }
 
-    /// Bytes received so far.
-    #[must_use]
-    pub fn received(&self) -> u64 {
-        self.shared.received.get()
-    }
-
-    /// Whether the peer has sent a frame.
+    /// Whether the peer has sent a whole frame.
     #[must_use]
     pub fn has_begun(&self) -> bool {
-        self.shared.recv.borrow().frames.begun() > 0
+        self.shared.recv.borrow().frames.have_begun()
+    }
+
+    /// Whether the peer floods the connection with frames that bring nothing.
+    #[must_use]
+    pub fn is_flooded(&self) -> bool {
+        let now = self.shared.ring.now();
+        self.shared.recv.borrow_mut().frames.is_flood(now)
     }
 
     /// When bytes were received last.
@@ -220,9 +218,6 @@ impl AsyncRead for Wire {
         into.put_slice(&chunk[..len]);
         frames.pass(&chunk[..len]);
         chunk.advance(len);
-        self.shared
-            .received
-            .set(self.shared.received.get() + len as u64);
         Poll::Ready(Ok(()))
     }
 }
@@ -254,6 +249,7 @@ impl AsyncWrite for Wire {
                 }
                 if taken > 0 || slices.iter().all(|slice| slice.is_empty()) {
                     half.no_buffer = None;
+                    self.shared.recv.borrow_mut().frames.sent(taken);
                     return Poll::Ready(Ok(taken));
                 }
                 if half.out.is_empty() && half.sending.is_none() {

@@ -320,6 +320,13 @@ impl Making {
                 if let Poll::Ready(Err(_)) = wire.poll_push(cx) {
                     return Poll::Ready(());
                 }
+                if wire.is_flooded() {
+                    conn.turn(State::Closed(Reason::UpstreamReset));
+                    if let Some(stream) = conn.stream.get() {
+                        stream.reset();
+                    }
+                    return Poll::Ready(());
+                }
                 // Whatever came first was SETTINGS, or the connection would be over.
                 if !conn.introduced.get() && wire.has_begun() {
                     conn.introduced.set(true);

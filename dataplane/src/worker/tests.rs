@@ -3,6 +3,7 @@
 mod allocations;
 mod ambiguity;
 mod http2;
+mod http2_frames;
 mod idle_close;
 mod limits;
 mod mesh;

@@ -194,7 +194,7 @@ async fn answer(
 }
 
 /// A sidecar before an app that speaks HTTP/2.
-fn bed() -> (Bed, Arc<Seen>) {
+pub(super) fn bed() -> (Bed, Arc<Seen>) {
     let (at, seen) = app();
     let mut draft = draft(at);
     draft.at("app").ports[0].protocol = Protocol::Http2;
@@ -553,17 +553,27 @@ fn http2_goes_through_two_sidecars() {
 }
 
 /// Frames as bytes, for what no library sends.
-struct Raw(TcpStream);
+pub(super) struct Raw(TcpStream);
 
 impl Raw {
-    fn open(bed: &Bed) -> Self {
+    pub(super) fn open(bed: &Bed) -> Self {
         let mut raw = Self(bed.client());
         raw.0.write_all(crate::detect::H2_PREFACE).unwrap();
         raw.send(4, 0, 0, &[]);
         raw
     }
 
-    fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+    /// Bytes as they are.
+    pub(super) fn write(&mut self, bytes: &[u8]) {
+        let _ = self.0.write_all(bytes);
+    }
+
+    /// Another handle to its socket.
+    pub(super) fn socket(&self) -> TcpStream {
+        self.0.try_clone().unwrap()
+    }
+
+    pub(super) fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         let bytes = frame(kind, flags, stream, payload);
         // It may have hung up on us by now.
         let _ = self.0.write_all(&bytes);
@@ -591,7 +601,7 @@ impl Raw {
     }
 
     /// Error code of the RST_STREAM or status line's index of the answer that has to come.
-    fn outcome(&mut self, of: u32) -> Outcome {
+    pub(super) fn outcome(&mut self, of: u32) -> Outcome {
         loop {
             match self.next() {
                 Some((3, _, stream, code)) if stream == of => {
@@ -609,14 +619,14 @@ impl Raw {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Outcome {
+pub(super) enum Outcome {
     Answer,
     Reset(u32),
     GoAway(u32),
     End,
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut bytes = vec![length[1], length[2], length[3], kind, flags];
     bytes.extend_from_slice(&stream.to_be_bytes());
@@ -625,7 +635,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// A header block of literals without indexing (RFC 7541 section 6.2.2).
-fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+pub(super) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (name, value) in fields {
         bytes.push(0);
@@ -788,38 +798,95 @@ fn floods_are_calmed() {
     assert_eq!(raw.goaway(), CALM);
     drop(raw);
     writing.join().unwrap();
-    // Control frames without a stream.
-    for ping in [frame(6, 0, 0, &[7; 8]), frame(4, 0, 0, &[])] {
-        let mut raw = Raw::open(&bed);
-        let mut writer = raw.0.try_clone().unwrap();
-        let writing = std::thread::spawn(move || {
-            for _ in 0..20_000 {
-                if writer.write_all(&ping).is_err() {
-                    return;
-                }
+    // What brings nothing, with and without a stream that is open meanwhile.
+    let hang = block(&[GET[0], GET[1], GET[2], (":path", "/hang")]);
+    for (what, flood) in [
+        ("PING", frame(6, 0, 0, &[7; 8])),
+        ("answers to PING", frame(6, 1, 0, &[7; 8])),
+        ("SETTINGS", frame(4, 0, 0, &[])),
+        ("WINDOW_UPDATE", frame(8, 0, 0, &[0, 0, 0, 1])),
+        ("WINDOW_UPDATE of a stream", frame(8, 0, 1, &[0, 0, 0, 1])),
+        ("PRIORITY", frame(2, 0, 1, &[0, 0, 0, 0, 1])),
+        ("an unknown kind", frame(0xfa, 0, 1, &[0; 100])),
+        ("empty DATA", frame(0, 0, 1, &[])),
+        ("DATA of padding", frame(0, 0x8, 1, &[3, 0, 0, 0])),
+    ] {
+        for with_stream in [false, true] {
+            let of_stream = flood[8] == 1;
+            if of_stream && !with_stream {
+                continue;
             }
-        });
-        assert_eq!(raw.goaway(), CALM);
-        drop(raw);
-        writing.join().unwrap();
-    }
-    // Empty DATA for ever.
-    let mut raw = Raw::open(&bed);
-    raw.send(1, 0x4, 1, &get_and(&[]));
-    let mut writer = raw.0.try_clone().unwrap();
-    let writing = std::thread::spawn(move || {
-        for _ in 0..200_000 {
-            if writer.write_all(&frame(0, 0, 1, &[])).is_err() {
-                return;
+            let mut raw = Raw::open(&bed);
+            if with_stream {
+                raw.send(1, 0x4, 1, &hang);
             }
+            let mut writer = raw.0.try_clone().unwrap();
+            let flood = flood.repeat(100);
+            let writing = std::thread::spawn(move || {
+                let _ = (0..2_000).all(|_| writer.write_all(&flood).is_ok());
+            });
+            assert_eq!(raw.goaway(), CALM, "{what}, {with_stream}");
+            drop(raw);
+            writing.join().unwrap();
         }
-    });
-    assert_eq!(raw.goaway(), CALM);
-    drop(raw);
-    writing.join().unwrap();
+    }
     block_on(async {
         let mut sender = connect(bed.at).await;
         let (response, _) = sender.send_request(request("GET", "/"), true).unwrap();
         assert_eq!(response.await.unwrap().status(), 200);
     });
+}
+
+/// A server that floods its connection loses it; calls to others go on.
+#[test]
+fn a_server_that_floods_loses_its_connection() {
+    let (upstream, connections) = server(|_, mut stream| {
+        let _ = stream.write_all(&frame(4, 0, 0, &[]));
+        let flood = frame(6, 0, 0, &[7; 8]).repeat(100);
+        while stream.write_all(&flood).is_ok() {}
+    });
+    let mut draft = draft(upstream);
+    draft.at("app").ports[0].protocol = Protocol::Http2;
+    let bed = Bed::start(&draft, Role::Outbound);
+    let answer = bed.get("app");
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(
+        answer.contains("x-ringmesh-reason: upstream_reset\r\n"),
+        "{answer}"
+    );
+    assert!(connections.load(Ordering::SeqCst) >= 1);
+}
+
+/// A client that reads a long answer piece by piece and says so each time, and one that keeps asking whether we
+/// are there while it is served, are no floods.
+#[test]
+fn busy_clients_are_not_taken_for_floods() {
+    let (bed, _) = bed();
+    let mut raw = Raw::open(&bed);
+    let big = block(&[GET[0], GET[1], GET[2], (":path", "/big")]);
+    for number in 0..4_u32 {
+        let id = 2 * number + 1;
+        raw.send(1, 0x5, id, &big);
+        let mut got = 0;
+        loop {
+            match raw.next().expect("more") {
+                (0, flags, stream, payload) if stream == id => {
+                    got += payload.len();
+                    if flags & 1 != 0 {
+                        break;
+                    }
+                    let room = u32::try_from(payload.len()).unwrap().to_be_bytes();
+                    if payload.is_empty() {
+                        continue;
+                    }
+                    raw.send(8, 0, 0, &room);
+                    raw.send(8, 0, id, &room);
+                    raw.send(6, 0, 0, &[7; 8]);
+                }
+                (7, ..) => panic!("it was cut off after {got} bytes"),
+                _ => {}
+            }
+        }
+        assert_eq!(got, BIG);
+    }
 }
