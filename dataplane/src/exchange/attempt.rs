@@ -419,6 +419,7 @@ impl Carried<'_, '_> {
                     return TryEnd::Hopeless(Reason::UpstreamReset, Verdict::LocalFailure);
                 }
             },
+            from: outgoing.get(),
             client: x.client,
             plan: &plan,
             idle_timeout_ms: x.shard.limits.idle_timeout_ms,

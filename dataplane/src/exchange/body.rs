@@ -29,7 +29,9 @@ pub(super) struct BodySource<'c> {
     /// Payload bytes so far.
     pub bytes: u64,
     until_close: bool,
-    kept: Vec<Chunk>,
+    /// The first of the pieces kept: most bodies are one, and need no list.
+    kept_first: Option<Chunk>,
+    kept_more: Vec<Chunk>,
     kept_bytes: usize,
     replayable: bool,
 }
@@ -50,7 +52,8 @@ impl<'c> BodySource<'c> {
             decoder,
             bytes: 0,
             until_close: framing == Framing::UntilClose,
-            kept: Vec::new(),
+            kept_first: None,
+            kept_more: Vec::new(),
             kept_bytes: 0,
             replayable: true,
         }
@@ -69,9 +72,8 @@ impl<'c> BodySource<'c> {
     }
 
     /// Pieces taken so far, for sending them again.
-    #[must_use]
-    pub(super) fn kept(&self) -> &[Chunk] {
-        &self.kept
+    pub(super) fn kept(&self) -> impl Iterator<Item = &Chunk> {
+        self.kept_first.iter().chain(&self.kept_more)
     }
 
     /// Trailer lines, once the body is over.
@@ -98,7 +100,8 @@ impl<'c> BodySource<'c> {
     /// From here on nothing is kept: part of an answer went downstream, or nobody will ask.
     pub(super) fn forget_kept(&mut self) {
         self.replayable = false;
-        self.kept = Vec::new();
+        self.kept_first = None;
+        self.kept_more = Vec::new();
     }
 
     /// The next piece of payload that is already here; `None` if there is none.
@@ -176,10 +179,12 @@ impl<'c> BodySource<'c> {
             return;
         }
         self.kept_bytes += piece.len();
-        if self.kept_bytes > REPLAY_BYTES_MAX || self.kept.len() >= REPLAY_PIECES_MAX {
+        if self.kept_bytes > REPLAY_BYTES_MAX || self.kept_more.len() + 1 >= REPLAY_PIECES_MAX {
             self.forget_kept();
+        } else if self.kept_first.is_none() {
+            self.kept_first = Some(piece.share());
         } else {
-            self.kept.push(piece.share());
+            self.kept_more.push(piece.share());
         }
     }
 }

@@ -6,7 +6,7 @@ use super::body::{BodyEnd, BodySink, BodySource};
 use super::head_out::HeadOut;
 use super::sides::{Client, Inflow, OutFault, Outflow};
 use crate::http1::{BodyDecoder, Response, ResponsePlan};
-use crate::http2::{self, Incoming};
+use crate::http2::{self, Incoming, Outgoing};
 use crate::ring::{Chunk, Ring};
 use crate::upstream::Stream;
 use crate::wait;
@@ -16,6 +16,8 @@ use crate::wait;
 pub(super) struct Respond<'r> {
     pub(super) ring: &'r Ring,
     pub(super) upstream: Inflow<'r>,
+    /// The stream that brings it, if it comes in HTTP/2.
+    pub(super) from: Option<&'r Outgoing>,
     pub(super) client: Client<'r>,
     pub(super) plan: &'r ResponsePlan<'r>,
     pub(super) idle_timeout_ms: u64,
@@ -153,11 +155,18 @@ fn begin_http2<'r>(
     response: &Response<'_>,
     source: &mut BodySource<'_>,
 ) -> Result<Outflow<'r>, RespondFault> {
-    let mut head = Vec::with_capacity(512);
-    to.plan
-        .put(response, &mut head)
-        .map_err(|_| RespondFault::NoRoom)?;
-    let head = http2::head::response(&head.into()).ok_or(RespondFault::BadHead)?;
+    let passed = (to.from.and_then(Outgoing::take_fields))
+        .and_then(|fields| http2::pass::response(fields, to.plan, response));
+    let head = match passed {
+        Some(head) => head,
+        None => {
+            let mut head = Vec::with_capacity(512);
+            to.plan
+                .put(response, &mut head)
+                .map_err(|_| RespondFault::NoRoom)?;
+            http2::head::response(&head.into()).ok_or(RespondFault::BadHead)?
+        }
+    };
     let first = source.ready().map_err(|_| RespondFault::BadBody)?;
     let gone = |_| RespondFault::ClientGone;
     let ended = source.is_at_end();

@@ -9,7 +9,7 @@ use super::body::{BodySink, BodySource};
 use super::flow::Direction;
 use super::head_out::HeadOut;
 use super::pipeline::Exchange;
-use super::sides::Outflow;
+use super::sides::{Client, Outflow};
 use crate::http1::{ClientCert, Framing, Known, RequestPlan};
 use crate::http2::{self, Outgoing, Piece, grpc, websocket};
 use crate::ring::{ByteStream, Chunk};
@@ -65,16 +65,27 @@ pub(super) fn open_stream<'o>(
     deadline: Mono,
     outgoing: &'o OnceCell<Outgoing>,
 ) -> Result<Outflow<'o>, SendFault> {
-    let mut bytes = Vec::with_capacity(512);
-    plan(x, changes, framing, false)
-        .put(&x.request, &mut bytes)
-        .map_err(|_| SendFault::NoRoom)?;
+    let plan = plan(x, changes, framing, false);
     let takes_trailers = x
         .request
         .field(Known::Te)
         .is_some_and(|te| te.eq_ignore_ascii_case(b"trailers"));
-    let head = http2::head::request(&bytes.into(), takes_trailers);
-    let mut head = head.ok_or(SendFault::Unsayable)?;
+    // Another try finds it taken, and writes it.
+    let arrived = match x.client {
+        Client::Http1(_) => None,
+        Client::Http2(stream) => stream.take_head(),
+    };
+    let passed =
+        arrived.and_then(|head| http2::pass::request(head, &plan, &x.request, takes_trailers));
+    let mut head = match passed {
+        Some(head) => head,
+        None => {
+            let mut bytes = Vec::with_capacity(512);
+            plan.put(&x.request, &mut bytes)
+                .map_err(|_| SendFault::NoRoom)?;
+            http2::head::request(&bytes.into(), takes_trailers).ok_or(SendFault::Unsayable)?
+        }
+    };
     if upgrade {
         let accept = websocket::accept_of(&x.request).ok_or(SendFault::Unsayable)?;
         let stream = Outgoing::open_websocket(&x.shard.ring, &mut sender.clone(), head, accept);
@@ -91,17 +102,19 @@ pub(super) fn open_stream<'o>(
         let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
         grpc::set_timeout_ms(head.headers_mut(), left_ms);
     }
-    let mut pieces: Vec<Chunk> = body.kept().iter().map(Chunk::share).collect();
-    if !body.is_over() {
-        pieces.extend(body.ready().map_err(|_| SendFault::Body)?);
-    }
+    // Pieces of an earlier try come first, then what is here and was never sent.
+    let kept: Vec<Chunk> = body.kept().map(Chunk::share).collect();
+    let ready = match body.is_over() {
+        true => None,
+        false => body.ready().map_err(|_| SendFault::Body)?,
+    };
     let ended = body.is_at_end();
-    let last = ended && pieces.is_empty();
+    let mut left = kept.len() + usize::from(ready.is_some());
+    let last = ended && left == 0;
     let stream = Outgoing::open(&x.shard.ring, &mut sender.clone(), head, last);
     let stream = stream.map_err(|_| SendFault::Closed)?;
     let stream = outgoing.get_or_init(|| stream);
-    let mut left = pieces.len();
-    for piece in pieces {
+    for piece in kept.into_iter().chain(ready) {
         left -= 1;
         let sent = stream.piece_now(piece, ended && left == 0);
         sent.map_err(|_| SendFault::Broken)?;
@@ -118,6 +131,10 @@ pub(super) async fn send_request<'o>(
     body: &mut BodySource<'_>,
     upstream: &'o Stream,
 ) -> Result<Outflow<'o>, SendFault> {
+    if let Client::Http2(stream) = x.client {
+        // Nobody will hand it on.
+        drop(stream.take_head());
+    }
     let ring = &x.shard.ring;
     let mut sink = BodySink::new(framing);
     let plan = plan(x, changes, framing, upgrade);
@@ -125,7 +142,7 @@ pub(super) async fn send_request<'o>(
     plan.put(&x.request, &mut head)
         .map_err(|_| SendFault::NoRoom)?;
     // Pieces of an earlier try come first, then what is here and was never sent.
-    let kept: Vec<Chunk> = body.kept().iter().map(Chunk::share).collect();
+    let kept: Vec<Chunk> = body.kept().map(Chunk::share).collect();
     let mut kept = kept.into_iter();
     loop {
         while head.room() > PIECES_PER_BODY_PIECE {

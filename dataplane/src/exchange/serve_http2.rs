@@ -33,6 +33,9 @@ const AGE_MAX_MS: u64 = 3_600_000;
 /// connection never does, and a quiet one soon holds little.
 const RELEASE_AFTER_MS: u64 = 1_000;
 
+/// Room for spelled heads that a task keeps from stream to stream, bytes: most heads fit.
+const SPELLED_BYTES_KEPT: usize = 512;
+
 /// What the streams of a connection share.
 struct Shared {
     shard: Rc<ShardState>,
@@ -264,9 +267,13 @@ async fn one_after_the_other(shared: &Shared, first: Opened) {
     let seat = Rc::default();
     let mut parser = RequestHead::new();
     let mut tools = Tools::default();
+    let mut spelled = Vec::with_capacity(SPELLED_BYTES_KEPT);
     let mut next = Some(first);
     while let Some(opened) = next.take() {
-        exchange(shared, opened, &mut parser, &mut tools).await;
+        exchange(shared, opened, &mut parser, &mut tools, &mut spelled).await;
+        if spelled.capacity() > SPELLED_BYTES_KEPT {
+            spelled = Vec::with_capacity(SPELLED_BYTES_KEPT);
+        }
         next = shared.tasks.next(&seat).await;
     }
 }
@@ -280,7 +287,13 @@ impl Drop for Counted {
     }
 }
 
-async fn exchange(shared: &Shared, opened: Opened, parser: &mut RequestHead, tools: &mut Tools) {
+async fn exchange(
+    shared: &Shared,
+    opened: Opened,
+    parser: &mut RequestHead,
+    tools: &mut Tools,
+    spelled: &mut Vec<u8>,
+) {
     let Opened {
         counted: _counted,
         request,
@@ -288,30 +301,31 @@ async fn exchange(shared: &Shared, opened: Opened, parser: &mut RequestHead, too
     } = opened;
     let shard = &shared.shard;
     let (mut parts, body) = request.into_parts();
-    let mut bytes = Vec::with_capacity(512);
-    let (asks, spelled) = match parts.extensions.remove::<Protocol>() {
+    spelled.clear();
+    let (asks, told) = match parts.extensions.remove::<Protocol>() {
         None => {
             let content_type = parts.headers.get(http::header::CONTENT_TYPE);
             let asks = match content_type {
                 Some(value) if grpc::is_grpc(value.as_bytes()) => Asks::Grpc,
                 _ => Asks::Answer,
             };
-            let spelled = head::put_request(&parts, body.is_end_stream(), &mut bytes);
-            (asks, spelled)
+            let told = head::put_request(&parts, body.is_end_stream(), spelled);
+            (asks, told)
         }
         Some(protocol) => {
             let random = [shard.random(), shard.random()];
-            let spelled = websocket::put_request(&mut parts, &protocol, random, &mut bytes);
-            (Asks::WebSocket, spelled)
+            let told = websocket::put_request(&mut parts, &protocol, random, spelled);
+            (Asks::WebSocket, told)
         }
     };
-    drop(parts);
-    let stream = Incoming::new(&shard.ring, Rc::clone(&shared.stream), body, respond, asks);
+    let bytes = &**spelled;
+    let connection = Rc::clone(&shared.stream);
+    let stream = Incoming::new(&shard.ring, connection, body, respond, parts, asks);
     let client = Client::Http2(&stream);
     parser.reset();
-    let refusal = match spelled {
+    let refusal = match told {
         Err(fault) => Some(fault.refusal()),
-        Ok(()) => match parser.parse(&bytes) {
+        Ok(()) => match parser.parse(bytes) {
             Parsed::Head(_) => None,
             Parsed::Refuse(refusal) => Some(refusal),
             Parsed::Partial => Some(crate::http1::HeadFault::Syntax.refusal()),
@@ -327,7 +341,7 @@ async fn exchange(shared: &Shared, opened: Opened, parser: &mut RequestHead, too
         }
         None => {
             let sleep = pin!(shard.ring.sleep_until(Mono::NEVER));
-            let request = parser.view(&bytes);
+            let request = parser.view(bytes);
             let mut pending = Chunk::empty();
             pipeline::run(
                 shard,

@@ -99,6 +99,26 @@ impl RequestPlan<'_> {
         out.put(b"\r\n")
     }
 
+    /// Whether [`Self::put`] writes the line and every field as they came, but for `x-request-id`,
+    /// `x-forwarded-client-cert`, `te` and `transfer-encoding`.
+    #[must_use]
+    pub fn keeps_all(&self, request: &Request<'_>) -> bool {
+        let keeps = Keeps {
+            fields: request.all(),
+            framing: self.framing,
+            upgrade: self.upgrade,
+            edits: self.edits,
+        };
+        matches!(request.form(), TargetForm::Origin | TargetForm::Asterisk)
+            && request.version() == Version::Http11
+            && self.path.is_none_or(|path| path == request.path())
+            && self.host.is_none()
+            && !self.close
+            && keeps.keeps_all(|known| {
+                !known.is_of_the_hop() || matches!(known, Known::Te | Known::TransferEncoding)
+            })
+    }
+
     fn put_line<S: Sink>(
         &self,
         request: &Request<'_>,
@@ -218,6 +238,18 @@ impl ResponsePlan<'_> {
         out.put(b"\r\n")
     }
 
+    /// Whether [`Self::put`] writes every field as it came.
+    #[must_use]
+    pub fn keeps_all(&self, response: &Response<'_>) -> bool {
+        let keeps = Keeps {
+            fields: response.all(),
+            framing: self.framing_out(),
+            upgrade: self.upgrade,
+            edits: self.edits,
+        };
+        keeps.keeps_all(|known| !known.is_of_the_hop())
+    }
+
     /// Writes an interim answer (100, 102, 103...). Not for HTTP/1.0 clients.
     ///
     /// # Errors
@@ -274,6 +306,22 @@ impl Keeps<'_> {
                 }
             }
         }
+    }
+
+    /// Whether no rule changes a field, the length is said as it came, and every field is written as
+    /// this room would write it and of a kind that `may_stay`.
+    fn keeps_all(&self, may_stay: impl Fn(Known) -> bool) -> bool {
+        let length_stays = match self.framing {
+            Framing::Length(_) => self.keeps_length(),
+            Framing::None | Framing::Chunked | Framing::UntilClose => {
+                self.fields.known(Known::ContentLength).is_none()
+            }
+        };
+        let list = self.fields.list();
+        length_stays
+            && !self.upgrade
+            && self.edits.is_empty()
+            && list.iter().all(|field| field.tidy && may_stay(field.known))
     }
 
     /// The length that came says what the length that leaves has to say.

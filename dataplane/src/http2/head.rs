@@ -25,13 +25,8 @@ pub fn put_request(
         return Err(HeadFault::Connect);
     }
     let target = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    put(
-        out,
-        &[parts.method.as_str().as_bytes(), b" ", target.as_bytes()],
-    );
-    put(out, &[b" HTTP/1.1\r\n"]);
     let host = parts.headers.get(http::header::HOST);
-    match (parts.uri.authority(), host) {
+    let host = match (parts.uri.authority(), host) {
         (Some(authority), Some(host))
             if !authority
                 .as_str()
@@ -40,13 +35,17 @@ pub fn put_request(
         {
             return Err(HeadFault::HostDiffers);
         }
-        (Some(authority), _) => put(out, &[b"host: ", authority.as_str().as_bytes(), b"\r\n"]),
-        (None, Some(host)) => put(out, &[b"host: ", host.as_bytes(), b"\r\n"]),
-        // Left to the parser, which misses it.
-        (None, None) => {}
+        (Some(authority), _) => Some(authority.as_str().as_bytes()),
+        // Without, it is left to the parser, which misses it.
+        (None, host) => host.map(HeaderValue::as_bytes),
+    };
+    let method = parts.method.as_str().as_bytes();
+    put(out, &[method, b" ", target.as_bytes(), b" HTTP/1.1\r\n"]);
+    if let Some(host) = host {
+        put(out, &[b"host: ", host, b"\r\n"]);
     }
-    put_fields(&parts.headers, out);
-    if !ended && !parts.headers.contains_key(http::header::CONTENT_LENGTH) {
+    let has_length = put_fields(&parts.headers, out);
+    if !ended && !has_length {
         out.extend_from_slice(b"transfer-encoding: chunked\r\n");
     }
     out.extend_from_slice(b"\r\n");
@@ -56,10 +55,8 @@ pub fn put_request(
 /// Spells a response, interim or final. It says nothing of the body's length unless the sender did:
 /// the frames do.
 pub fn put_response(parts: &http::response::Parts, out: &mut Vec<u8>) {
-    put(
-        out,
-        &[b"HTTP/1.1 ", parts.status.as_str().as_bytes(), b" \r\n"],
-    );
+    let status = parts.status.as_str().as_bytes();
+    put(out, &[b"HTTP/1.1 ", status, b" \r\n"]);
     put_fields(&parts.headers, out);
     out.extend_from_slice(b"\r\n");
 }
@@ -67,34 +64,38 @@ pub fn put_response(parts: &http::response::Parts, out: &mut Vec<u8>) {
 /// Spells trailers as lines, without fields that may not stand there (RFC 9110 section 6.5.1).
 pub fn put_trailers(fields: &HeaderMap, out: &mut Vec<u8>) {
     for (name, value) in fields {
-        if !may_not_trail(name.as_str().as_bytes()) {
-            put(
-                out,
-                &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"],
-            );
+        let name = name.as_str().as_bytes();
+        if !may_not_trail(name) {
+            put(out, &[name, b": ", value.as_bytes(), b"\r\n"]);
         }
     }
 }
 
-pub(super) fn put_fields(fields: &HeaderMap, out: &mut Vec<u8>) {
+/// Spells all fields but Host; whether a length is among them.
+pub(super) fn put_fields(fields: &HeaderMap, out: &mut Vec<u8>) -> bool {
+    let (mut has_length, mut has_cookie) = (false, false);
     for (name, value) in fields {
-        if name == http::header::HOST || name == http::header::COOKIE {
+        if name == http::header::HOST {
             continue;
         }
-        put(
-            out,
-            &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"],
-        );
+        if name == http::header::COOKIE {
+            has_cookie = true;
+            continue;
+        }
+        has_length |= name == http::header::CONTENT_LENGTH;
+        let name = name.as_str().as_bytes();
+        put(out, &[name, b": ", value.as_bytes(), b"\r\n"]);
     }
-    // Crumbs are joined for those who know one Cookie (RFC 9113 section 8.2.3).
-    let mut crumbs = fields.get_all(http::header::COOKIE).iter();
-    if let Some(first) = crumbs.next() {
-        put(out, &[b"cookie: ", first.as_bytes()]);
-        for crumb in crumbs {
-            put(out, &[b"; ", crumb.as_bytes()]);
+    if has_cookie {
+        // Crumbs are joined for those who know one Cookie (RFC 9113 section 8.2.3).
+        let mut before: &[u8] = b"cookie: ";
+        for crumb in fields.get_all(http::header::COOKIE) {
+            put(out, &[before, crumb.as_bytes()]);
+            before = b"; ";
         }
         out.extend_from_slice(b"\r\n");
     }
+    has_length
 }
 
 fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
@@ -193,7 +194,7 @@ fn name_and_value(line: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// Names of fields that are new with each request: remembered by the peer's HPACK table they would
 /// only push others out of it, at the cost of keeping it on both sides.
-fn is_new_each_time(name: &HeaderName) -> bool {
+pub(super) fn is_new_each_time(name: &HeaderName) -> bool {
     const NAMES: [&str; 2] = ["x-request-id", "traceparent"];
     NAMES.contains(&name.as_str())
 }
@@ -221,13 +222,13 @@ fn lines_of(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
     use crate::http1::{Parsed, RequestHead, ResponseHead};
 
-    fn fields() -> impl Strategy<Value = HeaderMap> {
+    pub(in super::super) fn fields() -> impl Strategy<Value = HeaderMap> {
         let name = prop_oneof![
             "[a-z][a-z0-9-]{0,12}",
             Just("connection".to_owned()),

@@ -3,7 +3,7 @@
 //! Reading order:
 //! 1. [`head`] turns heads into the canonical form the rest of the data path reads (HTTP/1.1 bytes,
 //!    parsed by [`crate::http1`]) and back, purely: routing, policy, rules' changes and telemetry are
-//!    written once for both versions;
+//!    written once for both versions; [`pass`] spares the way back where nothing changes;
 //! 2. [`Wire`] is a connection of the ring with the face `h2` wants;
 //! 3. [`Incoming`] is a stream a client opened, [`Outgoing`] one we opened at an upstream, [`Body`]
 //!    the bytes that arrive on either;
@@ -28,6 +28,7 @@ pub mod grpc;
 pub mod head;
 mod keep_alive;
 pub mod limits;
+pub mod pass;
 mod streams;
 pub mod websocket;
 mod wire;

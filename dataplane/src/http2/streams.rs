@@ -11,6 +11,7 @@ use bytes::Buf;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
+use http::HeaderMap;
 
 use super::body::Body;
 use super::{head, websocket};
@@ -97,6 +98,8 @@ pub struct Incoming {
     stream: OnceCell<RefCell<SendStream<Piece>>>,
     body: Body,
     connection: Rc<Stream>,
+    /// Its head as it came, for the first who hands it on.
+    head: Cell<Option<http::request::Parts>>,
     asks: Asks,
     /// With which code the client gave it up.
     reset: Cell<Option<Reason>>,
@@ -121,6 +124,7 @@ impl Incoming {
         connection: Rc<Stream>,
         body: RecvStream,
         respond: SendResponse<Piece>,
+        head: http::request::Parts,
         asks: Asks,
     ) -> Self {
         Self {
@@ -131,6 +135,8 @@ impl Incoming {
                 Asks::Answer | Asks::Grpc => Body::new(ring, body),
             },
             connection,
+            // A tunnel is asked for in terms of its own.
+            head: Cell::new((asks != Asks::WebSocket).then_some(head)),
             asks,
             reset: Cell::new(None),
             broken: Cell::new(None),
@@ -147,6 +153,12 @@ impl Incoming {
     #[must_use]
     pub fn body(&self) -> &Body {
         &self.body
+    }
+
+    /// Its head as it came; only once.
+    #[must_use]
+    pub fn take_head(&self) -> Option<http::request::Parts> {
+        self.head.take()
     }
 
     /// Whether it is a gRPC call.
@@ -254,6 +266,8 @@ pub struct Outgoing {
     ring: Ring,
     response: RefCell<ResponseFuture>,
     stream: RefCell<SendStream<Piece>>,
+    /// Fields of the last head of the response, as they came.
+    fields: Cell<Option<HeaderMap>>,
     body: OnceCell<Body>,
     /// Of an extended CONNECT: what answers the client's key once the server agrees.
     accept: Option<String>,
@@ -294,6 +308,7 @@ impl Outgoing {
             ring: ring.clone(),
             response: RefCell::new(response),
             stream: RefCell::new(stream),
+            fields: Cell::new(None),
             body: OnceCell::new(),
             accept: None,
         })
@@ -356,21 +371,21 @@ impl Outgoing {
         poll_fn(|cx| {
             let mut response = self.response.borrow_mut();
             if let Poll::Ready(Some(Ok(interim))) = response.poll_informational(cx) {
-                let (mut parts, ()) = interim.into_parts();
+                let (parts, ()) = interim.into_parts();
                 // Not of this version (RFC 9113 section 8.6), and not to be taken for what we spell so.
                 if parts.status == http::StatusCode::SWITCHING_PROTOCOLS {
                     return Poll::Ready(ReadHead::Failed);
                 }
-                return Poll::Ready(ReadHead::Head(spelled(&mut parts, None)));
+                return Poll::Ready(self.spelled(parts, None));
             }
             Pin::new(&mut *response)
                 .poll(cx)
                 .map(|response| match response {
                     Ok(response) => {
-                        let (mut parts, body) = response.into_parts();
+                        let (parts, body) = response.into_parts();
                         let accept = self.accept.as_deref();
                         let _ = self.body.set(Body::new(&self.ring, body));
-                        ReadHead::Head(spelled(&mut parts, accept))
+                        self.spelled(parts, accept)
                     }
                     Err(error) if was_not_processed(&error) => ReadHead::Refused,
                     Err(_) => ReadHead::Failed,
@@ -379,22 +394,29 @@ impl Outgoing {
         .await
     }
 
+    fn spelled(&self, mut parts: http::response::Parts, accept: Option<&str>) -> ReadHead {
+        let mut head = Vec::with_capacity(256);
+        match accept {
+            Some(accept) if parts.status.is_success() => {
+                websocket::put_switch(&mut parts.headers, accept, &mut head);
+            }
+            _ => head::put_response(&parts, &mut head),
+        }
+        self.fields.set(Some(parts.headers));
+        ReadHead::Head(head)
+    }
+
+    /// Fields of the last head that was read, as they came; only once.
+    #[must_use]
+    pub fn take_fields(&self) -> Option<HeaderMap> {
+        self.fields.take()
+    }
+
     /// The response's body; `None` before its final head.
     #[must_use]
     pub fn body(&self) -> Option<&Body> {
         self.body.get()
     }
-}
-
-fn spelled(parts: &mut http::response::Parts, accept: Option<&str>) -> Vec<u8> {
-    let mut head = Vec::with_capacity(256);
-    match accept {
-        Some(accept) if parts.status.is_success() => {
-            websocket::put_switch(&mut parts.headers, accept, &mut head);
-        }
-        _ => head::put_response(parts, &mut head),
-    }
-    head
 }
 
 /// REFUSED_STREAM, or a stream above the last one of a GOAWAY: `h2` fails those alone with it.
