@@ -20,7 +20,7 @@ use super::upgrade::{self, NoTunnel, Server};
 
 use crate::balance::Verdict;
 use crate::http1::{
-    Edits, Framing, Next, Response, ResponseHead, ResponsePlan, TargetForm, Version, limits,
+    Answer, Edits, Framing, Next, Response, ResponseHead, ResponsePlan, TargetForm, Version, limits,
 };
 use crate::http2::{self, Body, Outgoing, grpc};
 use crate::reason::Reason;
@@ -507,12 +507,25 @@ impl Carried<'_, '_> {
                     // the client's doing, which must not have the endpoint ejected; that we had
                     // no room is ours.
                     RespondFault::Timeout | RespondFault::Idle | RespondFault::Cut => {
-                        TryEnd::Finished(After::Reset, verdict)
+                        TryEnd::Finished(end_call(x, record), verdict)
                     }
                     _ => TryEnd::Finished(After::Reset, Verdict::LocalFailure),
                 }
             }
         }
+    }
+}
+
+/// The mesh ends an answer whose head has gone out. A gRPC client hears why in trailers; a reset would tell
+/// it of an internal error (grpc/grpc doc/PROTOCOL-HTTP2.md, "Errors").
+fn end_call(x: &Exchange<'_>, record: &mut Record) -> After {
+    let answer = Answer::of(record.reason);
+    match x.client {
+        Client::Http2(stream) if x.is_grpc() && stream.end_call(&answer).is_ok() => {
+            record.grpc_status = Some(grpc::status_of(&answer));
+            After::Close
+        }
+        _ => After::Reset,
     }
 }
 

@@ -73,6 +73,19 @@ pub fn trailers_only(answer: &Answer<'_>) -> http::Response<()> {
         http::header::CONTENT_TYPE,
         HeaderValue::from_static("application/grpc"),
     );
+    put_status(answer, fields);
+    response
+}
+
+/// What ends an answer under way where the mesh ends it: the head has gone out, but not the truth.
+#[must_use]
+pub fn trailers(answer: &Answer<'_>) -> HeaderMap {
+    let mut fields = HeaderMap::new();
+    put_status(answer, &mut fields);
+    fields
+}
+
+fn put_status(answer: &Answer<'_>, fields: &mut HeaderMap) {
     fields.insert(STATUS, HeaderValue::from(u16::from(status_of(answer))));
     let message = percent_encoded(&answer.body);
     if let Ok(message) = HeaderValue::try_from(message) {
@@ -84,7 +97,6 @@ pub fn trailers_only(answer: &Answer<'_>) -> http::Response<()> {
             HeaderValue::from_static(answer.reason.code()),
         );
     }
-    response
 }
 
 fn percent_encoded(parts: &[&str]) -> String {

@@ -14,7 +14,8 @@ use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
 
 use super::body::Body;
-use super::{head, websocket};
+use super::{grpc, head, websocket};
+use crate::http1::Answer;
 use crate::ring::{Chunk, Ring};
 use crate::upstream::Stream;
 
@@ -252,6 +253,16 @@ impl Incoming {
         self.stream
             .get()
             .map_or(Err(Broken), |stream| end(stream, trailers))
+    }
+
+    /// Ends the answer of a gRPC call with what the mesh has to say of it.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub fn end_call(&self, answer: &Answer<'_>) -> Result<(), Broken> {
+        let stream = self.stream.get().ok_or(Broken)?;
+        let sent = stream.borrow_mut().send_trailers(grpc::trailers(answer));
+        sent.map_err(|_| Broken)
     }
 
     /// Cuts the answer: the client must not take what it has for the whole.

@@ -450,6 +450,36 @@ fn grpc_clients_are_answered_in_their_terms() {
     assert_eq!(log[0]["grpc_status"], 4, "{}", log[0]);
 }
 
+/// A client that has part of the answer learns that time is up as gRPC tells it, and not by a reset.
+#[test]
+fn a_grpc_answer_under_way_ends_with_the_status_of_its_deadline() {
+    let (bed, seen) = bed();
+    block_on(async {
+        let mut call = grpc("/echo");
+        let timeout = HeaderValue::from_static("100m");
+        call.headers_mut().insert("grpc-timeout", timeout);
+        let mut sender = connect(bed.at).await;
+        let (response, mut stream) = sender.send_request(call, false).unwrap();
+        let mut body = response.await.unwrap().into_body();
+        stream
+            .send_data(Bytes::from_static(b"piece"), false)
+            .unwrap();
+        let (bytes, trailers) = read(&mut body).await.unwrap();
+        assert_eq!(bytes, b"piece");
+        let trailers = trailers.unwrap();
+        assert_eq!(trailers["grpc-status"], "4");
+        assert_eq!(trailers["grpc-message"], "timeout");
+    });
+    let log = bed.log();
+    let line = &log[0];
+    assert_eq!(
+        (&line["grpc_status"], &line["reason"]),
+        (&4.into(), &"timeout".into()),
+        "{line}"
+    );
+    assert_eq!(seen.calls.load(Ordering::SeqCst), 1);
+}
+
 /// RST_STREAM keeps its code on its way, whoever gives up (RFC 9113 section 7).
 #[test]
 fn a_reset_is_passed_on_with_its_code_both_ways() {
