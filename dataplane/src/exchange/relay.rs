@@ -109,6 +109,7 @@ pub(super) async fn carry(
     let _busy = shard.begin();
     match connected {
         Ok(upstream) => {
+            record.upstream_tls = upstream.stream.identity().is_some();
             let options = opaque::RelayOptions {
                 idle_timeout_ms: shard.limits.tcp_idle_timeout_ms,
                 over_at: downstream.over_at().min(upstream.stream.over_at()),
