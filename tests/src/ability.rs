@@ -1,6 +1,6 @@
 //! What this machine can do, and skipping with a printed reason where it cannot.
 //!
-//! `RINGMESH_REQUIRE=root,netns,uring,node,mariadb,redis,allocations,valgrind` makes an absent ability a failure; `RINGMESH_SKIPS` names a
+//! `RINGMESH_REQUIRE=root,netns,uring,node,mariadb,redis,nghttp,grpcio,allocations,valgrind` makes an absent ability a failure; `RINGMESH_SKIPS` names a
 //! file that gets a line per skipped test, for the counts at the end of `make test`.
 
 use std::io::Write as _;
@@ -23,6 +23,10 @@ pub enum Ability {
     Mariadb,
     /// Redis' server and client.
     Redis,
+    /// The tools of nghttp2: nghttp, nghttpd, h2load.
+    Nghttp,
+    /// A python with grpcio.
+    Grpcio,
     /// A sidecar that counts its allocations.
     Allocations,
     /// As many open files as the largest test needs; raises the limit as far as it may.
@@ -40,6 +44,8 @@ impl Ability {
             Self::Node => "node",
             Self::Mariadb => "mariadb",
             Self::Redis => "redis",
+            Self::Nghttp => "nghttp",
+            Self::Grpcio => "grpcio",
             Self::Allocations => "allocations",
             Self::Descriptors => "descriptors",
             Self::Valgrind => "valgrind",
@@ -64,6 +70,10 @@ impl Ability {
                 .iter()
                 .find_map(|program| starts(program)),
             Self::Redis => starts("redis-server").or_else(|| starts("redis-cli")),
+            Self::Nghttp => ["nghttp", "nghttpd", "h2load"]
+                .iter()
+                .find_map(|program| starts(program)),
+            Self::Grpcio => grpcio(),
             Self::Descriptors => room_for(DESCRIPTORS),
             Self::Valgrind if !cfg!(target_arch = "x86_64") => {
                 Some("the instruction budgets are for x86_64".to_owned())
@@ -111,6 +121,21 @@ fn starts(program: &str) -> Option<String> {
         .output();
     ran.err()
         .map(|error| format!("{program} does not start: {error}"))
+}
+
+/// Why there is no grpcio, if there is none.
+fn grpcio() -> Option<String> {
+    let python = crate::grpc_python();
+    let ran = std::process::Command::new(&python)
+        .args(["-c", "import grpc"])
+        .output();
+    match ran {
+        Ok(output) if output.status.success() => None,
+        _ => Some(format!(
+            "{} has no grpcio: run scripts/deps",
+            python.display()
+        )),
+    }
 }
 
 /// Whether the calling test can run; if not, says why.

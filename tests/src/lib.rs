@@ -78,6 +78,12 @@ pub fn repository(path: &str) -> PathBuf {
         .join(path)
 }
 
+/// A python that has grpcio, if `scripts/deps` could install it.
+#[must_use]
+pub fn grpc_python() -> PathBuf {
+    repository("target/test/grpcio/bin/python")
+}
+
 /// Hex of SHA-256.
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> String {

@@ -9,7 +9,7 @@ use ringmesh_tests::ability::{Ability, has};
 use ringmesh_tests::upstream::Upstream;
 use ringmesh_tests::{Conn, SOON, stage, wait};
 
-use crate::http2::Server;
+use crate::foreign::Server;
 use crate::standalone::{LOCAL, free_port, run_to, run_with};
 use crate::watched::Metrics;
 
@@ -147,7 +147,7 @@ fn tls_and_http2_allocate_no_more_than_they_did() {
     if !has(&[Ability::Uring, Ability::Allocations, Ability::Node]) {
         return;
     }
-    let (upstream, http2) = (Upstream::http(LOCAL), Server::start());
+    let (upstream, http2) = (Upstream::http(LOCAL), Server::node("http2_server.js"));
     for (mode, upstream, requests, bound) in [
         ("http", upstream.address, 8_000, TLS_MAX),
         ("http2", http2.address, 4_000, HTTP2_MAX),

@@ -1,57 +1,14 @@
 //! HTTP/2 with other people's clients and servers: node and curl, through one sidecar and through two.
 
-use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::Command;
 
 use ringmesh_tests::ability::{Ability, has};
 use ringmesh_tests::upstream::{Upstream, bytes};
 use ringmesh_tests::{repository, stage};
 
 use crate::clients::{curl, ended_well};
+use crate::foreign::Server;
 use crate::standalone::{LOCAL, run, run_to};
-
-/// A server of node, until it is dropped.
-pub(crate) struct Server {
-    process: Child,
-    input: Option<ChildStdin>,
-    /// Where it listens.
-    pub(crate) address: SocketAddr,
-}
-
-impl Server {
-    pub(crate) fn start() -> Self {
-        Self::of("http2_server.js")
-    }
-
-    fn of(script: &str) -> Self {
-        let mut process = Command::new("node")
-            .arg(repository(&format!("tests/clients/{script}")))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("node");
-        let mut port = String::new();
-        let output = process.stdout.take().expect("its output");
-        BufReader::new(output)
-            .read_line(&mut port)
-            .expect("its port");
-        let address = (LOCAL, port.trim().parse().expect("a port")).into();
-        Self {
-            input: process.stdin.take(),
-            process,
-            address,
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It ends with its input.
-        self.input.take();
-        let _ = self.process.wait();
-    }
-}
 
 fn calls_of_node(script: &str, port: u16) {
     let output = Command::new("node")
@@ -73,7 +30,7 @@ fn node_speaks_websocket_between_the_versions() {
             ("websocket_http1_server.js", "http"),
             ("websocket_http2_server.js", "http2"),
         ] {
-            let (stage, server) = (stage(), Server::of(script));
+            let (stage, server) = (stage(), Server::node(script));
             let (_process, port) = run_to(&stage, example, server.address, protocol, &[]);
             calls_of_node("websocket_client.js", port);
         }
@@ -86,7 +43,7 @@ fn node_and_curl_speak_http2_through_one_sidecar_and_two() {
         return;
     }
     for example in ["standalone", "pair"] {
-        let (stage, server) = (stage(), Server::start());
+        let (stage, server) = (stage(), Server::node("http2_server.js"));
         let (_process, port) = run_to(&stage, example, server.address, "http2", &[]);
         calls_of_node("http2_client.js", port);
         let body = bytes(100_000);

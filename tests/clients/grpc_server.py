@@ -1,0 +1,124 @@
+"""A gRPC server for interop cases, made with grpcio and without generated code: messages are bytes.
+
+Prints its port; ends when its input does. The methods of `ringmesh.Interop`:
+
+  Empty       nothing for nothing
+  Unary       a request that begins with four bytes, a length: that many bytes
+  Collect     a stream: the sum of its lengths, as text
+  Serve       lengths, as text with commas: a stream of messages so long
+  Duplex      a stream of Unary's requests: its answers, each as soon as its request is there
+  Status      `code:message`: a call that ends so
+  Sleep       nothing, until the call is given up
+  Remaining   the time the call may still take, microseconds as text
+  GivenUp     how many calls of Duplex and Sleep were given up before they were through
+
+Whoever sends `x-echo-initial` or `x-echo-trailing-bin` gets it back, as its name says.
+"""
+
+import array
+import sys
+import threading
+from concurrent import futures
+
+import grpc
+
+INITIAL, TRAILING = "x-echo-initial", "x-echo-trailing-bin"
+WORKERS = 32
+
+given_up, lock = 0, threading.Lock()
+
+
+def note_given_up():
+    global given_up
+    with lock:
+        given_up += 1
+
+
+def pattern(length):
+    """Bytes without a period that frames could hide."""
+    numbers = array.array("I", range(length // 4 + 1))
+    return numbers.tobytes()[:length]
+
+
+def wanted(request):
+    return pattern(int.from_bytes(request[:4], "big"))
+
+
+def with_metadata(method):
+    def run(request, context):
+        sent = dict(context.invocation_metadata())
+        if INITIAL in sent:
+            context.send_initial_metadata(((INITIAL, sent[INITIAL]),))
+        if TRAILING in sent:
+            context.set_trailing_metadata(((TRAILING, sent[TRAILING]),))
+        if "x-answer-compressed" in sent:
+            context.set_compression(grpc.Compression.Gzip)
+        return method(request, context)
+
+    return run
+
+
+def collect(requests, _):
+    return str(sum(len(request) for request in requests)).encode()
+
+
+def serve(request, _):
+    for length in request.decode().split(","):
+        yield pattern(int(length))
+
+
+def duplex(requests, context):
+    through = False
+
+    def end():
+        if not through:
+            note_given_up()
+
+    context.add_callback(end)
+    for request in requests:
+        yield wanted(request)
+    through = True
+
+
+def status(request, context):
+    code, _, message = request.decode().partition(":")
+    code = next(known for known in grpc.StatusCode if known.value[0] == int(code))
+    context.abort(code, message)
+
+
+def sleep(_, context):
+    over = threading.Event()
+    context.add_callback(over.set)
+    over.wait()
+    note_given_up()
+    return b""
+
+
+def remaining(_, context):
+    left = context.time_remaining()
+    return str(-1 if left is None or left > 1e6 else int(left * 1e6)).encode()
+
+
+HANDLERS = {
+    "Empty": grpc.unary_unary_rpc_method_handler(with_metadata(lambda request, _: request)),
+    "Unary": grpc.unary_unary_rpc_method_handler(with_metadata(lambda request, _: wanted(request))),
+    "Collect": grpc.stream_unary_rpc_method_handler(with_metadata(collect)),
+    "Serve": grpc.unary_stream_rpc_method_handler(with_metadata(serve)),
+    "Duplex": grpc.stream_stream_rpc_method_handler(with_metadata(duplex)),
+    "Status": grpc.unary_unary_rpc_method_handler(with_metadata(status)),
+    "Sleep": grpc.unary_unary_rpc_method_handler(sleep),
+    "Remaining": grpc.unary_unary_rpc_method_handler(remaining),
+    "GivenUp": grpc.unary_unary_rpc_method_handler(lambda *_: str(given_up).encode()),
+}
+
+if __name__ == "__main__":
+    server = grpc.server(
+        futures.ThreadPoolExecutor(WORKERS),
+        options=[("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0)],
+    )
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("ringmesh.Interop", HANDLERS),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    print(port, flush=True)
+    sys.stdin.read()
+    server.stop(grace=0).wait()
