@@ -26,7 +26,14 @@ pub(crate) enum Figure {
     AfterLoadMib,
     ShardWakeUpsPerS,
     AgentWakeUpsPerS,
-    AllocationsPerRequest,
+    /// Of the accepting proxy, per connection with one request.
+    FullHandshakeUs,
+    ResumedHandshakeUs,
+    /// Per request: HTTP/1.1 through one sidecar, HTTP/2 through one, HTTP/1.1 and gRPC through two.
+    AllocationsHttp1,
+    AllocationsHttp2,
+    AllocationsPair,
+    AllocationsGrpcPair,
 }
 
 impl Figure {
@@ -50,7 +57,12 @@ impl Figure {
             Self::AfterLoadMib => "after load MiB",
             Self::ShardWakeUpsPerS => "shard wake-ups/s",
             Self::AgentWakeUpsPerS => "agent wake-ups/s",
-            Self::AllocationsPerRequest => "allocations/request",
+            Self::FullHandshakeUs => "full handshake CPU us",
+            Self::ResumedHandshakeUs => "resumed CPU us",
+            Self::AllocationsHttp1 => "allocations, HTTP/1.1",
+            Self::AllocationsHttp2 => "allocations, HTTP/2",
+            Self::AllocationsPair => "allocations, HTTP/1.1 pair",
+            Self::AllocationsGrpcPair => "allocations, gRPC pair",
         }
     }
 
@@ -64,7 +76,10 @@ impl Figure {
             | Self::AfterLoadMib
             | Self::ShardWakeUpsPerS
             | Self::AgentWakeUpsPerS => format!("{value:.1}"),
-            Self::AllocationsPerRequest => format!("{value:.3}"),
+            Self::AllocationsHttp1
+            | Self::AllocationsHttp2
+            | Self::AllocationsPair
+            | Self::AllocationsGrpcPair => format!("{value:.3}"),
             _ => thousands(value),
         }
     }

@@ -75,6 +75,86 @@ fn a_round_leaves_a_whole_report() {
     assert_eq!(left.len(), 3, "only the report stays: {left:?}");
 }
 
+/// New connections have a load of their own; allocations ask for a build that counts them.
+#[test]
+fn new_connections_are_measured_and_allocations_where_they_are_counted() {
+    let bin = binaries();
+    if !bin.join("ringmesh-control").exists() {
+        return;
+    }
+    let out = tempfile::tempdir().unwrap();
+    let scenarios = ["--scenario", "mtls-handshakes", "--scenario", "allocations"];
+    let only = ["--only", "haproxy", "--only", "ringmesh"];
+    let more = [&scenarios[..], &only, &["--counting", "/nowhere"]].concat();
+    let run = suite(&bin, out.path(), &more);
+    let said = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert!(run.status.success(), "{said}");
+    let report = std::fs::read(out.path().join("report.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&report).unwrap();
+    let of = |scenario: usize| {
+        let series = json["found"][scenario]["series"].as_array().unwrap();
+        let mut series = series.iter();
+        series.find(|one| one["contender"] == "ringmesh").unwrap()
+    };
+    let figure = |of: &serde_json::Value, name: &str| of["rounds"][0]["figures"][name].as_f64();
+    let full = figure(of(0), "full_handshake_us").unwrap();
+    let resumed = figure(of(0), "resumed_handshake_us").unwrap();
+    assert!(0.0 < resumed && resumed < full, "{resumed} {full}");
+    let why = of(1)["absent"].as_str().unwrap();
+    assert!(why.contains("/nowhere/ringmesh-proxy"), "{why}");
+}
+
+/// Everything below a process.
+fn below(pid: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
+    let tasks = tasks.into_iter().flatten().flatten();
+    let text = tasks.map(|task| std::fs::read_to_string(task.path().join("children")));
+    let text: String = text.flatten().collect();
+    let own = text.split_whitespace().filter_map(|pid| pid.parse().ok());
+    own.flat_map(|pid| [vec![pid], below(pid)].concat())
+        .collect()
+}
+
+#[test]
+fn what_a_killed_suite_has_started_ends() {
+    let out = tempfile::tempdir().unwrap();
+    let mut suite = Command::new(env!("CARGO_BIN_EXE_ringmesh-bench"))
+        .args(["suite", "--scenario", "http-small", "--only", "direct"])
+        .args(["--only", "ringmesh", "--seconds", "60", "--root"])
+        .arg(root())
+        .arg("--bin")
+        .arg(binaries())
+        .arg("--out")
+        .arg(out.path())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let wait = |what: &str, done: &mut dyn FnMut() -> bool| {
+        while !done() {
+            assert!(std::time::Instant::now() < until, "{what}");
+            std::thread::park_timeout(std::time::Duration::from_millis(20));
+        }
+    };
+    let is_a_load = |pid: &u32| {
+        let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
+        line.is_ok_and(|line| line.contains("\0load\0"))
+    };
+    let mut started = Vec::new();
+    wait("it never came to a load", &mut || {
+        started = below(suite.id());
+        started.iter().any(is_a_load)
+    });
+    suite.kill().unwrap();
+    suite.wait().unwrap();
+    // Whoever adopted them may be slow to look after what is dead.
+    let runs = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        !stat.is_empty() && !stat.contains(") Z ")
+    };
+    wait("some of it runs on", &mut || !started.iter().any(runs));
+}
+
 #[test]
 fn without_binaries_it_says_what_to_build() {
     let out = tempfile::tempdir().unwrap();

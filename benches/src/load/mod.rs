@@ -2,6 +2,7 @@
 
 mod answer;
 mod engine;
+mod handshakes;
 mod http;
 mod outcome;
 mod schedule;
@@ -28,6 +29,7 @@ pub(crate) use outcome::Outcome;
 ///   ringmesh-bench load http --to 127.0.0.1:8080 --churn             a new connection per request
 ///   ringmesh-bench load ping --to 127.0.0.1:7 --connections 1        64 bytes to and fro
 ///   ringmesh-bench load bulk --to 127.0.0.1:19 --connections 4       take what comes
+///   ringmesh-bench load handshakes --to 127.0.0.1:8443 --resume     new TLS connections, sessions resumed
 ///   ringmesh-bench load idle --to 127.0.0.1:8080 --connections 10000 one request each, then nothing
 ///
 /// Without --rate each connection asks again when it has its answer (closed loop): good for
@@ -49,6 +51,8 @@ enum What {
     Ping(Ping),
     /// Receive as fast as the server sends.
     Bulk(Common),
+    /// New TLS 1.3 connections, one after the other, with one GET each.
+    Handshakes(handshakes::Handshakes),
     /// Open connections, one GET on each, and hold them.
     Idle(Idle),
 }
@@ -135,6 +139,10 @@ impl Load {
                 })
             }
             What::Bulk(common) => common.run(None, tcp::bulk),
+            What::Handshakes(load) => {
+                let tally = load.run(resolve(&load.to)?)?;
+                tell(Outcome::of(&tally, load.seconds), load.json.as_deref())
+            }
             What::Idle(idle) => idle.run(),
         }
     }
@@ -173,25 +181,30 @@ impl Common {
             let text = outcome::percentile_text(&engine.tally.latency.borrow());
             write(file, text.as_bytes())?;
         }
-        let to_stdout = self.json.as_deref() == Some(Path::new("-"));
-        if let Some(file) = &self.json {
-            let mut json = serde_json::to_vec_pretty(&outcome).map_err(Problem::failed)?;
-            json.push(b'\n');
-            if to_stdout {
-                std::io::stdout().write_all(&json)?;
-            } else {
-                write(file, &json)?;
-            }
-        }
-        if !to_stdout {
-            print!("{}", outcome.to_text());
-        }
-        if outcome.requests == 0 {
-            let why = outcome.first_error.unwrap_or_default();
-            return Err(Problem::Failed(format!("nothing was answered: {why}")));
-        }
-        Ok(())
+        tell(outcome, self.json.as_deref())
     }
+}
+
+/// Writes what was found where it is wanted.
+fn tell(outcome: Outcome, json: Option<&Path>) -> Result<(), Problem> {
+    let to_stdout = json == Some(Path::new("-"));
+    if let Some(file) = json {
+        let mut json = serde_json::to_vec_pretty(&outcome).map_err(Problem::failed)?;
+        json.push(b'\n');
+        if to_stdout {
+            std::io::stdout().write_all(&json)?;
+        } else {
+            write(file, &json)?;
+        }
+    }
+    if !to_stdout {
+        print!("{}", outcome.to_text());
+    }
+    if outcome.requests == 0 {
+        let why = outcome.first_error.unwrap_or_default();
+        return Err(Problem::Failed(format!("nothing was answered: {why}")));
+    }
+    Ok(())
 }
 
 impl Idle {

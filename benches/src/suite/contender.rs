@@ -43,7 +43,7 @@ impl Contender {
 }
 
 /// Where the programs are.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Programs {
     /// The repository.
     pub(crate) root: PathBuf,

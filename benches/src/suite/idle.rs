@@ -68,7 +68,7 @@ pub(super) fn at_rest(
     each(bench, scenario, plan.contenders, faults, |serving| {
         bench.pause(STARTED)?;
         let fresh = process::rss_kib(&sidecar(serving));
-        let outcome = bench.load(scenario, serving.at, plan.length)?;
+        let outcome = bench.load(scenario, &[], serving.at, plan.length)?;
         for books in &mut serving.books {
             books.agree_after(outcome.requests)?;
         }

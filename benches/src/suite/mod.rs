@@ -1,5 +1,6 @@
 //! `ringmesh-bench suite`: ringmesh with its rules beside other proxies, in interleaved rounds.
 
+mod allocations;
 mod bench;
 mod contender;
 mod h2load;
@@ -62,6 +63,10 @@ pub(crate) struct Suite {
     /// The Envoy binary [default: where scripts/deps-bench puts it].
     #[arg(long)]
     envoy: Option<PathBuf>,
+    /// Binaries built with --features ringmesh-dataplane/count-allocations, as `make test` builds
+    /// them.
+    #[arg(long, default_value = "target/debug")]
+    counting: PathBuf,
     /// Where the report goes.
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
@@ -83,7 +88,8 @@ impl Suite {
                 .clone()
                 .unwrap_or_else(|| self.root.join("target/bench/envoy/envoy")),
         };
-        let bench = Bench::new(programs, &self.out)?;
+        let counting = fs::canonicalize(&self.counting).unwrap_or_else(|_| self.counting.clone());
+        let bench = Bench::new(programs, counting, &self.out)?;
         let mut results = Results {
             machine: self.about(&bench)?,
             ..Results::default()
@@ -109,6 +115,7 @@ impl Suite {
             let found = match scenario.method() {
                 Method::Rounds => rounds::run(&bench, *scenario, &plan, faults)?,
                 Method::Idle => idle::connections(&bench, &contenders, faults)?,
+                Method::Allocations => allocations::measure(&bench, &contenders, faults)?,
                 Method::AtRest => idle::at_rest(&bench, &plan, faults)?,
             };
             results.found.push(found);

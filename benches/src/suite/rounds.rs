@@ -1,15 +1,16 @@
 //! Interleaved rounds: every contender once per round, so that a slow minute of the machine hits all.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::bench::Bench;
 use super::contender::Contender;
-use super::peers::{self, NotServing, Serving, Speech, Stage};
+use super::peers::{self, Caller, NotServing, Serving, Speech, Stage};
 use super::results::{Found, Round, Series};
 use super::scenario::Scenario;
-use crate::figures::Figure;
+use crate::figures::{Figure, spread};
 use crate::load::Outcome;
 use crate::problem::Problem;
 use crate::process;
@@ -30,6 +31,8 @@ pub(super) struct Plan<'a> {
 struct Runner {
     contender: Contender,
     serving: Serving,
+    /// Arguments of its load beside those of the scenario.
+    load: Vec<String>,
     rounds: Vec<Round>,
 }
 
@@ -46,22 +49,41 @@ pub(super) fn run(
     for contender in plan.contenders {
         let (series, serving) = start(bench, scenario, *contender, faults)?;
         all.push(series);
-        runners.extend(serving.map(|serving| Runner {
-            contender: *contender,
-            serving,
-            rounds: Vec::new(),
+        runners.extend(serving.map(|serving| {
+            Runner {
+                contender: *contender,
+                load: serving
+                    .caller
+                    .as_ref()
+                    .map_or_else(Vec::new, Caller::arguments),
+                serving,
+                rounds: Vec::new(),
+            }
         }));
     }
     for runner in &mut runners {
-        let outcome = bench.load(scenario, runner.serving.at, FIRST)?;
+        let outcome = bench.load(scenario, &runner.load, runner.serving.at, FIRST)?;
         settle(scenario, runner, &outcome, faults);
+    }
+    if let Some(share) = scenario.share_of_haproxy() {
+        let Some(rate) = haproxys_rate(bench, scenario, plan.length, &mut runners, faults)? else {
+            return Ok(without_haproxy(scenario, all));
+        };
+        for runner in &mut runners {
+            runner.load = vec!["--rate".to_owned(), (rate * share).to_string()];
+        }
     }
     for number in 0..plan.rounds as usize {
         // Nobody always comes first.
         let count = runners.len();
         for turn in 0..count {
             let runner = &mut runners[(number + turn) % count];
-            let round = measure(bench, scenario, runner, plan.length, faults)?;
+            let round = match scenario {
+                Scenario::MtlsHandshakes => {
+                    handshakes(bench, scenario, runner, plan.length, faults)?
+                }
+                _ => measure(bench, scenario, runner, plan.length, faults)?,
+            };
             tell(bench, scenario, number + 1, runner.contender, &round);
             runner.rounds.push(round);
         }
@@ -137,6 +159,43 @@ fn folder(bench: &Bench, scenario: Scenario, contender: Contender) -> PathBuf {
     folder
 }
 
+/// Loads that find out what HAProxy answers in a closed loop.
+const FINDING: usize = 3;
+
+/// What HAProxy answers per second in a closed loop, if it is there.
+fn haproxys_rate(
+    bench: &Bench,
+    scenario: Scenario,
+    length: Duration,
+    runners: &mut [Runner],
+    faults: &mut Vec<String>,
+) -> Result<Option<f64>, Problem> {
+    let mut all = runners.iter_mut();
+    let Some(haproxy) = all.find(|runner| runner.contender == Contender::Haproxy) else {
+        return Ok(None);
+    };
+    let mut rates = Vec::new();
+    for _ in 0..FINDING {
+        let outcome = bench.load(scenario, &[], haproxy.serving.at, length)?;
+        settle(scenario, haproxy, &outcome, faults);
+        rates.push(outcome.rps);
+    }
+    Ok(spread(rates).map(|spread| spread.median))
+}
+
+/// Nobody runs at a share of an unknown rate.
+fn without_haproxy(scenario: Scenario, mut all: Vec<Series>) -> Found {
+    for series in &mut all {
+        let why = "HAProxy, whose rate is shared, is not there";
+        series.absent.get_or_insert_with(|| why.to_owned());
+    }
+    Found {
+        scenario,
+        about: scenario.about(),
+        series: all,
+    }
+}
+
 fn measure(
     bench: &Bench,
     scenario: Scenario,
@@ -146,13 +205,13 @@ fn measure(
 ) -> Result<Round, Problem> {
     let roots = runner.serving.roots.clone();
     let (before, begun) = (process::cpu_us(&roots), Instant::now());
-    let outcome = bench.load(scenario, runner.serving.at, length)?;
+    let outcome = bench.load(scenario, &runner.load, runner.serving.at, length)?;
     let cpu_us = process::cpu_us(&roots).saturating_sub(before) as f64;
     let busy = cpu_us / begun.elapsed().as_micros() as f64 * 100.0;
     let rss_mib = process::rss_kib(&roots) as f64 / 1024.0;
     settle(scenario, runner, &outcome, faults);
     let bulk = scenario == Scenario::TcpBulk;
-    let mut figures = std::collections::BTreeMap::new();
+    let mut figures = BTreeMap::new();
     if !roots.is_empty() {
         if bulk {
             let gib = outcome.bytes as f64 / f64::from(1 << 30);
@@ -171,8 +230,15 @@ fn measure(
             latency: Vec::new(),
         });
     }
+    figures.insert(Figure::Rps, outcome.rps);
+    // h2load tells none.
+    if outcome.percentiles.is_empty() {
+        return Ok(Round {
+            figures,
+            latency: Vec::new(),
+        });
+    }
     figures.extend([
-        (Figure::Rps, outcome.rps),
         (Figure::P50Us, outcome.p50_us),
         (Figure::P99Us, outcome.p99_us),
         (Figure::P999Us, outcome.p999_us),
@@ -181,6 +247,36 @@ fn measure(
     Ok(Round {
         figures,
         latency: outcome.percentiles,
+    })
+}
+
+/// Half of `length` full handshakes, half of it resumed ones.
+fn handshakes(
+    bench: &Bench,
+    scenario: Scenario,
+    runner: &mut Runner,
+    length: Duration,
+    faults: &mut Vec<String>,
+) -> Result<Round, Problem> {
+    let roots = runner.serving.roots.clone();
+    let resume: &[String] = &["--resume".to_owned()];
+    let mut figures = BTreeMap::new();
+    for (figure, more) in [
+        (Figure::FullHandshakeUs, &[][..]),
+        (Figure::ResumedHandshakeUs, resume),
+    ] {
+        let load = [&runner.load, more].concat();
+        let before = process::cpu_us(&roots);
+        let outcome = bench.load(scenario, &load, runner.serving.at, length / 2)?;
+        let cpu_us = process::cpu_us(&roots).saturating_sub(before) as f64;
+        settle(scenario, runner, &outcome, faults);
+        figures.insert(figure, cpu_us / outcome.requests as f64);
+    }
+    let rss_mib = process::rss_kib(&roots) as f64 / 1024.0;
+    figures.insert(Figure::RssMib, rss_mib);
+    Ok(Round {
+        figures,
+        latency: Vec::new(),
     })
 }
 
@@ -244,6 +340,8 @@ fn tell(bench: &Bench, scenario: Scenario, number: usize, contender: Contender, 
         Figure::GibPerS,
         Figure::P50Us,
         Figure::P99Us,
+        Figure::FullHandshakeUs,
+        Figure::ResumedHandshakeUs,
     ];
     let shown = shown.iter().filter_map(|figure| {
         let value = round.figures.get(figure)?;

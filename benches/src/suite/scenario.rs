@@ -20,12 +20,20 @@ pub(crate) enum Scenario {
     HttpChurn,
     /// 3,000 requests/s, whatever the answers do (open loop).
     HttpPaced,
+    /// The same as fast for all: 30 % of what HAProxy answers in a closed loop.
+    HttpSameRate,
     /// HTTP/2 without TLS, 8 connections of 32 streams, small POSTs, closed loop.
     H2Small,
     /// Two proxies with mutual TLS between them, HTTP/1.1, 64 connections, closed loop.
     MtlsPair,
     /// The same at 1,000 requests/s (open loop).
     MtlsPairPaced,
+    /// The same at 30 % of what two HAProxys answer in a closed loop.
+    MtlsPairSameRate,
+    /// Two proxies with mutual TLS between them, gRPC unary, 8 connections of 32 streams, closed loop.
+    GrpcPair,
+    /// The accepting proxy of a pair alone: a new mutual-TLS connection for each request.
+    MtlsHandshakes,
     /// Opaque TCP, 4 connections, as fast as it goes.
     TcpBulk,
     /// Opaque TCP, one connection, 64 bytes to and fro.
@@ -34,6 +42,8 @@ pub(crate) enum Scenario {
     Idle,
     /// ringmesh with nothing to do: memory and wake-ups, fresh and after a load.
     AtRest,
+    /// What a build of ringmesh that counts its allocations has allocated per request.
+    Allocations,
 }
 
 /// How a scenario is measured.
@@ -43,6 +53,7 @@ pub(super) enum Method {
     Rounds,
     Idle,
     AtRest,
+    Allocations,
 }
 
 /// Fewest rounds of an open loop: its medians are small differences.
@@ -62,6 +73,9 @@ impl Scenario {
             Self::Http64k => "HTTP/1.1, 64 KiB answers, 64 keep-alive connections, closed loop",
             Self::HttpChurn => "HTTP/1.1, a new connection per request, 64 at a time, closed loop",
             Self::HttpPaced => "HTTP/1.1, 128-byte answers, 3,000 requests/s, open loop",
+            Self::HttpSameRate => {
+                "HTTP/1.1, 128-byte answers, all at 30 % of what HAProxy answers in a closed loop, open loop"
+            }
             Self::H2Small => {
                 "HTTP/2 without TLS, POST with 128-byte answers, 8 connections of 32 streams, closed loop"
             }
@@ -71,10 +85,22 @@ impl Scenario {
             Self::MtlsPairPaced => {
                 "Two proxies with mutual TLS between them, HTTP/1.1, 1,000 requests/s, open loop"
             }
+            Self::MtlsPairSameRate => {
+                "Two proxies with mutual TLS between them, HTTP/1.1, all at 30 % of what two HAProxys answer in a closed loop, open loop"
+            }
+            Self::GrpcPair => {
+                "Two proxies with mutual TLS between them, gRPC unary, 128 bytes each way, 8 connections of 32 streams, closed loop"
+            }
+            Self::MtlsHandshakes => {
+                "The accepting proxy of a pair alone: a new mutual-TLS 1.3 connection for each HTTP/1.1 request, one after the other"
+            }
             Self::TcpBulk => "Opaque TCP, 4 connections, as fast as it goes",
             Self::TcpPingpong => "Opaque TCP, one connection, 64 bytes to and fro",
             Self::Idle => "10,000 idle HTTP/1.1 connections, after one request each",
             Self::AtRest => "ringmesh with nothing to do, fresh and 30 s after a load",
+            Self::Allocations => {
+                "ringmesh built to count its allocations: those of its shards per request, both sidecars of a pair together"
+            }
         }
     }
 
@@ -82,6 +108,7 @@ impl Scenario {
         match self {
             Self::Idle => Method::Idle,
             Self::AtRest => Method::AtRest,
+            Self::Allocations => Method::Allocations,
             _ => Method::Rounds,
         }
     }
@@ -89,24 +116,52 @@ impl Scenario {
     pub(super) fn speech(self) -> Speech {
         match self {
             Self::TcpBulk | Self::TcpPingpong => Speech::Tcp,
-            Self::H2Small => Speech::Http2,
+            Self::H2Small | Self::GrpcPair => Speech::Http2,
             _ => Speech::Http1,
         }
     }
 
     pub(super) fn shape(self) -> Shape {
         match self {
-            Self::MtlsPair | Self::MtlsPairPaced => Shape::Pair,
+            Self::MtlsPair | Self::MtlsPairPaced | Self::MtlsPairSameRate | Self::GrpcPair => {
+                Shape::Pair
+            }
+            Self::MtlsHandshakes => Shape::Callee,
             _ => Shape::One,
         }
     }
 
-    /// Arguments of `ringmesh-bench load`, or of h2load for HTTP/2, but for where to and how long.
+    /// The rate of an open loop, as a share of what HAProxy answers in a closed one.
+    pub(super) fn share_of_haproxy(self) -> Option<f64> {
+        match self {
+            Self::HttpSameRate | Self::MtlsPairSameRate => Some(0.3),
+            _ => None,
+        }
+    }
+
+    /// Arguments of `ringmesh-bench load`, or of h2load for HTTP/2, but for where to, how long and
+    /// the rate that HAProxy sets.
     pub(super) fn load(self) -> &'static [&'static str] {
         match self {
             Self::H2Small => &["-c", "8", "-m", "32"],
+            Self::GrpcPair => &[
+                "-c",
+                "8",
+                "-m",
+                "32",
+                "-H",
+                "content-type: application/grpc",
+                "-H",
+                "te: trailers",
+            ],
+            Self::MtlsHandshakes => &["handshakes"],
             Self::MtlsPairPaced => &["http", "-c", "64", "--rate", "1000"],
-            Self::HttpSmall | Self::AtRest | Self::MtlsPair => &["http", "-c", "64"],
+            Self::HttpSmall
+            | Self::HttpSameRate
+            | Self::AtRest
+            | Self::Allocations
+            | Self::MtlsPair
+            | Self::MtlsPairSameRate => &["http", "-c", "64"],
             Self::Http64k => &["http", "-c", "64", "--path", "/65536"],
             Self::HttpChurn => &["http", "-c", "64", "--churn"],
             Self::HttpPaced => &["http", "-c", "64", "--rate", "3000"],
@@ -126,9 +181,13 @@ impl Scenario {
             Self::MtlsPair | Self::MtlsPairPaced => &[
                 Direct, Haproxy, HaproxyH2, Nginx, Envoy, EnvoyMesh, Ringmesh,
             ],
+            // Envoy with the features of a mesh could not keep up.
+            Self::HttpSameRate => &[Direct, Haproxy, Nginx, Envoy, Ringmesh],
+            Self::MtlsPairSameRate => &[Direct, Haproxy, HaproxyH2, Nginx, Envoy, Ringmesh],
+            Self::MtlsHandshakes => &[Haproxy, Envoy, Ringmesh],
             Self::TcpPingpong => &[Direct, Haproxy, Nginx, Envoy, Ringmesh],
             Self::Idle => &[Haproxy, Nginx, Envoy, EnvoyMesh, Ringmesh],
-            Self::AtRest => &[Ringmesh],
+            Self::AtRest | Self::Allocations => &[Ringmesh],
             _ => &[Direct, Haproxy, Nginx, Envoy, EnvoyMesh, Ringmesh],
         }
     }
@@ -136,7 +195,9 @@ impl Scenario {
     /// Rounds, if `asked` says nothing else.
     pub(super) fn rounds(self, asked: Option<u32>, default: u32) -> u32 {
         asked.unwrap_or(match self {
-            Self::HttpPaced | Self::MtlsPairPaced => default.max(PACED_ROUNDS),
+            Self::HttpPaced | Self::HttpSameRate | Self::MtlsPairPaced | Self::MtlsPairSameRate => {
+                default.max(PACED_ROUNDS)
+            }
             _ => default,
         })
     }
@@ -144,18 +205,29 @@ impl Scenario {
     /// Columns of its table.
     pub(crate) fn figures(self) -> &'static [Figure] {
         use Figure::{
-            AddedP50Us, AddedP99Us, AfterLoadMib, AgentWakeUpsPerS, BusyPercent, CpuSPerGib, CpuUs,
-            FreshMib, GibPerS, IdleConnectionBytes, MaxUs, P50Us, P99Us, P999Us, Rps, RssMib,
-            ShardWakeUpsPerS,
+            AddedP50Us, AddedP99Us, AfterLoadMib, AgentWakeUpsPerS, AllocationsGrpcPair,
+            AllocationsHttp1, AllocationsHttp2, AllocationsPair, BusyPercent, CpuSPerGib, CpuUs,
+            FreshMib, FullHandshakeUs, GibPerS, IdleConnectionBytes, MaxUs, P50Us, P99Us, P999Us,
+            ResumedHandshakeUs, Rps, RssMib, ShardWakeUpsPerS,
         };
         match self {
             Self::TcpBulk => &[CpuSPerGib, GibPerS, BusyPercent, RssMib],
-            Self::H2Small => &[CpuUs, Rps, BusyPercent, RssMib],
+            Self::H2Small | Self::GrpcPair => &[CpuUs, Rps, BusyPercent, RssMib],
+            Self::HttpSameRate | Self::MtlsPairSameRate => &[
+                AddedP99Us, AddedP50Us, Rps, CpuUs, P50Us, P99Us, P999Us, MaxUs, RssMib,
+            ],
+            Self::MtlsHandshakes => &[FullHandshakeUs, ResumedHandshakeUs, RssMib],
             Self::HttpPaced | Self::MtlsPairPaced | Self::TcpPingpong => &[
                 CpuUs, AddedP50Us, AddedP99Us, P50Us, P99Us, P999Us, MaxUs, RssMib,
             ],
             Self::Idle => &[IdleConnectionBytes, RssMib],
             Self::AtRest => &[FreshMib, AfterLoadMib, ShardWakeUpsPerS, AgentWakeUpsPerS],
+            Self::Allocations => &[
+                AllocationsHttp1,
+                AllocationsHttp2,
+                AllocationsPair,
+                AllocationsGrpcPair,
+            ],
             _ => &[CpuUs, Rps, P50Us, P99Us, P999Us, MaxUs, BusyPercent, RssMib],
         }
     }

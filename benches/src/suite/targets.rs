@@ -30,6 +30,8 @@ const PROXIES: &[Contender] = &[Haproxy, Nginx];
 const EVERY_HTTP: &[Contender] = &[Haproxy, Nginx, Envoy, EnvoyMesh];
 const HAPROXIES: &[Contender] = &[Haproxy, HaproxyH2];
 const EVERY_PAIR: &[Contender] = &[Haproxy, HaproxyH2, Nginx, Envoy, EnvoyMesh];
+const EVERY_BARE: &[Contender] = &[Haproxy, Nginx, Envoy];
+const EVERY_BARE_PAIR: &[Contender] = &[Haproxy, HaproxyH2, Nginx, Envoy];
 const EVERY_TCP: &[Contender] = &[Haproxy, Nginx, Envoy];
 
 const TARGETS: &[Target] = &[
@@ -41,12 +43,33 @@ const TARGETS: &[Target] = &[
     times(Scenario::HttpPaced, Figure::CpuUs, 0.8, EVERY_HTTP),
     times(Scenario::HttpPaced, Figure::AddedP50Us, 1.0, EVERY_HTTP),
     times(Scenario::HttpPaced, Figure::AddedP99Us, 1.0, EVERY_HTTP),
+    times(Scenario::HttpSameRate, Figure::AddedP99Us, 1.0, EVERY_BARE),
     times(Scenario::H2Small, Figure::CpuUs, 0.8, &[Haproxy]),
     times(Scenario::H2Small, Figure::CpuUs, 0.25, &[Envoy]),
     times(Scenario::MtlsPair, Figure::CpuUs, 0.8, HAPROXIES),
     times(Scenario::MtlsPair, Figure::CpuUs, 0.2, &[Envoy]),
     times(Scenario::MtlsPairPaced, Figure::CpuUs, 0.8, HAPROXIES),
     below(Scenario::MtlsPairPaced, Figure::AddedP50Us, EVERY_PAIR),
+    times(
+        Scenario::MtlsPairSameRate,
+        Figure::AddedP99Us,
+        1.0,
+        EVERY_BARE_PAIR,
+    ),
+    times(Scenario::GrpcPair, Figure::CpuUs, 0.8, &[Haproxy]),
+    times(Scenario::GrpcPair, Figure::CpuUs, 0.25, &[Envoy]),
+    times(
+        Scenario::MtlsHandshakes,
+        Figure::FullHandshakeUs,
+        0.8,
+        &[Haproxy],
+    ),
+    times(
+        Scenario::MtlsHandshakes,
+        Figure::ResumedHandshakeUs,
+        0.8,
+        &[Haproxy],
+    ),
     times(Scenario::TcpBulk, Figure::CpuSPerGib, 0.4, &[Haproxy]),
     times(Scenario::TcpBulk, Figure::CpuSPerGib, 1.0, &[HaproxySplice]),
     times(Scenario::TcpBulk, Figure::CpuSPerGib, 0.5, &[Envoy]),
@@ -57,6 +80,8 @@ const TARGETS: &[Target] = &[
     at_most(Scenario::AtRest, Figure::AfterLoadMib, 25.0),
     at_most(Scenario::AtRest, Figure::ShardWakeUpsPerS, 0.0),
     at_most(Scenario::AtRest, Figure::AgentWakeUpsPerS, 2.0),
+    // None per request; a sidecar tells its counters once a second, which takes a few.
+    at_most(Scenario::Allocations, Figure::AllocationsHttp1, 0.01),
 ];
 
 const fn times(

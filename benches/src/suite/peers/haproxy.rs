@@ -15,9 +15,14 @@ pub(super) fn config(hop: Hop<'_>, splice: bool) -> String {
         Speech::Tcp => "",
         Speech::Http1 | Speech::Http2 => "\n  http-reuse always",
     };
+    // By default it takes P-256 alone, and others have to say hello twice.
+    let curves = match hop.from.tls {
+        Some(_) => " curves X25519:P-256",
+        None => "",
+    };
     format!(
         "global\n  nbthread 1\n  no strict-limits\n  maxconn 10500\ndefaults\n  mode {mode}\n  timeout connect 5s\n  \
-         timeout client 300s\n  timeout server 300s{splice}{reuse}\nfrontend in\n  bind {}{}\n  \
+         timeout client 300s\n  timeout server 300s{splice}{reuse}\nfrontend in\n  bind {}{}{curves}\n  \
          default_backend out\nbackend out\n  server app {}{}{}\n",
         hop.from.at,
         side(hop.from),

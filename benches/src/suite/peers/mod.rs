@@ -32,6 +32,8 @@ pub(super) enum Shape {
     One,
     /// Two, with mutual TLS between them.
     Pair,
+    /// The second of two alone: the load speaks mutual TLS to it.
+    Callee,
 }
 
 /// One side of a proxy.
@@ -59,7 +61,34 @@ pub(super) struct Serving {
     pub(super) roots: Vec<u32>,
     /// Ours keeps books, one a sidecar, and they must agree.
     pub(super) books: Vec<Books>,
+    /// Whom it takes for the other proxy of a pair.
+    pub(super) caller: Option<Caller>,
     processes: Vec<Running>,
+}
+
+/// What a load shows to pass for a proxy.
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
+    pub(super) certificate: PathBuf,
+    pub(super) key: PathBuf,
+    /// The name it asks for (SNI).
+    pub(super) name: &'static str,
+    pub(super) alpn: &'static str,
+}
+
+impl Caller {
+    /// The arguments of `ringmesh-bench load handshakes` that say so.
+    pub(super) fn arguments(&self) -> Vec<String> {
+        let file = |path: &Path| path.display().to_string();
+        let pairs = [
+            ("--certificate", file(&self.certificate)),
+            ("--key", file(&self.key)),
+            ("--name", self.name.to_owned()),
+            ("--alpn", self.alpn.to_owned()),
+        ];
+        let flat = pairs.map(|(flag, value)| [flag.to_owned(), value]);
+        flat.into_iter().flatten().collect()
+    }
 }
 
 impl Serving {
@@ -114,13 +143,16 @@ pub(super) fn start(
             at: stage.upstream,
             roots: Vec::new(),
             books: Vec::new(),
+            caller: None,
             processes: Vec::new(),
         });
     }
     match (contender, shape) {
         (Contender::Ringmesh, Shape::One) => return ringmesh::standalone(speech, stage),
         (Contender::Ringmesh, Shape::Pair) => return ringmesh::pair(speech, stage),
+        (Contender::Ringmesh, Shape::Callee) => return ringmesh::callee(speech, stage),
         (_, Shape::Pair) => return pair(contender, speech, stage),
+        (_, Shape::Callee) => return callee(contender, speech, stage),
         (_, Shape::One) => {}
     }
     let side = |at| Side {
@@ -137,6 +169,30 @@ pub(super) fn start(
         at: hop.from.at,
         roots: vec![process.pid()],
         books: Vec::new(),
+        caller: None,
+        processes: vec![process],
+    })
+}
+
+/// The callee's proxy of others, without a caller's.
+fn callee(contender: Contender, speech: Speech, stage: &Stage<'_>) -> Result<Serving, NotServing> {
+    let certs = Certs::make(stage.dir)?;
+    let side = |at, tls| Side { at, speech, tls };
+    let hop = Hop {
+        from: side(free_port()?, Some(&certs)),
+        to: side(stage.upstream, None),
+    };
+    let process = start_hop(contender, hop, stage, "callee")?;
+    Ok(Serving {
+        at: hop.from.at,
+        roots: vec![process.pid()],
+        books: Vec::new(),
+        caller: Some(Caller {
+            certificate: certs.certificate.clone(),
+            key: certs.key.clone(),
+            name: certs::NAME,
+            alpn: "http/1.1",
+        }),
         processes: vec![process],
     })
 }
@@ -174,6 +230,7 @@ fn pair(contender: Contender, speech: Speech, stage: &Stage<'_>) -> Result<Servi
         at: caller.from.at,
         roots: processes.iter().map(Running::pid).collect(),
         books: Vec::new(),
+        caller: None,
         processes,
     })
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::certs::NAME;
+use super::certs::{Certs, NAME};
 use super::{Hop, NotServing, Speech};
 
 /// Where Debian puts the module for TCP (package libnginx-mod-stream).
@@ -39,16 +39,12 @@ pub(super) fn config(hop: Hop<'_>, dir: &Path) -> Result<String, NotServing> {
     };
     let pass = match (hop.to.speech, hop.to.tls) {
         // The only way by which this version speaks HTTP/2 to an app.
-        (Speech::Http2, _) => "grpc_pass grpc://app;".to_owned(),
+        (Speech::Http2, None) => "grpc_pass grpc://app;".to_owned(),
+        (Speech::Http2, Some(certs)) => secured("grpc", certs) + "grpc_pass grpcs://app;",
         (Speech::Http1 | Speech::Tcp, None) => "proxy_pass http://app;".to_owned(),
-        (Speech::Http1 | Speech::Tcp, Some(certs)) => format!(
-            "proxy_ssl_protocols TLSv1.3;\n      proxy_ssl_certificate {};\n      proxy_ssl_certificate_key {};\n      \
-             proxy_ssl_trusted_certificate {};\n      proxy_ssl_verify on;\n      proxy_ssl_name {NAME};\n      \
-             proxy_ssl_server_name on;\n      proxy_pass https://app;",
-            certs.certificate.display(),
-            certs.key.display(),
-            certs.authority.display()
-        ),
+        (Speech::Http1 | Speech::Tcp, Some(certs)) => {
+            secured("proxy", certs) + "proxy_pass https://app;"
+        }
     };
     let folders = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|name| format!("  {name}_temp_path {dir}/{name};\n"))
@@ -59,4 +55,20 @@ pub(super) fn config(hop: Hop<'_>, dir: &Path) -> Result<String, NotServing> {
          server {{\n    {listen}\n    location / {{\n      proxy_http_version 1.1;\n      \
          proxy_set_header Connection \"\";\n      proxy_set_header Host $http_host;\n      {pass}\n    }}\n  }}\n}}\n"
     ))
+}
+
+/// Mutual TLS to the other proxy, for the module whose settings begin so.
+fn secured(module: &str, certs: &Certs) -> String {
+    let (certificate, key) = (certs.certificate.display(), certs.key.display());
+    let settings = [
+        "protocols TLSv1.3".to_owned(),
+        format!("certificate {certificate}"),
+        format!("certificate_key {key}"),
+        format!("trusted_certificate {}", certs.authority.display()),
+        "verify on".to_owned(),
+        format!("name {NAME}"),
+        "server_name on".to_owned(),
+    ];
+    let line = |setting: String| format!("{module}_ssl_{setting};\n      ");
+    settings.map(line).concat()
 }

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{NotServing, Serving, Speech, Stage, free_port};
+use super::{Caller, NotServing, Serving, Speech, Stage, free_port};
 use crate::problem::Problem;
 use crate::process::Running;
 
@@ -25,6 +25,7 @@ pub(super) fn standalone(speech: Speech, stage: &Stage<'_>) -> Result<Serving, N
         at,
         roots: vec![process.pid()],
         books: vec![books],
+        caller: None,
         processes: vec![process],
     })
 }
@@ -61,7 +62,32 @@ pub(super) fn pair(speech: Speech, stage: &Stage<'_>) -> Result<Serving, NotServ
         at,
         roots,
         books,
+        caller: None,
         processes: vec![process],
+    })
+}
+
+/// The callee of such a pair; the load shows the caller's certificate.
+pub(super) fn callee(speech: Speech, stage: &Stage<'_>) -> Result<Serving, NotServing> {
+    let mut serving = pair(speech, stage)?;
+    // The caller's stay behind.
+    let books = serving.books.remove(1);
+    let config: serde_json::Value =
+        serde_json::from_str(&page(books.admin, "/config")?).map_err(Problem::failed)?;
+    let mesh = config["listeners"]["mesh"].as_str();
+    let at = mesh.and_then(|at| at.parse().ok());
+    let state = stage.dir.join("state/caller");
+    Ok(Serving {
+        at: at.ok_or_else(|| Problem::failed("the callee does not tell its mesh port"))?,
+        roots: vec![serving.roots[1]],
+        books: vec![books],
+        caller: Some(Caller {
+            certificate: state.join("svid.pem"),
+            key: state.join("svid.key"),
+            name: "p80.upstream.default.ringmesh",
+            alpn: "ringmesh-http/1.1",
+        }),
+        ..serving
     })
 }
 
@@ -186,8 +212,15 @@ impl Books {
         }
     }
 
+    /// Allocations of the shards so far; `None` from a build that does not count them.
+    pub(in crate::suite) fn allocations(&self) -> Result<Option<u64>, Problem> {
+        let page = page(self.admin, "/metrics")?;
+        let name = "ringmesh_shard_allocations_total";
+        Ok(page.contains(name).then(|| sum_of(&page, name)))
+    }
+
     fn counts(&mut self) -> Result<Counts, Problem> {
-        let page = page(self.admin)?;
+        let page = page(self.admin, "/metrics")?;
         let sum = |name: &str| sum_of(&page, name);
         let exchanges = if self.tcp {
             sum("ringmesh_tcp_connections_closed_total")
@@ -226,17 +259,18 @@ fn lines(log: &Path) -> Result<u64, Problem> {
     }
 }
 
-/// `/metrics` as text.
-fn page(admin: SocketAddr) -> Result<String, Problem> {
+/// The body of a page of the sidecar's.
+fn page(admin: SocketAddr, path: &str) -> Result<String, Problem> {
     let mut stream = TcpStream::connect_timeout(&admin, PAGE_TIMEOUT)?;
     stream.set_read_timeout(Some(PAGE_TIMEOUT))?;
     write!(
         stream,
-        "GET /metrics HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n"
     )?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
-    Ok(text)
+    let body = text.split_once("\r\n\r\n").map(|(_, body)| body);
+    Ok(body.unwrap_or_default().to_owned())
 }
 
 /// Sum over all series of a metric.
