@@ -223,6 +223,8 @@ pub fn run(options: Options, level: SetLevel) -> Result<(), Stop> {
         health: Vec::new(),
         series: Vec::new(),
         quota: serde_json::Value::Null,
+        names: std::collections::BTreeMap::new(),
+        names_awaited: false,
     });
     tracing::info!(
         node = %settings.node,

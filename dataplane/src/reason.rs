@@ -78,11 +78,13 @@ pub enum Reason {
     /// The upstream does not do the upgrade that was asked for: an HTTP/2 server without extended
     /// CONNECT, or an answer to HTTP/1.1's that an HTTP/2 client would take for success (501).
     UpgradeUnsupported,
+    /// The service's endpoints are known by names that have not been resolved yet (503).
+    NameUnresolved,
 }
 
 impl Reason {
     /// All of them, for tables of counters; in numeric order.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::None,
         Self::BadRequest,
         Self::HeadTooLarge,
@@ -118,6 +120,7 @@ impl Reason {
         Self::TunnelRefused,
         Self::MtlsDisabled,
         Self::UpgradeUnsupported,
+        Self::NameUnresolved,
     ];
 
     /// The stable code.
@@ -159,6 +162,7 @@ impl Reason {
             Self::TunnelRefused => "tunnel_refused",
             Self::MtlsDisabled => "mtls_disabled",
             Self::UpgradeUnsupported => "upgrade_unsupported",
+            Self::NameUnresolved => "name_unresolved",
         }
     }
 }

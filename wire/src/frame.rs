@@ -98,11 +98,24 @@ pub struct Header {
     checksum: u64,
 }
 
-/// Wraps an encoded payload into a frame.
+/// Wraps an encoded payload, which every version can say, into a frame.
 ///
 /// # Errors
 /// [`WireError::TooLong`] over [`FRAME_PAYLOAD_BYTES_MAX`].
 pub fn seal(kind: Kind, revision: Revision, payload: &[u8]) -> Result<Vec<u8>, WireError> {
+    seal_as(SCHEMA_VERSION_MIN, kind, revision, payload)
+}
+
+/// Wraps an encoded payload of schema version `schema` into a frame.
+///
+/// # Errors
+/// [`WireError::TooLong`] over [`FRAME_PAYLOAD_BYTES_MAX`].
+pub fn seal_as(
+    schema: u16,
+    kind: Kind,
+    revision: Revision,
+    payload: &[u8],
+) -> Result<Vec<u8>, WireError> {
     let too_long = WireError::TooLong {
         what: "frame payload",
         got: payload.len(),
@@ -114,7 +127,7 @@ pub fn seal(kind: Kind, revision: Revision, payload: &[u8]) -> Result<Vec<u8>, W
     let length = u32::try_from(payload.len()).map_err(|_| too_long)?;
     let mut out = Vec::with_capacity(HEADER_BYTES + payload.len());
     out.extend_from_slice(&MAGIC);
-    out.extend_from_slice(&SCHEMA_VERSION.to_le_bytes());
+    out.extend_from_slice(&schema.to_le_bytes());
     out.push(kind as u8);
     out.push(0);
     out.extend_from_slice(&revision.0.to_le_bytes());

@@ -5,7 +5,8 @@
 //! 1. [`frame`]: the envelope around every message (magic, schema version, kind, length, checksum);
 //! 2. [`codec`]: the only door to bincode, with limits and "consumed everything" checks;
 //! 3. [`v1`]: schema version 1. Frozen once released: fields are never reordered, enum variants are
-//!    only appended. A later version gets its own module and `From` conversions;
+//!    only appended. A version that only appends (2) lives there too; any other gets its own module and
+//!    `From` conversions;
 //! 4. the current version's types, re-exported here, are what the other crates name.
 //!
 //! Invariants: decoding never panics and never allocates beyond its stated limit, whatever the
@@ -31,8 +32,9 @@ pub use v1::*;
 
 /// Oldest schema version this build reads.
 pub const SCHEMA_VERSION_MIN: u16 = 1;
-/// Schema version this build writes.
-pub const SCHEMA_VERSION: u16 = 1;
+/// Newest schema version this build reads. It writes each message in the oldest version that can say it.
+/// Version 2 is version 1 and [`snapshot::Names`].
+pub const SCHEMA_VERSION: u16 = 2;
 
 /// ALPN of the link between sidecar and control service (QUIC).
 pub const ALPN_CONTROL: &[u8] = b"ringmesh-control/1";

@@ -7,6 +7,8 @@ pub const FRAME_PAYLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const SECTION_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Sections of one snapshot: service, endpoints and routes for each of 10,000 services.
 pub const SECTIONS_MAX: usize = 30_000;
+/// Endpoints by name of one service.
+pub const NAMED_ENDPOINTS_MAX: usize = 256;
 /// Bytes of a name (node, service, namespace, account): the DNS limit of a full name.
 pub const NAME_BYTES_MAX: usize = 253;
 /// Nodes of one compiled expression.

@@ -244,3 +244,74 @@ proptest! {
         prop_assert_eq!(Snapshot::from_file(&file).unwrap(), snapshot);
     }
 }
+
+fn named(host: &str, resolution: Resolution, names: &[&str]) -> Names {
+    let endpoint = |name: &&str| NamedEndpoint {
+        name: (*name).to_owned(),
+        ports: Vec::new(),
+        labels: std::collections::BTreeMap::new(),
+        region: String::new(),
+        zone: String::new(),
+        weight: 1,
+    };
+    Names {
+        service: ServiceId::new(host, "default"),
+        resolution,
+        endpoints: names.iter().map(endpoint).collect(),
+    }
+}
+
+#[test]
+fn what_an_older_reader_does_not_know_is_left_out_for_it_and_the_file_says_its_version() {
+    let mesh = Mesh {
+        trust_domain: "mesh.local".into(),
+        default_timeout_ms: 1,
+        outbound: OutboundMode::AllowAny,
+        on_quota_unavailable: OnQuotaUnavailable::Share,
+        retry_non_idempotent: false,
+        mtls: MtlsMode::Strict,
+        mtls_ports: Vec::new(),
+    };
+    let names = named("a.example", Resolution::Each, &["a.example"]);
+    let mut sections = vec![Body::Mesh(mesh).seal("").unwrap()];
+    let old = Snapshot::new(Revision(1), NodeId("n".into()), sections.clone()).unwrap();
+    sections.push(Body::Names(names).seal("a.example.default").unwrap());
+    let new = Snapshot::new(Revision(1), NodeId("n".into()), sections).unwrap();
+    let nothing = std::collections::BTreeMap::new();
+    assert_eq!((old.schema(), old.push_for(&nothing).schema()), (1, 1));
+    assert_eq!((new.schema(), new.push_for(&nothing).schema()), (2, 2));
+    assert_eq!(new.for_version(2), new);
+    assert_eq!(new.for_version(1), old);
+    let schema = |file: &[u8]| ringmesh_wire::frame::open(file).unwrap().0.schema;
+    assert_eq!(schema(&old.to_file().unwrap()), 1);
+    assert_eq!(schema(&new.to_file().unwrap()), 2);
+}
+
+#[test]
+fn names_that_break_their_rules_are_not_sealed() {
+    let many: Vec<String> = (0..257).map(|n| format!("n{n}.example")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let mut weightless = named("a", Resolution::Each, &["a.example"]);
+    weightless.endpoints[0].weight = 0;
+    let cases = [
+        (
+            named("a", Resolution::Each, &[]),
+            "0 of them, 1 to 256 may be",
+        ),
+        (
+            named("a", Resolution::Each, &many),
+            "257 of them, 1 to 256 may be",
+        ),
+        (
+            named("a", Resolution::One, &["a.example", "b.example"]),
+            "2 of them, 1 to 1 may be",
+        ),
+        (weightless, "a.example has weight 0"),
+    ];
+    for (names, wrong) in cases {
+        let refused = Body::Names(names).seal("a.default").unwrap_err();
+        assert!(refused.to_string().contains(wrong), "{refused}");
+    }
+    let bad = named("a", Resolution::Each, &["a b"]);
+    assert!(Body::Names(bad).seal("a.default").is_err());
+}

@@ -431,6 +431,7 @@ async fn config(
             Ok(Body::Routes(body)) => serde_json::to_value(body),
             Ok(Body::Policy(body)) => serde_json::to_value(body),
             Ok(Body::Quota(body)) => serde_json::to_value(body),
+            Ok(Body::Names(body)) => serde_json::to_value(body),
             Err(error) => Ok(serde_json::Value::String(error.to_string())),
         };
         serde_json::json!({
@@ -463,6 +464,7 @@ fn kind_name(kind: SectionKind) -> &'static str {
         SectionKind::Routes => "routes",
         SectionKind::Policy => "policy",
         SectionKind::Quota => "quota",
+        SectionKind::Names => "names",
     }
 }
 

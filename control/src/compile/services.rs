@@ -6,14 +6,15 @@ use std::net::IpAddr;
 use ringmesh_wire::ServiceId;
 use ringmesh_wire::v1::Section;
 use ringmesh_wire::v1::snapshot::{
-    Body, Endpoint, EndpointPort, EndpointState, Endpoints, Service, ServicePort,
+    Body, Endpoint, EndpointPort, EndpointState, Endpoints, NamedEndpoint, Names, Service,
+    ServicePort,
 };
 
 use super::merge::{Merged, merged};
 use super::policy::Demands;
 use super::{CompileError, assign_vips, sealed};
 use crate::model::{Effective, RegistryView, Services, rules_of_service};
-use crate::rules::service_entry::ServiceEntry;
+use crate::rules::service_entry::{ServiceEntry, Whereabouts};
 use crate::rules::settings::MeshSettings;
 use crate::rules::{Object, Spec};
 
@@ -138,6 +139,7 @@ pub(super) fn endpoints(
     for (id, object) in &known.external {
         if let Some(entry) = entry_of(object) {
             sections.push(section(id, static_endpoints(entry))?);
+            sections.extend(names(id, entry)?);
         }
     }
     Ok(sections)
@@ -154,22 +156,14 @@ fn section(id: &ServiceId, endpoints: Vec<Endpoint>) -> Result<Section, CompileE
 fn static_endpoints(entry: &ServiceEntry) -> Vec<Endpoint> {
     let endpoints = entry.endpoints.iter();
     endpoints
-        .map(|endpoint| Endpoint {
+        .filter_map(|endpoint| match endpoint.at {
+            Whereabouts::Address(address) => Some((endpoint, address)),
+            Whereabouts::Name(_) => None,
+        })
+        .map(|(endpoint, address)| Endpoint {
             node: None,
-            address: endpoint.address,
-            ports: entry
-                .ports
-                .iter()
-                .map(|port| EndpointPort {
-                    service_port: port.port.number,
-                    app_port: endpoint
-                        .ports
-                        .get(&port.port.name)
-                        .copied()
-                        .or(port.target)
-                        .unwrap_or(port.port.number),
-                })
-                .collect(),
+            address,
+            ports: endpoint_ports(entry, &endpoint.ports),
             mesh_port: None,
             identity: None,
             labels: endpoint.labels.clone(),
@@ -177,6 +171,62 @@ fn static_endpoints(entry: &ServiceEntry) -> Vec<Endpoint> {
             zone: endpoint.locality.1.clone(),
             weight: endpoint.weight,
             state: EndpointState::Ready,
+        })
+        .collect()
+}
+
+/// The endpoints that each sidecar resolves: those given by name, or without any the host itself.
+fn names(id: &ServiceId, entry: &ServiceEntry) -> Result<Option<Section>, CompileError> {
+    let Some(resolution) = entry.resolution else {
+        return Ok(None);
+    };
+    let by_name = entry.endpoints.iter();
+    let mut endpoints: Vec<NamedEndpoint> = by_name
+        .filter_map(|endpoint| match &endpoint.at {
+            Whereabouts::Name(name) => Some((endpoint, name)),
+            Whereabouts::Address(_) => None,
+        })
+        .map(|(endpoint, name)| NamedEndpoint {
+            name: name.clone(),
+            ports: endpoint_ports(entry, &endpoint.ports),
+            labels: endpoint.labels.clone(),
+            region: endpoint.locality.0.clone(),
+            zone: endpoint.locality.1.clone(),
+            weight: endpoint.weight,
+        })
+        .collect();
+    if entry.endpoints.is_empty() {
+        endpoints.push(NamedEndpoint {
+            name: id.name.clone(),
+            ports: endpoint_ports(entry, &BTreeMap::new()),
+            labels: BTreeMap::new(),
+            region: String::new(),
+            zone: String::new(),
+            weight: 1,
+        });
+    }
+    if endpoints.is_empty() {
+        return Ok(None);
+    }
+    let body = Body::Names(Names {
+        service: id.clone(),
+        resolution,
+        endpoints,
+    });
+    sealed(&body, &id.to_string()).map(Some)
+}
+
+/// Where an endpoint with `own` ports by name serves the ports of its entry.
+fn endpoint_ports(entry: &ServiceEntry, own: &BTreeMap<String, u16>) -> Vec<EndpointPort> {
+    let ports = entry.ports.iter();
+    ports
+        .map(|port| EndpointPort {
+            service_port: port.port.number,
+            app_port: own
+                .get(&port.port.name)
+                .copied()
+                .or(port.target)
+                .unwrap_or(port.port.number),
         })
         .collect()
 }

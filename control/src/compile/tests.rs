@@ -420,6 +420,100 @@ fn policies_of_external_services_hold_at_the_caller() {
     );
 }
 
+const NAMED: &str = "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: own}
+spec:
+  hosts: [A.example.com, b.example.com]
+  ports: [{number: 80, name: http}, {number: 443, name: tls, targetPort: 8443}]
+  resolution: DNS
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: others}
+spec:
+  hosts: [c.example.com, \"*.d.example.com\"]
+  ports: [{number: 80, name: http}]
+  resolution: DNS
+  endpoints:
+  - {address: EU.example.com, ports: {http: 8080}, weight: 3, labels: {version: v1}, locality: r1/z1}
+  - {address: 192.0.2.1}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: cdn}
+spec:
+  hosts: [cdn.example.com]
+  ports: [{number: 80, name: http}]
+  resolution: DNS_ROUND_ROBIN
+";
+
+/// `service resolution: name ports weight labels zone, ...; addresses`.
+fn named(snapshot: &Snapshot) -> Vec<String> {
+    let mut all = Vec::new();
+    for section in &snapshot.sections {
+        let Ok(Body::Names(names)) = section.open() else {
+            continue;
+        };
+        assert_eq!(section.key.name, names.service.to_string());
+        let endpoints: Vec<String> = names
+            .endpoints
+            .iter()
+            .map(|e| {
+                let ports = e
+                    .ports
+                    .iter()
+                    .map(|p| format!("{}>{}", p.service_port, p.app_port));
+                let ports: Vec<String> = ports.collect();
+                format!(
+                    "{} {} {} {:?} {}",
+                    e.name,
+                    ports.join("+"),
+                    e.weight,
+                    e.labels,
+                    e.zone
+                )
+            })
+            .collect();
+        let kind = ringmesh_wire::v1::SectionKind::Endpoints;
+        let Some(Body::Endpoints(beside)) = body(snapshot, kind, &section.key.name) else {
+            panic!("no endpoints section");
+        };
+        let beside: Vec<_> = beside
+            .endpoints
+            .iter()
+            .map(|e| e.address.to_string())
+            .collect();
+        all.push(format!(
+            "{} {:?}: {}; {}",
+            names.service.name,
+            names.resolution,
+            endpoints.join(", "),
+            beside.join("+")
+        ));
+    }
+    all
+}
+
+#[test]
+fn names_travel_as_names() {
+    let (snapshot, _) = compiled(objects(NAMED), &node("reviews", "v1"));
+    assert_eq!(
+        named(&snapshot),
+        [
+            "*.d.example.com Each: eu.example.com 80>8080 3 {\"version\": \"v1\"} z1; 192.0.2.1",
+            "a.example.com Each: a.example.com 80>80+443>8443 1 {} ; ",
+            "b.example.com Each: b.example.com 80>80+443>8443 1 {} ; ",
+            "c.example.com Each: eu.example.com 80>8080 3 {\"version\": \"v1\"} z1; 192.0.2.1",
+            "cdn.example.com One: cdn.example.com 80>80 1 {} ; ",
+        ]
+    );
+    assert_eq!(snapshot.schema(), 2);
+    let (without, _) = compiled(objects(EXTERNAL), &node("reviews", "v1"));
+    assert_eq!(without.schema(), 1, "without names it is as it was");
+}
+
 #[test]
 fn a_held_subset_is_still_compiled() {
     let mut all = example("subsets.yaml");

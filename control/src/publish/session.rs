@@ -49,8 +49,9 @@ pub(super) async fn run(
         id,
     };
     tracing::info!(node = %evidence.node, from = %connection.remote_address(), "session");
+    let version = hello.version_max.min(SCHEMA_VERSION);
     let welcome = Welcome {
-        version: hello.version_max.min(SCHEMA_VERSION),
+        version,
         boot: control.boot(),
         lease_ms: u32::try_from(control.lease().as_millis()).unwrap_or(u32::MAX),
     };
@@ -63,6 +64,7 @@ pub(super) async fn run(
         outstanding: None,
         sent: Revision(0),
         registered: false,
+        version,
     };
     let result = session.talk(send, recv, newest).await;
     drop(guard);
@@ -123,6 +125,8 @@ struct Session {
     /// Newest that was sent.
     sent: Revision,
     registered: bool,
+    /// Schema version both sides read.
+    version: u16,
 }
 
 impl Session {
@@ -183,10 +187,22 @@ impl Session {
         send: &mut SendStream,
         snapshot: Arc<Snapshot>,
     ) -> Result<(), LinkError> {
+        let snapshot = match snapshot.schema() > self.version {
+            true => {
+                tracing::warn!(
+                    node = %self.evidence.node, version = self.version,
+                    "this sidecar is too old for endpoints by name: it answers 503 for services that \
+                     have no others; update it"
+                );
+                Arc::new(snapshot.for_version(self.version))
+            }
+            false => snapshot,
+        };
         let push = snapshot.push_for(&self.have);
         let revision = snapshot.revision;
         self.sent = revision;
-        let bytes = codec::encode(&push).and_then(|b| frame::seal(Kind::Push, revision, &b));
+        let bytes = codec::encode(&push)
+            .and_then(|b| frame::seal_as(push.schema(), Kind::Push, revision, &b));
         let bytes = match bytes {
             Ok(bytes) => bytes,
             Err(error) => {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use ringmesh_wire::v1::snapshot::ServicePort;
+use ringmesh_wire::v1::snapshot::{Resolution, ServicePort};
 
 use super::place::At;
 
@@ -16,8 +16,10 @@ pub struct ServiceEntry {
     pub addresses: Vec<IpAddr>,
     /// Ports, and where the endpoints listen if elsewhere.
     pub ports: Vec<EntryPort>,
-    /// Endpoints.
-    pub endpoints: Vec<StaticEndpoint>,
+    /// What the addresses of names are; `None` is STATIC, where there are no names.
+    pub resolution: Option<Resolution>,
+    /// Endpoints. None but with a resolution: then each host is its own.
+    pub endpoints: Vec<EntryEndpoint>,
 }
 
 /// A port.
@@ -29,11 +31,20 @@ pub struct EntryPort {
     pub target: Option<u16>,
 }
 
-/// An endpoint by address.
+/// Where an endpoint is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// At an address.
+    Address(IpAddr),
+    /// Where a name leads, lower case; each sidecar resolves it.
+    Name(String),
+}
+
+/// An endpoint.
 #[derive(Debug, Clone)]
-pub struct StaticEndpoint {
-    /// Address.
-    pub address: IpAddr,
+pub struct EntryEndpoint {
+    /// Address or name.
+    pub at: Whereabouts,
     /// Port by the name of the service port.
     pub ports: BTreeMap<String, u16>,
     /// Labels.

@@ -211,8 +211,33 @@ fn faults_of_other_kinds_are_told_exactly() {
         ),
         (
             se,
-            "  hosts: [a.com]\n  resolution: DNS\n  ports: [{number: 80, name: http}]\n  endpoints: [{address: 1.1.1.1}]\n",
-            "f.yaml:7:15: spec.resolution: resolution DNS is not supported yet; write STATIC with endpoints by address",
+            "  hosts: [a.com]\n  resolution: NONE\n  ports: [{number: 80, name: http}]\n  endpoints: [{address: 1.1.1.1}]\n",
+            "f.yaml:7:15: spec.resolution: resolution NONE is not supported yet; write STATIC with endpoints by address, DNS or DNS_ROUND_ROBIN",
+        ),
+        (
+            se,
+            "  hosts: [a.com]\n  resolution: dns\n  ports: [{number: 80, name: http}]\n",
+            "f.yaml:7:15: spec.resolution: \"dns\" is not known here; write STATIC, DNS or DNS_ROUND_ROBIN",
+        ),
+        (
+            se,
+            "  hosts: [\"*.a.com\"]\n  resolution: DNS\n  ports: [{number: 80, name: http}]\n",
+            "f.yaml:6:11: spec.hosts[0]: \"*.a.com\" is no name that can be resolved; write endpoints: [{address: api.example.com}], or a host without *",
+        ),
+        (
+            se,
+            "  hosts: [a.com]\n  resolution: DNS_ROUND_ROBIN\n  ports: [{number: 80, name: http}]\n  endpoints: [{address: a.com}, {address: b.com}]\n",
+            "f.yaml:9:33: spec.endpoints[1]: 2 endpoints are too many here; this resolution has at most 1",
+        ),
+        (
+            se,
+            "  hosts: [a.com]\n  resolution: STATIC\n  ports: [{number: 80, name: http}]\n  endpoints: [{address: b.com}]\n",
+            "f.yaml:9:25: spec.endpoints[0].address: \"b.com\" is not an IP address; write an address, or resolution: DNS above",
+        ),
+        (
+            se,
+            "  hosts: [a.com]\n  resolution: DNS\n  ports: [{number: 80, name: http}]\n  endpoints: [{address: 10.0.0.256}]\n",
+            "f.yaml:9:25: spec.endpoints[0].address: \"10.0.0.256\" is not an IP address; write an address or a host name, e.g. api.example.com",
         ),
         (
             se,

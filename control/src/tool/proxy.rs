@@ -120,7 +120,9 @@ fn text(value: &Value) -> String {
 fn endpoints(client: &Client, node: &str, output: Output) -> Result<(), Failure> {
     let all = all_sections(client, node)?;
     let mut rows = Vec::new();
-    for section in all.iter().filter(|s| s["kind"] == "endpoints") {
+    // Names are as they were configured: what they lead to is known to the sidecar alone.
+    let listing = |s: &&Value| s["kind"] == "endpoints" || s["kind"] == "names";
+    for section in all.iter().filter(listing) {
         for endpoint in section["body"]["endpoints"]
             .as_array()
             .into_iter()
@@ -145,7 +147,11 @@ fn endpoints(client: &Client, node: &str, output: Output) -> Result<(), Failure>
             vec![
                 text(&e["service"]),
                 text(&e["node"]),
-                text(&e["address"]),
+                text(if e["name"].is_null() {
+                    &e["address"]
+                } else {
+                    &e["name"]
+                }),
                 ports.collect::<Vec<_>>().join(","),
                 text(&e["mesh_port"]),
                 text(&e["state"]),

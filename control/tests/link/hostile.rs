@@ -171,5 +171,5 @@ async fn versions_that_do_not_meet_and_names_that_differ_are_refused_with_the_re
     newer.version_max = 9;
     let mut session = greet(link, &newer).await;
     let welcome: ringmesh_wire::Welcome = session.expect(Kind::Welcome).await;
-    assert_eq!(welcome.version, 1);
+    assert_eq!(welcome.version, ringmesh_wire::SCHEMA_VERSION);
 }

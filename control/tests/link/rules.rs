@@ -156,6 +156,45 @@ async fn a_rule_reaches_every_sidecar_and_only_what_changed_is_sent() {
     assert_eq!(waiting.await.unwrap(), Verdict::Everywhere(2));
 }
 
+const BY_NAME: &str = "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: a}
+spec:
+  hosts: [a.example.com]
+  ports: [{number: 80, name: http}]
+  resolution: DNS
+";
+
+#[tokio::test]
+async fn endpoints_by_name_go_to_those_who_can_read_them_and_the_others_get_the_rest() {
+    let house = House::new();
+    let mut old = Sidecar::of(&house, "a", "reviews").await;
+    let joined = house.join("b", "ratings").await;
+    let link = house.link(Some(&joined.workload)).await.unwrap();
+    let mut newer = crate::player::hello("b");
+    newer.version_max = ringmesh_wire::SCHEMA_VERSION;
+    let mut session = crate::player::greet(link, &newer).await;
+    let _: ringmesh_wire::Welcome = session.expect(Kind::Welcome).await;
+    session.say(Kind::Register, &registration("ratings")).await;
+    let mut new = Sidecar {
+        session,
+        held: None,
+    };
+    let kinds = |s: &Sidecar| -> Vec<SectionKind> {
+        let held = s.held.iter().flat_map(|s| &s.sections);
+        let about = held.filter(|section| section.key.name == "a.example.com.default");
+        about.map(|section| section.key.kind).collect()
+    };
+    applied(&house, BY_NAME.into()).await;
+    let rest = vec![SectionKind::Service, SectionKind::Endpoints];
+    old.until("all but the names", |s| kinds(s) == rest).await;
+    let all = [rest, vec![SectionKind::Names]].concat();
+    new.until("the names too", |s| kinds(s) == all).await;
+    let everywhere = house.control.wait_everywhere(1, crate::player::PATIENCE);
+    assert_eq!(everywhere.await, Verdict::Everywhere(2));
+}
+
 #[tokio::test]
 async fn a_refusal_of_one_sidecar_is_seen_with_its_reason() {
     let house = House::new();

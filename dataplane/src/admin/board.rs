@@ -1,11 +1,15 @@
 //! What the agent lets others see of itself: written by the agent, read by the admin routes, both
 //! on one thread, so that the lock is never waited for.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use std::time::Instant;
 
 use ringmesh_wire::report::Series;
 use ringmesh_wire::session::PortHealth;
-use ringmesh_wire::snapshot::Body;
+use ringmesh_wire::snapshot::{Body, EndpointPort, Resolution};
 use ringmesh_wire::{SectionKind, Snapshot};
 use serde_json::{Value, json};
 
@@ -53,10 +57,27 @@ pub struct Face {
     pub renew_at: Option<UnixMs>,
     /// Health of the app's ports.
     pub health: Vec<PortHealth>,
+    /// What the names of endpoints lead to.
+    pub names: BTreeMap<String, NameRow>,
+    /// The first answers are still waited for.
+    pub names_awaited: bool,
     /// All series, sorted by name: what is reported to control.
     pub series: Vec<Series>,
     /// What the quota room shows of itself.
     pub quota: Value,
+}
+
+/// What a name leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NameRow {
+    /// Its addresses, in the order of trying.
+    pub addresses: Vec<IpAddr>,
+    /// When they were last confirmed.
+    pub confirmed: Option<Instant>,
+    /// Lookups in a row that failed.
+    pub failures: u32,
+    /// Why the last of them did.
+    pub trouble: Option<&'static str>,
 }
 
 impl Board {
@@ -81,6 +102,7 @@ impl Face {
         let missing = [
             (self.listening < self.shards, "listeners"),
             (self.snapshot.is_none(), "configuration"),
+            (self.names_awaited, "names"),
             (self.draining, "draining"),
         ];
         missing
@@ -132,9 +154,13 @@ impl Face {
         })
     }
 
-    /// `/endpoints`: every endpoint in force, by service.
+    /// `/endpoints`: every endpoint in force, by service; those known by name with what that leads to.
     #[must_use]
     pub fn endpoints(&self) -> Value {
+        let ports = |ports: &[EndpointPort]| {
+            let one = |port: &EndpointPort| json!({ "port": port.service_port, "app_port": port.app_port });
+            ports.iter().map(one).collect::<Vec<_>>()
+        };
         let mut services = serde_json::Map::new();
         for body in self.bodies(SectionKind::Endpoints) {
             let Body::Endpoints(endpoints) = body else {
@@ -145,9 +171,7 @@ impl Face {
                     "address": endpoint.address,
                     "node": endpoint.node.as_ref().map(|node| &node.0),
                     "mesh_port": endpoint.mesh_port,
-                    "ports": endpoint.ports.iter().map(|port| {
-                        json!({ "port": port.service_port, "app_port": port.app_port })
-                    }).collect::<Vec<_>>(),
+                    "ports": ports(&endpoint.ports),
                     "identity": endpoint.identity.as_ref().map(ringmesh_wire::SpiffeId::as_str),
                     "labels": endpoint.labels,
                     "region": endpoint.region,
@@ -158,6 +182,36 @@ impl Face {
             };
             let all = endpoints.endpoints.iter().map(one).collect();
             services.insert(endpoints.service.to_string(), Value::Array(all));
+        }
+        for body in self.bodies(SectionKind::Names) {
+            let Body::Names(names) = body else { continue };
+            let resolution = match names.resolution {
+                Resolution::Each => "dns",
+                Resolution::One => "dns_round_robin",
+            };
+            let all = services.entry(names.service.to_string());
+            let all = all.or_insert_with(|| Value::Array(Vec::new()));
+            for named in &names.endpoints {
+                let row = self.names.get(&named.name);
+                let age = row
+                    .and_then(|row| row.confirmed)
+                    .map(|at| at.elapsed().as_secs());
+                if let Value::Array(all) = all {
+                    all.push(json!({
+                        "name": named.name,
+                        "resolution": resolution,
+                        "addresses": row.map_or(&[][..], |row| &row.addresses),
+                        "age_seconds": age,
+                        "failures": row.map_or(0, |row| row.failures),
+                        "trouble": row.and_then(|row| row.trouble),
+                        "ports": ports(&named.ports),
+                        "labels": named.labels,
+                        "region": named.region,
+                        "zone": named.zone,
+                        "weight": named.weight,
+                    }));
+                }
+            }
         }
         Value::Object(services)
     }

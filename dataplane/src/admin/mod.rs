@@ -8,5 +8,5 @@ mod board;
 pub mod prometheus;
 pub mod serve;
 
-pub use board::{Board, Face};
+pub use board::{Board, Face, NameRow};
 pub use serve::Order;

@@ -37,6 +37,8 @@ fn face() -> Face {
         health: Vec::new(),
         series: Vec::new(),
         quota: serde_json::Value::Null,
+        names: std::collections::BTreeMap::new(),
+        names_awaited: false,
     }
 }
 

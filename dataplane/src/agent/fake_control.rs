@@ -147,6 +147,11 @@ impl FakeControl {
 
     /// The next thing seen for which `pick` has a value.
     #[track_caller]
+    /// What it has seen and nobody waited for.
+    pub(super) fn drain(&self) -> impl Iterator<Item = Seen> {
+        self.seen.try_iter()
+    }
+
     pub(super) fn wait<T>(&self, what: &str, mut pick: impl FnMut(Seen) -> Option<T>) -> T {
         let deadline = Instant::now() + Duration::from_secs(15);
         loop {

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use ringmesh_wire::report::{Series, SeriesValue};
 use ringmesh_wire::session::PortHealth;
 
+use super::names::Fault;
+use super::names::book::Tally;
 use super::svid::UnixMs;
 
 /// The agent's counters and gauges.
@@ -32,6 +34,12 @@ pub struct Figures {
     pub svid_alarm: bool,
     /// Health of the app's ports.
     pub health: Vec<PortHealth>,
+    /// Names, by how well known they are.
+    pub names: Tally,
+    /// Lookups of names that brought addresses.
+    pub name_lookups: u64,
+    /// Lookups that did not, by fault.
+    pub name_faults: BTreeMap<Fault, u64>,
     /// Log lines written to the file, and dropped before it.
     pub log_file: Option<(u64, u64)>,
     /// Log lines waiting for control, and dropped.
@@ -91,6 +99,33 @@ impl Figures {
                 &[],
                 seconds(changed),
             );
+        }
+        if self.names != Tally::default() || self.name_lookups > 0 {
+            let lookups = |result| [("result", result)];
+            one(
+                "ringmesh_dns_lookups_total",
+                &lookups("ok"),
+                count(self.name_lookups),
+            );
+            for (fault, number) in &self.name_faults {
+                one(
+                    "ringmesh_dns_lookups_total",
+                    &lookups(fault.code()),
+                    count(*number),
+                );
+            }
+            let Tally {
+                resolved,
+                stale,
+                unresolved,
+            } = self.names;
+            for (state, number) in [
+                ("resolved", resolved),
+                ("stale", stale),
+                ("unresolved", unresolved),
+            ] {
+                one("ringmesh_dns_names", &[("state", state)], gauge(number));
+            }
         }
         one("ringmesh_config_refused_total", &[], count(self.refused));
         one("ringmesh_config_revision", &[], gauge(self.revision));

@@ -16,6 +16,7 @@ pub mod lease;
 pub mod link;
 pub mod log_file;
 pub mod log_forward;
+pub mod names;
 pub mod publish;
 pub mod quic;
 pub mod run;

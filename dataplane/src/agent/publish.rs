@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ringmesh_wire::{Revision, Snapshot};
 
-use crate::tables::{Generation, Tables, Workload};
+use crate::tables::{Answers, Generation, Tables, Workload};
 
 /// Puts configurations in force, one at a time.
 #[derive(Debug)]
@@ -39,13 +39,14 @@ impl Publisher {
         }
     }
 
-    /// Builds tables, to be sent to every shard. A publication still under way is superseded: its
+    /// Builds tables, with what names lead to, to be sent to every shard. A publication still under way is superseded: its
     /// confirmations count no more, though shards that have it keep it until this one arrives.
     ///
     /// # Errors
     /// Why the snapshot is refused; nothing changes then.
-    pub fn begin(&mut self, snapshot: &Snapshot) -> Result<Arc<Tables>, String> {
-        let tables = Tables::build(snapshot, &self.workload).map_err(|error| error.to_string())?;
+    pub fn begin(&mut self, snapshot: &Snapshot, answers: &Answers) -> Result<Arc<Tables>, String> {
+        let tables = Tables::build_with(snapshot, &self.workload, answers)
+            .map_err(|error| error.to_string())?;
         let tables = Arc::new(tables);
         let pending = Pending {
             tables: Arc::clone(&tables),
@@ -127,7 +128,7 @@ mod tests {
     #[test]
     fn it_is_in_force_when_every_shard_says_so() {
         let mut publisher = publisher(2);
-        let first = publisher.begin(&snapshot(1)).unwrap();
+        let first = publisher.begin(&snapshot(1), &Answers::default()).unwrap();
         assert!(publisher.confirmed(0, first.generation()).is_none());
         assert!(publisher.confirmed(0, first.generation()).is_none());
         assert!(publisher.confirmed(9, first.generation()).is_none());
@@ -140,8 +141,8 @@ mod tests {
     #[test]
     fn a_superseded_publication_confirms_nothing() {
         let mut publisher = publisher(1);
-        let first = publisher.begin(&snapshot(1)).unwrap();
-        let second = publisher.begin(&snapshot(1)).unwrap();
+        let first = publisher.begin(&snapshot(1), &Answers::default()).unwrap();
+        let second = publisher.begin(&snapshot(1), &Answers::default()).unwrap();
         assert!(publisher.confirmed(0, first.generation()).is_none());
         assert!(publisher.confirmed(0, second.generation()).is_some());
     }
@@ -149,9 +150,9 @@ mod tests {
     #[test]
     fn old_tables_are_dropped_here_once_no_shard_has_them() {
         let mut publisher = publisher(1);
-        let first = publisher.begin(&snapshot(1)).unwrap();
+        let first = publisher.begin(&snapshot(1), &Answers::default()).unwrap();
         publisher.confirmed(0, first.generation());
-        let second = publisher.begin(&snapshot(2)).unwrap();
+        let second = publisher.begin(&snapshot(2), &Answers::default()).unwrap();
         publisher.confirmed(0, second.generation());
         publisher.sweep();
         assert_eq!(publisher.retired.len(), 1);
@@ -165,7 +166,7 @@ mod tests {
         let mut publisher = publisher(1);
         let mut bad = snapshot(2);
         bad.sections[0].bytes.truncate(1);
-        assert!(publisher.begin(&bad).is_err());
+        assert!(publisher.begin(&bad, &Answers::default()).is_err());
         assert_eq!(publisher.pending(), None);
     }
 }

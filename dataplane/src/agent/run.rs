@@ -10,16 +10,19 @@ mod configuration;
 mod control;
 mod ending;
 mod leases;
+mod names;
 mod shards;
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringmesh_wire::report::Series;
 use ringmesh_wire::session::{PortHealth, RegisteredPort};
-use ringmesh_wire::{NodeId, Registration, Report, Revision, Snapshot};
+use ringmesh_wire::snapshot::{Body, Resolution};
+use ringmesh_wire::{NodeId, Registration, Report, Revision, SectionKind, Snapshot};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -34,6 +37,7 @@ use super::lease::Leases;
 use super::link::{self, Fresh, LinkNumber, News, Place, Running};
 use super::log_file::LogFile;
 use super::log_forward::Forward;
+use super::names::book::Lookup;
 use super::publish::Publisher;
 use super::quic::LinkError;
 use super::session::{Input, Ourselves, Output, Phase, Session, Tell};
@@ -114,6 +118,8 @@ enum Origin {
     Control,
     LastGood,
     File,
+    /// What is in force, with other addresses.
+    Names,
 }
 
 impl Origin {
@@ -122,6 +128,7 @@ impl Origin {
             Self::Control => "control",
             Self::LastGood => "last_good",
             Self::File => "file",
+            Self::Names => "names",
         }
     }
 }
@@ -152,6 +159,7 @@ struct Agent {
     keeper: Keeper,
     live: Option<Live>,
     leases: Leases,
+    names: names::Names,
     /// In force, but not yet acknowledged: its quotas are not leased yet.
     unleased: Option<(Revision, Instant)>,
     connecting: Option<AbortHandle>,
@@ -197,6 +205,7 @@ struct Inputs {
     issues: mpsc::UnboundedReceiver<Issue>,
     health: mpsc::Receiver<Vec<PortHealth>>,
     orders: mpsc::Receiver<Order>,
+    names: mpsc::Receiver<(String, Lookup)>,
 }
 
 impl Agent {
@@ -216,6 +225,7 @@ impl Agent {
         let (issues, issues_queue) = mpsc::unbounded_channel();
         let (orders, orders_queue) = mpsc::channel(8);
         let (tell_health, health_queue) = mpsc::channel(8);
+        let (names, names_queue) = names::Names::new(&settings.dns);
         tokio::spawn(health::watch(settings.ports.clone(), tell_health));
         let socket_path = settings.state_dir.join("admin.sock");
         let socket = serve::bind_socket(&socket_path)
@@ -264,6 +274,7 @@ impl Agent {
             keeper,
             live: None,
             leases,
+            names,
             unleased: None,
             connecting: None,
             connecting_expires: UnixMs(0),
@@ -288,6 +299,7 @@ impl Agent {
                 issues: issues_queue,
                 health: health_queue,
                 orders: orders_queue,
+                names: names_queue,
             }),
         })
     }
@@ -327,11 +339,13 @@ impl Agent {
                 Some(order) = inputs.orders.recv() => match order {
                     Order::Drain => self.drain(true),
                 },
+                Some((name, lookup)) = inputs.names.recv() => self.name_answered(&name, lookup),
                 () = tokio::time::sleep_until(next_tick) => self.tick(),
                 _ = lease_ticks.tick(), if self.leases.is_active() => self.tick_leases(),
                 () = tokio::time::sleep(nap) => {
                     self.tell_session(Input::Wake);
                     self.renew_if_due();
+                    self.tend_names();
                 }
             }
         }
@@ -353,6 +367,9 @@ impl Agent {
             && !self.certifying
         {
             nap = nap.min(UnixMs::now().until(renewal.next()));
+        }
+        if let Some(names) = self.names_nap() {
+            nap = nap.min(names);
         }
         if let Some(stopping) = &self.stopping {
             let next = stopping.heard_of_by.unwrap_or(stopping.until);

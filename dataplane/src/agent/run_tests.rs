@@ -30,12 +30,17 @@ fn snapshot(revision: u64) -> Snapshot {
     Snapshot::new(Revision(revision), NodeId("n".into()), sections).unwrap()
 }
 
+#[path = "run_names_tests.rs"]
+mod names;
+
 /// What the shards were told, and the way to end the agent.
 #[derive(Clone)]
 struct Shard {
     to_agent: Arc<Mutex<VecDeque<FromShard>>>,
     materials: Arc<Mutex<u32>>,
     drains: Arc<Mutex<u32>>,
+    /// Put in force, in order.
+    tables: Arc<Mutex<Vec<Arc<crate::tables::Tables>>>>,
     bell: bell::Bell,
 }
 
@@ -49,7 +54,10 @@ impl Shard {
         let (asked, answers) = (self.clone(), self.to_agent.clone());
         let send = move |message| {
             match message {
-                ToShard::Config(tables) => asked.say(FromShard::InForce(tables.generation())),
+                ToShard::Config(tables) => {
+                    asked.say(FromShard::InForce(tables.generation()));
+                    asked.tables.lock().unwrap().push(tables);
+                }
                 ToShard::Collect => {
                     asked.say(FromShard::Stats(Box::new(Meter::new().collect())));
                 }
@@ -110,12 +118,15 @@ impl Sidecar {
             health: Vec::new(),
             series: Vec::new(),
             quota: serde_json::Value::Null,
+            names: std::collections::BTreeMap::new(),
+            names_awaited: false,
         });
         let (bell, listener) = bell::bell().unwrap();
         let shard = Shard {
             to_agent: Arc::default(),
             materials: Arc::default(),
             drains: Arc::default(),
+            tables: Arc::default(),
             bell,
         };
         let (theirs, face) = (shard.clone(), board.clone());

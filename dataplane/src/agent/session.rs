@@ -369,7 +369,12 @@ impl Session {
             boot: self.ourselves.boot,
             build: self.ourselves.build.clone(),
             revision: held.map_or(Revision(0), |snapshot| snapshot.revision),
-            have: held.map_or_else(Vec::new, |snapshot| snapshot.order()),
+            have: held.map_or_else(Vec::new, |snapshot| {
+                let mut have = snapshot.order();
+                // An older control cannot read the others. They are few and come again.
+                have.retain(|(key, _)| key.kind.since() == SCHEMA_VERSION_MIN);
+                have
+            }),
         }));
     }
 

@@ -236,8 +236,8 @@ impl Balancer {
     /// `only` restricts the choice to the endpoint the app dialled.
     ///
     /// # Errors
-    /// [`Reason::Overflow`] at the cluster's request limit; [`Reason::NoEndpoint`] where none is
-    /// usable.
+    /// [`Reason::Overflow`] at the cluster's request limit; what [`crate::tables::ClusterRow::nobody`] says
+    /// where none is usable.
     pub fn pick(
         &mut self,
         tables: &Tables,

@@ -41,8 +41,8 @@ impl ClusterState {
                 current || row.endpoints.iter().any(|e| e.address == address)
             })
         });
-        let at = at.ok_or(Reason::NoEndpoint)?;
-        let endpoint = self.endpoints.get_mut(at).ok_or(Reason::NoEndpoint)?;
+        let at = at.ok_or_else(|| row.nobody())?;
+        let endpoint = self.endpoints.get_mut(at).ok_or_else(|| row.nobody())?;
         let in_row = if current {
             Some(at)
         } else {
@@ -50,7 +50,7 @@ impl ClusterState {
                 .iter()
                 .position(|e| e.address == endpoint.address)
         };
-        let in_row = in_row.ok_or(Reason::NoEndpoint)?;
+        let in_row = in_row.ok_or_else(|| row.nobody())?;
         self.breaker.requests.take()?;
         endpoint.active += 1;
         Ok((in_row, endpoint.id))

@@ -180,6 +180,7 @@ async fn dial(
     let begun = Begun::new(x.shard, way.pool);
     let dial = Dial {
         link: way.link,
+        among: x.among(way),
         sni: way.sni,
         alpn: tls::Inner::Http1,
         material: x.shard.material(),

@@ -46,7 +46,8 @@ pub(super) async fn acquire_shared(
                 let sessions = Rc::clone(&shard.sessions);
                 let live = Rc::clone(&shard.live);
                 let ring = shard.ring.clone();
-                let making = making.make(ring, material, sessions, live, deadline, accept);
+                let among = x.among(way).into();
+                let making = making.make(ring, among, material, sessions, live, deadline, accept);
                 if !shard.ring.spawn(making) {
                     return Err(NoLane::NoRoom(Reason::Shed));
                 }

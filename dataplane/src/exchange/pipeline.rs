@@ -109,6 +109,13 @@ impl<'x> Exchange<'x> {
         (tables.resolve_http(authority, original_dst), false)
     }
 
+    /// The addresses of the endpoint of a try, where it has many.
+    pub(super) fn among(&self, way: &Way<'_>) -> &[SocketAddr] {
+        way.endpoint.map_or(&[], |(cluster, at)| {
+            &self.active.tables.cluster(cluster).endpoints[at].among
+        })
+    }
+
     /// Whether it is a gRPC call.
     pub(super) fn is_grpc(&self) -> bool {
         matches!(self.client, Client::Http2(stream) if stream.is_grpc())
@@ -430,7 +437,7 @@ async fn try_by_try<'x>(
         tried.push(endpoint.address);
         record.endpoint = Some(at);
         record.upstream = Some(endpoint.address);
-        if x.shard.is_own(endpoint.link.address()) {
+        if endpoint.addresses().any(|at| shard.is_own(at)) {
             shard
                 .balancer
                 .borrow_mut()

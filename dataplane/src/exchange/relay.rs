@@ -210,9 +210,17 @@ pub(super) async fn to_endpoint(
             },
             false => None,
         };
-        let connected = dial(shard, endpoint.link, &row.sni, inner, timeout_ms, may_be)
-            .await
-            .map(|stream| Lane::fresh(stream, None, opened));
+        let connected = dial(
+            shard,
+            endpoint.link,
+            &endpoint.among,
+            &row.sni,
+            inner,
+            timeout_ms,
+            may_be,
+        )
+        .await
+        .map(|stream| Lane::fresh(stream, None, opened));
         let verdict = match &connected {
             Ok(_) => Verdict::Answer(200),
             Err(_) => Verdict::LocalFailure,
@@ -256,7 +264,10 @@ async fn dial_app(
 
 async fn dial_plain(shard: &ShardState, address: SocketAddr) -> Result<Lane, Reason> {
     let link = Link::Plain(address);
-    let stream = dial(shard, link, "", Inner::Tcp, CONNECT_TIMEOUT_MS, |_| true).await?;
+    let stream = dial(shard, link, &[], "", Inner::Tcp, CONNECT_TIMEOUT_MS, |_| {
+        true
+    })
+    .await?;
     Ok(Lane::fresh(stream, None, None))
 }
 
@@ -292,16 +303,18 @@ pub(super) fn judge(
 async fn dial(
     shard: &ShardState,
     link: Link,
+    among: &[SocketAddr],
     sni: &str,
     inner: Inner,
     timeout_ms: u64,
     may_be: impl Fn(&ringmesh_wire::SpiffeId) -> bool,
 ) -> Result<Stream, Reason> {
-    if shard.is_own(link.address()) {
+    if shard.is_own(link.address()) || among.iter().any(|at| shard.is_own(*at)) {
         return Err(Reason::Loop);
     }
     let dial = Dial {
         link,
+        among,
         sni,
         alpn: inner,
         material: shard.material(),

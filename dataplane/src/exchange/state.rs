@@ -24,7 +24,7 @@ use crate::policy::quota::QuotaCells;
 use crate::reason::Reason;
 use crate::ring::Ring;
 use crate::shard::{FromShard, Outbox};
-use crate::tables::{ClusterIndex, ClusterKey, ClusterRow, Link, Tables};
+use crate::tables::{ClusterIndex, ClusterKey, ClusterRow, EndpointRow, Link, Tables};
 use crate::telemetry::{Event, LogBuf, Meter, Outcome};
 use crate::time::Mono;
 use crate::tls::{Live, Sessions, Standing, TlsMaterial};
@@ -508,10 +508,12 @@ impl ShardState {
         self.balancer.borrow_mut().swap(&tables);
         let mut pools = self.pools.borrow_mut();
         pools.begin_swap();
-        let pool_of = |pools: &mut Pools, row: &ClusterRow, link: Link| {
+        let pool_of = |pools: &mut Pools, row: &ClusterRow, endpoint: &EndpointRow| {
+            let link = endpoint.link;
             let sni = match link {
-                Link::Mesh(_) => row.sni.clone(),
-                Link::Plain(_) => Box::from(""),
+                // What stands for many addresses shares no pool with an endpoint at that one.
+                Link::Plain(_) if endpoint.among.is_empty() => Box::from(""),
+                Link::Plain(_) | Link::Mesh(_) => row.sni.clone(),
             };
             let owner = row.limits_connections().then(|| row.key.clone());
             pools.named(&PoolKey { link, sni, owner }, row.policy.idle_timeout_ms)
@@ -522,7 +524,7 @@ impl ShardState {
             .map(|row| {
                 row.endpoints
                     .iter()
-                    .map(|e| pool_of(&mut pools, row, e.link))
+                    .map(|e| pool_of(&mut pools, row, e))
                     .collect()
             })
             .collect();

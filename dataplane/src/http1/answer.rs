@@ -49,6 +49,7 @@ impl Answer<'static> {
             Reason::Loop => 508,
             Reason::NoCluster
             | Reason::NoEndpoint
+            | Reason::NameUnresolved
             | Reason::ConnectFailure
             | Reason::ConnectTimeout
             | Reason::UpstreamReset

@@ -45,10 +45,36 @@ pub struct Settings {
     pub shards: Shards,
     /// Last good configuration, keys and certificates; made with mode 0700 where missing.
     pub state_dir: PathBuf,
+    /// How names of endpoints are resolved.
+    pub dns: Dns,
     /// Access log; `None` is off.
     pub access_log: Option<AccessLog>,
     /// Longest time open exchanges get to finish after TERM. Default 10 s.
     pub drain_timeout: Duration,
+}
+
+/// Name servers asked, as in resolv.conf(5).
+pub const NAME_SERVERS_MAX: usize = 3;
+
+/// How names of endpoints are resolved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dns {
+    /// Who is asked, in this order; at most 3. Empty: those of `/etc/resolv.conf`.
+    pub servers: Vec<SocketAddr>,
+    /// A name is asked for no more often. Default 5 s.
+    pub refresh_min: Duration,
+    /// A name is asked for no less often. Default 5 min.
+    pub refresh_max: Duration,
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            refresh_min: Duration::from_secs(5),
+            refresh_max: Duration::from_secs(300),
+        }
+    }
 }
 
 /// Region and zone; empty if unknown.

@@ -10,7 +10,8 @@ use ringmesh_wire::{NodeId, ServiceId, ids};
 
 use super::tree::{self, Field, Record};
 use super::{
-    AccessLog, AppCheck, AppPort, Control, Listeners, Locality, Mistake, Settings, Shards,
+    AccessLog, AppCheck, AppPort, Control, Dns, Listeners, Locality, Mistake, NAME_SERVERS_MAX,
+    Settings, Shards,
 };
 
 const SHARDS_MAX: i128 = ringmesh_tuning::placement::SHARDS_MAX as i128;
@@ -28,6 +29,7 @@ const TOP: &[&str] = &[
     "control",
     "shards",
     "state_dir",
+    "dns",
     "access_log",
     "drain_timeout",
 ];
@@ -64,6 +66,7 @@ pub(super) fn settings(text: &str) -> Result<Settings, Mistake> {
         labels: labels(&top)?,
         ports,
         listeners: listeners(&top)?,
+        dns: top.get("dns").map_or(Ok(Dns::default()), dns)?,
         access_log: top.get("access_log").map(access_log).transpose()?.flatten(),
         control,
         shards: top.get("shards").map_or(Ok(Shards::Auto), shards)?,
@@ -363,6 +366,48 @@ fn access_log(field: &Field<'_>) -> Result<Option<AccessLog>, Mistake> {
         return Err(field.mistake("neither path nor forward is set", RIGHT));
     }
     Ok(Some(log))
+}
+
+fn dns(field: &Field<'_>) -> Result<Dns, Mistake> {
+    const RIGHT: &str = "a mapping of servers, refresh_min and refresh_max";
+    let record = field.record(&["servers", "refresh_min", "refresh_max"], RIGHT)?;
+    let mut dns = Dns::default();
+    if let Some(field) = record.get("servers") {
+        let servers = field.list("a list of name servers")?;
+        if servers.is_empty() || servers.len() > NAME_SERVERS_MAX {
+            let right =
+                format!("1 to {NAME_SERVERS_MAX} of them, or no servers: for /etc/resolv.conf");
+            return Err(field.mistake(format!("{} servers", servers.len()), right));
+        }
+        dns.servers = servers.iter().map(server).collect::<Result<_, _>>()?;
+    }
+    for (key, slot) in [
+        ("refresh_min", &mut dns.refresh_min),
+        ("refresh_max", &mut dns.refresh_max),
+    ] {
+        if let Some(field) = record.get(key) {
+            *slot = duration(field)?;
+            if slot.is_zero() {
+                return Err(field.mistake("names cannot be asked for all the time", "e.g. 5s"));
+            }
+        }
+    }
+    if dns.refresh_min > dns.refresh_max {
+        return Err(field.mistake(
+            "refresh_min is longer than refresh_max",
+            "the shorter one as refresh_min; they are 5s and 5m where not given",
+        ));
+    }
+    Ok(dns)
+}
+
+/// An address; the port is 53 where none is given.
+fn server(field: &Field<'_>) -> Result<SocketAddr, Mistake> {
+    const RIGHT: &str = r#"an IP address in quotes, with or without a port, e.g. "10.0.0.2""#;
+    let text = field.text(RIGHT)?;
+    let bare = text.parse().map(|ip: IpAddr| SocketAddr::new(ip, 53));
+    bare.or_else(|_| text.parse())
+        .map_err(|_| field.mistake(format!("{text:?} is not an IP address"), RIGHT))
 }
 
 /// `10s`, `500ms`, `2m`.

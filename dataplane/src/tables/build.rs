@@ -9,10 +9,11 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ringmesh_wire::snapshot::{
-    Applies, Body, Endpoints, Mesh, MtlsMode, Policy, QuotaRule, Service, Trust, VirtualHost,
+    Applies, Body, Endpoints, Mesh, MtlsMode, Names, Policy, QuotaRule, Service, Trust, VirtualHost,
 };
 use ringmesh_wire::{ServiceId, Snapshot, SpiffeId};
 
+use super::answers::Answers;
 use super::error::TablesError;
 use super::hosts::HostIndex;
 use super::index::{ServiceIndex, VirtualHostIndex};
@@ -28,6 +29,7 @@ struct Opened {
     trust: Trust,
     services: Vec<Service>,
     endpoints: HashMap<ServiceId, Endpoints>,
+    names: HashMap<ServiceId, Names>,
     virtual_hosts: Vec<VirtualHost>,
     policy: Policy,
     quotas: Vec<QuotaRule>,
@@ -48,6 +50,7 @@ fn open(snapshot: &Snapshot) -> Result<Opened, TablesError> {
         trust: Trust::default(),
         services: Vec::new(),
         endpoints: HashMap::new(),
+        names: HashMap::new(),
         virtual_hosts: Vec::new(),
         policy: Policy::default(),
         quotas: Vec::new(),
@@ -67,17 +70,24 @@ fn open(snapshot: &Snapshot) -> Result<Opened, TablesError> {
             Body::Routes(body) => rest.virtual_hosts.push(body),
             Body::Policy(body) => rest.policy = body,
             Body::Quota(body) => rest.quotas.push(body),
+            Body::Names(body) => {
+                rest.names.insert(body.service.clone(), body);
+            }
         }
     }
     rest.mesh = mesh.ok_or_else(|| TablesError::missing("the snapshot", "the mesh section"))?;
     Ok(rest)
 }
 
-pub(super) fn build(snapshot: &Snapshot, workload: &Workload) -> Result<Tables, TablesError> {
+pub(super) fn build(
+    snapshot: &Snapshot,
+    workload: &Workload,
+    answers: &Answers,
+) -> Result<Tables, TablesError> {
     static BUILDS: AtomicU64 = AtomicU64::new(0);
     let opened = open(snapshot)?;
     let mesh = opened.mesh;
-    let services = services::build(&opened.services, &opened.endpoints)?;
+    let services = services::build(&opened.services, &opened.endpoints, &opened.names, answers)?;
     let routes = routes::build(&opened.virtual_hosts, &opened.services, &services, &mesh)?;
     let mut policies = policies::build(&opened.policy, &opened.quotas, &services)?;
 

@@ -9,6 +9,7 @@
 //! swap is carried over by name, see `balance`). Maps that peers choose the keys of are hashed with
 //! a seed drawn at start.
 
+mod answers;
 mod build;
 mod error;
 mod hosts;
@@ -40,6 +41,7 @@ use std::net::SocketAddr;
 use ringmesh_wire::snapshot::{Mesh, Trust};
 use ringmesh_wire::{NodeId, Revision, ServiceId, Snapshot, SpiffeId};
 
+pub use answers::{Addresses, Answers};
 pub(crate) use build::of_grpc;
 pub use error::TablesError;
 pub use index::{ClusterIndex, QuotaIndex, RouteIndex, ServiceIndex, VirtualHostIndex};
@@ -110,7 +112,19 @@ impl Tables {
     /// # Errors
     /// [`TablesError`], naming the section and the reference, pattern or value that is wrong.
     pub fn build(snapshot: &Snapshot, workload: &Workload) -> Result<Self, TablesError> {
-        build::build(snapshot, workload)
+        Self::build_with(snapshot, workload, &Answers::default())
+    }
+
+    /// [`Self::build`], with what names lead to now.
+    ///
+    /// # Errors
+    /// As [`Self::build`]; a name without an answer is none.
+    pub fn build_with(
+        snapshot: &Snapshot,
+        workload: &Workload,
+        answers: &Answers,
+    ) -> Result<Self, TablesError> {
+        build::build(snapshot, workload, answers)
     }
 
     /// Which build these are.

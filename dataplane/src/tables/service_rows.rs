@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use ringmesh_wire::snapshot::{EndpointState, ServicePort, TrafficPolicy};
 use ringmesh_wire::{NodeId, ServiceId, SpiffeId};
 
+use crate::reason::Reason;
+
 use super::index::{ClusterIndex, ServiceIndex, VirtualHostIndex};
 
 /// A service.
@@ -69,9 +71,20 @@ pub struct ClusterRow {
     pub sni: Box<str>,
     /// Usable endpoints.
     pub endpoints: Box<[EndpointRow]>,
+    /// Some of its endpoints are known by a name that leads nowhere yet.
+    pub unresolved: bool,
 }
 
 impl ClusterRow {
+    /// Why there is nobody to send to, where there is nobody.
+    #[must_use]
+    pub fn nobody(&self) -> Reason {
+        match self.unresolved {
+            true => Reason::NameUnresolved,
+            false => Reason::NoEndpoint,
+        }
+    }
+
     /// Whether its connections are counted.
     #[must_use]
     pub fn limits_connections(&self) -> bool {
@@ -111,6 +124,9 @@ pub struct EndpointRow {
     pub link: Link,
     /// Address and app port: its name across snapshots, and what logs show.
     pub address: SocketAddr,
+    /// Where it is one endpoint of many addresses (Istio's DNS_ROUND_ROBIN): they, in the order in which a new
+    /// connection tries them, at most [`EndpointRow::AMONG_MAX`]. Else empty, and `link` says where.
+    pub among: Box<[SocketAddr]>,
     /// The sidecar beside it.
     pub node: Option<NodeId>,
     /// Identity its sidecar must show.
@@ -123,4 +139,16 @@ pub struct EndpointRow {
     pub weight: u32,
     /// How sure control is.
     pub state: EndpointState,
+}
+
+impl EndpointRow {
+    /// Addresses one connection tries at most. A name with more has a fault elsewhere if none of these
+    /// answers.
+    pub const AMONG_MAX: usize = 8;
+
+    /// Every address a new connection may go to.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        let only = self.among.is_empty().then(|| self.link.address());
+        only.into_iter().chain(self.among.iter().copied())
+    }
 }

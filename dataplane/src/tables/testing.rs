@@ -16,14 +16,15 @@ use std::net::SocketAddr;
 use ringmesh_wire::snapshot::{
     Action, Applies, Authz, AuthzAction, AuthzRule, Body, CheckRule, Denial, Destination, Endpoint,
     EndpointPort, EndpointState, Endpoints, HeaderOps, HttpMatch, HttpRoute, Mesh, MtlsMode,
-    OnQuotaUnavailable, OutboundMode, Pattern, Policy, Protocol, QuotaRule, Retry, Service,
-    ServicePort, StringMatch, Subset, TrafficPolicy, Trust, VirtualHost,
+    NamedEndpoint, Names, OnQuotaUnavailable, OutboundMode, Pattern, Policy, Protocol, QuotaRule,
+    Resolution, Retry, Service, ServicePort, StringMatch, Subset, TrafficPolicy, Trust,
+    VirtualHost,
 };
 use ringmesh_wire::{
     Expr, ExprNode, NodeId, NodeIndex, Revision, ServiceId, Snapshot, SpiffeId, Value,
 };
 
-use super::{Tables, TablesError, Workload, WorkloadPort};
+use super::{Addresses, Tables, TablesError, Workload, WorkloadPort};
 use crate::view::{HeaderLookup, Peer, PeerIdentity, RequestView};
 
 /// A snapshot being written. Fields are open: tests change what the methods do not reach.
@@ -36,6 +37,9 @@ pub(crate) struct Draft {
     pub(crate) policy: Policy,
     pub(crate) quotas: Vec<QuotaRule>,
     pub(crate) workload: Workload,
+    pub(crate) names: Vec<Names>,
+    /// What the names lead to.
+    pub(crate) answers: Vec<(String, Addresses)>,
 }
 
 impl Draft {
@@ -55,6 +59,8 @@ impl Draft {
             hosts: Vec::new(),
             policy: Policy::default(),
             quotas: Vec::new(),
+            names: Vec::new(),
+            answers: Vec::new(),
             workload: Workload {
                 service: ServiceId::new("ratings", "default"),
                 service_account: "ratings".into(),
@@ -149,6 +155,48 @@ impl Draft {
         self
     }
 
+    /// Endpoints by name, without sidecars; every port of the service is at `app_port`.
+    pub(crate) fn named(
+        mut self,
+        service: &str,
+        resolution: Resolution,
+        names: &[&str],
+        app_port: u16,
+    ) -> Self {
+        let ports = self.at(service).ports.iter();
+        let ports: Vec<EndpointPort> = ports
+            .map(|port| EndpointPort {
+                service_port: port.number,
+                app_port,
+            })
+            .collect();
+        let endpoint = |name: &&str| NamedEndpoint {
+            name: (*name).to_owned(),
+            ports: ports.clone(),
+            labels: labels(&[("name", name)]),
+            region: String::new(),
+            zone: String::new(),
+            weight: 1,
+        };
+        self.names.push(Names {
+            service: ServiceId::new(service, "default"),
+            resolution,
+            endpoints: names.iter().map(endpoint).collect(),
+        });
+        self
+    }
+
+    /// What a name leads to; the first is its anchor, as if it had come first.
+    pub(crate) fn answer(mut self, name: &str, anchor: &str, list: &[&str]) -> Self {
+        self.answers.retain(|(other, _)| other != name);
+        let addresses = Addresses {
+            anchor: anchor.parse().unwrap(),
+            list: list.iter().map(|one| one.parse().unwrap()).collect(),
+        };
+        self.answers.push((name.to_owned(), addresses));
+        self
+    }
+
     /// A virtual host of the name and its fully qualified form.
     pub(crate) fn http(mut self, host: &str, routes: Vec<HttpRoute>) -> Self {
         let hosts = match host.strip_prefix('*') {
@@ -214,11 +262,17 @@ impl Draft {
             let body = Body::Quota(quota.clone());
             sections.push(body.seal(quota.name.clone()).unwrap());
         }
+        for names in &self.names {
+            let name = names.service.to_string();
+            sections.push(Body::Names(names.clone()).seal(name).unwrap());
+        }
         Snapshot::new(Revision(1), NodeId("ratings-v1-1".into()), sections).unwrap()
     }
 
     pub(crate) fn build(&self) -> Result<Tables, TablesError> {
-        Tables::build(&self.snapshot(), &self.workload)
+        let answers = self.answers.iter().cloned();
+        let answers = answers.map(|(name, addresses)| (name.into_boxed_str(), addresses));
+        Tables::build_with(&self.snapshot(), &self.workload, &answers.collect())
     }
 
     pub(crate) fn tables(&self) -> Tables {

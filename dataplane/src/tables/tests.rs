@@ -1,12 +1,14 @@
 use std::net::SocketAddr;
 
 use ringmesh_wire::snapshot::{
-    Applies, EndpointState, MtlsMode, OutboundMode, Protocol, StringMatch, TcpRoute, UpstreamTls,
+    Applies, EndpointState, MtlsMode, OutboundMode, Protocol, Resolution, StringMatch, TcpRoute,
+    UpstreamTls,
 };
 use ringmesh_wire::{ServiceId, SpiffeId};
 
 use super::testing::{Draft, on, to, uri};
-use super::{ClusterKey, Destined, Link, Tables, Target, TcpTarget, Tunnel};
+use super::{ClusterKey, Destined, EndpointRow, Link, Tables, Target, TcpTarget, Tunnel};
+use crate::reason::Reason;
 
 fn draft() -> Draft {
     Draft::new()
@@ -431,4 +433,85 @@ fn last_known_endpoints_stay_in_the_row() {
         .service("a", &[80])
         .endpoint_with("a", "10.0.0.1", &[], |e| e.state = EndpointState::LastKnown);
     assert_eq!(draft.tables().clusters()[0].endpoints.len(), 1);
+}
+
+/// Endpoints of a cluster, in short: `address`, or `anchor=[addresses]`.
+fn endpoints(tables: &Tables, service: &str, subset: Option<&str>) -> Vec<String> {
+    let key = ClusterKey {
+        service: ServiceId::new(service, "default"),
+        port: 80,
+        subset: subset.map(Into::into),
+    };
+    let cluster = tables.cluster(tables.cluster_by_key(&key).unwrap());
+    let shown = cluster.endpoints.iter().map(|row| match &*row.among {
+        [] => row.address.to_string(),
+        among => format!("{}={among:?}", row.address),
+    });
+    shown.collect()
+}
+
+#[test]
+fn names_become_endpoints_of_their_addresses_one_each_or_one_for_all() {
+    let each = |names: &[&str]| {
+        Draft::new()
+            .service("each", &[80])
+            .subset("each", "b", &[("name", "b.example")])
+            .named("each", Resolution::Each, names, 8080)
+    };
+    let unresolved = each(&["a.example", "b.example"]);
+    let tables = unresolved.tables();
+    let cluster = &tables.clusters()[0];
+    assert!(cluster.endpoints.is_empty());
+    assert_eq!(cluster.nobody(), Reason::NameUnresolved);
+    let half = unresolved.answer("b.example", "10.0.0.2", &["10.0.0.2", "10.0.0.1"]);
+    let tables = half.tables();
+    let sorted = ["10.0.0.1:8080", "10.0.0.2:8080"];
+    assert_eq!(endpoints(&tables, "each", None), sorted);
+    assert_eq!(endpoints(&tables, "each", Some("b")), sorted);
+    // Two names that lead to one address are one endpoint.
+    let whole = half.answer("a.example", "10.0.0.1", &["fd00::1", "10.0.0.1"]);
+    let tables = whole.tables();
+    assert_eq!(
+        endpoints(&tables, "each", None),
+        ["10.0.0.1:8080", "[fd00::1]:8080", "10.0.0.2:8080"]
+    );
+    let dialled = tables.resolve_tcp(Some(addr("10.0.0.2:8080")));
+    assert!(
+        matches!(dialled, TcpTarget::Known(to) if to.only == Some(addr("10.0.0.2:8080"))),
+        "{dialled:?}"
+    );
+
+    let one =
+        Draft::new()
+            .service("one", &[80])
+            .named("one", Resolution::One, &["a.example"], 8080);
+    assert_eq!(one.tables().clusters()[0].nobody(), Reason::NameUnresolved);
+    let list = ["fd00::1", "10.0.0.1", "10.0.0.7"];
+    let tables = one.clone().answer("a.example", "10.0.0.9", &list).tables();
+    assert_eq!(
+        endpoints(&tables, "one", None),
+        ["10.0.0.9:8080=[[fd00::1]:8080, 10.0.0.1:8080, 10.0.0.7:8080]"]
+    );
+    // Whoever dials any of its addresses means it whole.
+    let dialled = tables.resolve_tcp(Some(addr("10.0.0.7:8080")));
+    assert!(
+        matches!(dialled, TcpTarget::Known(to) if to.only.is_none()),
+        "{dialled:?}"
+    );
+    let many: Vec<String> = (1..=32).map(|last| format!("10.0.1.{last}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let tables = one.answer("a.example", "10.0.1.1", &many).tables();
+    let among = &tables.clusters()[0].endpoints[0].among;
+    assert_eq!(among.len(), EndpointRow::AMONG_MAX);
+}
+
+#[test]
+fn names_of_a_service_that_is_not_there_are_refused() {
+    let mut draft =
+        Draft::new()
+            .service("a", &[80])
+            .named("a", Resolution::Each, &["a.example"], 80);
+    draft.services.clear();
+    let refused = draft.build().unwrap_err().to_string();
+    assert!(refused.contains("endpoints of a.default"), "{refused}");
 }

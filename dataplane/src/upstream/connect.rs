@@ -1,7 +1,9 @@
 //! Making a connection: TCP, then mutual TLS where the endpoint has a sidecar.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::eyeballs;
 use super::stream::Stream;
 use crate::reason::Reason;
 use crate::ring::{ByteStream, Ring, Socket};
@@ -22,6 +24,8 @@ pub struct ConnectFault {
 pub struct Dial<'a> {
     /// Where and how.
     pub link: Link,
+    /// The addresses to try instead of the link's, where the endpoint has many; else empty.
+    pub among: &'a [SocketAddr],
     /// SNI, for TLS.
     pub sni: &'a str,
     /// ALPN, for TLS.
@@ -52,8 +56,15 @@ pub async fn connect(
 ) -> Result<Stream, ConnectFault> {
     let fault = |reason| ConnectFault { reason };
     let mut give_up = std::pin::pin!(ring.sleep_until(dial.deadline));
-    let connecting = Socket::connect(ring, dial.link.address());
-    let socket = match wait::or_timeout(connecting, give_up.as_mut()).await {
+    let connected = match dial.among {
+        [] => {
+            let connecting = Socket::connect(ring, dial.link.address());
+            wait::or_timeout(connecting, give_up.as_mut()).await
+        }
+        // The rare way: boxed, so that it takes no room in every future of those that may connect.
+        among => wait::or_timeout(Box::pin(eyeballs::first(ring, among)), give_up.as_mut()).await,
+    };
+    let socket = match connected {
         Some(Ok(socket)) => socket,
         Some(Err(_)) => return Err(fault(Reason::ConnectFailure)),
         None => return Err(fault(Reason::ConnectTimeout)),

@@ -8,6 +8,7 @@
 //! while it lay idle is never lent again; nothing here decides *whether* or *where* to connect.
 
 mod connect;
+mod eyeballs;
 mod keep_alive;
 mod lane;
 mod lines;

@@ -44,7 +44,7 @@ pub struct PoolId(usize);
 pub struct PoolKey {
     /// Where and how.
     pub link: Link,
-    /// SNI; empty for plaintext.
+    /// SNI; empty for plaintext to one address.
     pub sni: Box<str>,
     /// The cluster that counts its connections. Where none does, clusters share.
     pub owner: Option<ClusterKey>,

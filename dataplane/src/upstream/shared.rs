@@ -260,10 +260,11 @@ impl Drop for Making {
 
 impl Making {
     /// Connects, and carries the connection until nobody needs it or the server has enough.
-    /// `accept` as for [`connect`].
+    /// `among` and `accept` as for [`connect`].
     pub async fn make(
         self,
         ring: Ring,
+        among: Box<[SocketAddr]>,
         material: Option<std::sync::Arc<crate::tls::TlsMaterial>>,
         sessions: Rc<Sessions>,
         live: Rc<Live>,
@@ -273,6 +274,7 @@ impl Making {
         let conn = Rc::clone(&self.conn);
         let dial = Dial {
             link: conn.link,
+            among: &among,
             sni: &conn.sni,
             alpn: Inner::Http2,
             material,

@@ -7,6 +7,7 @@ mod http2_frames;
 mod idle_close;
 mod limits;
 mod mesh;
+mod names;
 mod protocol;
 mod silence;
 mod tunnels;

@@ -8,7 +8,7 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok((header, payload)) = frame::open(bytes) {
         // What opens, seals to the same bytes.
         assert_eq!(
-            frame::seal(header.kind, header.revision, payload).as_deref(),
+            frame::seal_as(header.schema, header.kind, header.revision, payload).as_deref(),
             Ok(bytes)
         );
     }

@@ -1,7 +1,9 @@
-//! Schema version 1.
+//! Schema version 1, and what version 2 appends to it ([`snapshot::Names`]).
 //!
 //! Frozen once released. bincode is positional: never reorder or remove a field, append enum
-//! variants only; anything else is `v2/` with `From` both ways.
+//! variants only, under a new version number; anything else is a new module with `From` both ways.
+//! A message is written in the oldest version that can say it, and to a reader of an older version
+//! goes without what that does not know ([`Snapshot::for_version`]).
 
 pub mod expr;
 pub mod lease;

@@ -37,7 +37,8 @@ pub struct Hello {
     pub build: String,
     /// Revision in force, 0 for none.
     pub revision: Revision,
-    /// Sections it holds: equal ones are not sent again.
+    /// Sections it holds: equal ones are not sent again. Only kinds of schema 1, so that an older control can
+    /// read it; what is left out is sent once more.
     pub have: Vec<(SectionKey, SectionHash)>,
 }
 
@@ -160,6 +161,14 @@ impl Hello {
     pub fn negotiate(&self, min: u16, max: u16) -> Option<u16> {
         let version = self.version_max.min(max);
         (version >= self.version_min && version >= min).then_some(version)
+    }
+}
+
+impl Push {
+    /// The oldest schema version that can say it.
+    #[must_use]
+    pub fn schema(&self) -> u16 {
+        super::snapshot::schema_of(self.order.iter().map(|(key, _)| key))
     }
 }
 

@@ -65,8 +65,15 @@ fn sample<T>(name: &'static str, kind: Kind, value: T) -> Sample
 where
     T: Serialize + DeserializeOwned + Validate + PartialEq + 'static,
 {
+    sample_of(1, name, kind, value)
+}
+
+fn sample_of<T>(schema: u16, name: &'static str, kind: Kind, value: T) -> Sample
+where
+    T: Serialize + DeserializeOwned + Validate + PartialEq + 'static,
+{
     let payload = codec::encode(&value).expect("a sample encodes");
-    let bytes = frame::seal(kind, Revision(7), &payload).expect("a sample fits");
+    let bytes = frame::seal_as(schema, kind, Revision(7), &payload).expect("a sample fits");
     let equal = move |bytes: &[u8]| {
         let (header, payload) = frame::open(bytes)?;
         Ok(header.kind == kind && codec::decode::<T>(payload)? == value)
@@ -240,10 +247,43 @@ fn sections() -> Vec<Section> {
     .collect()
 }
 
+/// A snapshot that takes schema 2.
+fn named() -> Snapshot {
+    let endpoint = |name: &str| NamedEndpoint {
+        name: text(name),
+        ports: vec![EndpointPort {
+            service_port: 443,
+            app_port: 8_443,
+        }],
+        labels: labels(),
+        region: text("r1"),
+        zone: text("z1"),
+        weight: 2,
+    };
+    let names = |host: &str, resolution, endpoints| {
+        let service = ServiceId::new(host, "default");
+        let name = service.to_string();
+        let names = Names {
+            service,
+            resolution,
+            endpoints,
+        };
+        Body::Names(names).seal(name).expect("a sample is valid")
+    };
+    let each = vec![endpoint("a.example.com"), endpoint("b.example.com")];
+    let mut sections = sections();
+    sections.push(names("api.example.com", Resolution::Each, each));
+    let one = vec![endpoint("cdn.example.com")];
+    sections.push(names("cdn.example.com", Resolution::One, one));
+    Snapshot::new(Revision(7), node(), sections).expect("it is valid")
+}
+
 /// One of every kind; of the lease messages one of every variant.
 pub(crate) fn all() -> Vec<Sample> {
     let snapshot = Snapshot::new(Revision(7), node(), sections()).expect("it is valid");
     let push = snapshot.push_for(&BTreeMap::new());
+    let named = named();
+    let named_push = named.push_for(&BTreeMap::new());
     let mut all = vec![
         sample(
             "hello",
@@ -345,6 +385,8 @@ pub(crate) fn all() -> Vec<Sample> {
         ),
         sample("log_ack", Kind::LogAck, LogAck { next: 102 }),
         sample("snapshot", Kind::Snapshot, snapshot),
+        sample_of(named_push.schema(), "push_names", Kind::Push, named_push),
+        sample_of(named.schema(), "snapshot_names", Kind::Snapshot, named),
     ];
     all.extend(ups());
     all.extend(downs());

@@ -1,13 +1,14 @@
 //! ServiceEntry.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
-use ringmesh_wire::v1::snapshot::{Protocol, ServicePort};
+use ringmesh_wire::limits::NAMED_ENDPOINTS_MAX;
+use ringmesh_wire::v1::snapshot::{Protocol, Resolution, ServicePort};
 
 use super::shared::{export_to, host, protocol_of_name, protocol_of_word, required_list};
 use crate::rules::cursor::Cursor;
-use crate::rules::service_entry::{EntryPort, ServiceEntry, StaticEndpoint};
+use crate::rules::scalar::check_host;
+use crate::rules::service_entry::{EntryEndpoint, EntryPort, ServiceEntry, Whereabouts};
 
 pub(super) fn service_entry(spec: &Cursor<'_>) -> Option<ServiceEntry> {
     let fields = spec.fields(
@@ -47,41 +48,79 @@ pub(super) fn service_entry(spec: &Cursor<'_>) -> Option<ServiceEntry> {
     if let Some(at) = fields.get("location") {
         at.pick(&[("MESH_EXTERNAL", ()), ("MESH_INTERNAL", ())]);
     }
-    let resolution = fields.require("resolution", "write resolution: STATIC, and endpoints:");
-    if let Some(at) = resolution
-        && let Some(word) = at.string()
-        && word != "STATIC"
-    {
-        if matches!(
-            word.as_str(),
-            "DNS" | "DNS_ROUND_ROBIN" | "NONE" | "DYNAMIC_DNS"
-        ) {
-            at.fail(
-                format!("resolution {word} is not supported yet"),
-                "write STATIC with endpoints by address",
-            );
-        } else {
-            at.fail(format!("{word:?} is not known here"), "write STATIC");
+    let resolution = fields
+        .require(
+            "resolution",
+            "write resolution: STATIC, and endpoints:, or DNS",
+        )
+        .and_then(|at| resolution(&at));
+    let ports = ports(&fields)?;
+    let resolution = resolution?;
+    let items = match resolution {
+        None => required_list(
+            &fields,
+            "endpoints",
+            "write endpoints: [{address: 10.0.0.1}]",
+        )?,
+        Some(_) => fields.list("endpoints"),
+    };
+    let hosts = hosts?;
+    if items.is_empty() {
+        for (at, host) in fields.list("hosts").iter().zip(&hosts) {
+            if host.value.contains('*') {
+                at.fail(
+                    format!("{:?} is no name that can be resolved", host.value),
+                    "write endpoints: [{address: api.example.com}], or a host without *",
+                );
+            }
         }
     }
-    let ports = ports(&fields)?;
-    let endpoints = required_list(
-        &fields,
-        "endpoints",
-        "write endpoints: [{address: 10.0.0.1}]",
-    )
-    .map(|items| {
-        items
-            .iter()
-            .filter_map(|at| endpoint(at, &ports))
-            .collect::<Vec<_>>()
-    });
+    let most = match resolution {
+        Some(Resolution::One) => 1,
+        Some(Resolution::Each) => NAMED_ENDPOINTS_MAX,
+        None => usize::MAX,
+    };
+    if let Some(at) = items.get(most) {
+        at.fail(
+            format!("{} endpoints are too many here", items.len()),
+            format!("this resolution has at most {most}"),
+        );
+    }
+    let endpoints = items
+        .iter()
+        .filter_map(|at| endpoint(at, &ports, resolution))
+        .collect();
     Some(ServiceEntry {
-        hosts: hosts?,
+        hosts,
         addresses,
         ports,
-        endpoints: endpoints?,
+        resolution,
+        endpoints,
     })
+}
+
+/// What the addresses of names are; `Some(None)` is STATIC.
+fn resolution(at: &Cursor<'_>) -> Option<Option<Resolution>> {
+    let word = at.string()?;
+    match word.as_str() {
+        "STATIC" => Some(None),
+        "DNS" => Some(Some(Resolution::Each)),
+        "DNS_ROUND_ROBIN" => Some(Some(Resolution::One)),
+        "NONE" | "DYNAMIC_DNS" => {
+            at.fail(
+                format!("resolution {word} is not supported yet"),
+                "write STATIC with endpoints by address, DNS or DNS_ROUND_ROBIN",
+            );
+            None
+        }
+        _ => {
+            at.fail(
+                format!("{word:?} is not known here"),
+                "write STATIC, DNS or DNS_ROUND_ROBIN",
+            );
+            None
+        }
+    }
 }
 
 fn ports(fields: &crate::rules::cursor::Fields<'_>) -> Option<Vec<EntryPort>> {
@@ -130,24 +169,18 @@ fn port(at: &Cursor<'_>) -> Option<EntryPort> {
     })
 }
 
-fn endpoint(at: &Cursor<'_>, ports: &[EntryPort]) -> Option<StaticEndpoint> {
+fn endpoint(
+    at: &Cursor<'_>,
+    ports: &[EntryPort],
+    resolution: Option<Resolution>,
+) -> Option<EntryEndpoint> {
     let fields = at.fields(
         &["address", "ports", "labels", "locality", "weight"],
         &["network", "serviceAccount"],
     )?;
-    let address = fields
+    let whereabouts = fields
         .require("address", "write address: 10.0.0.1")
-        .and_then(|at| {
-            let text = at.string()?;
-            let address: Option<IpAddr> = text.parse().ok();
-            if address.is_none() {
-                at.fail(
-                    format!("{text:?} is not an IP address"),
-                    "write an address; names need resolution: DNS, which is not supported yet",
-                );
-            }
-            address
-        });
+        .and_then(|at| whereabouts(&at, resolution));
     let mut by_name = BTreeMap::new();
     for (name, at) in fields
         .get("ports")
@@ -174,8 +207,8 @@ fn endpoint(at: &Cursor<'_>, ports: &[EntryPort]) -> Option<StaticEndpoint> {
             (next(), next())
         })
         .unwrap_or_default();
-    Some(StaticEndpoint {
-        address: address?,
+    Some(EntryEndpoint {
+        at: whereabouts?,
         ports: by_name,
         labels: fields
             .get("labels")
@@ -186,4 +219,23 @@ fn endpoint(at: &Cursor<'_>, ports: &[EntryPort]) -> Option<StaticEndpoint> {
             .get("weight")
             .map_or(Some(1), |at| at.number_u32(1, 1_000_000))?,
     })
+}
+
+/// An address, or a name where names are resolved.
+fn whereabouts(at: &Cursor<'_>, resolution: Option<Resolution>) -> Option<Whereabouts> {
+    let text = at.string()?.to_ascii_lowercase();
+    if let Ok(address) = text.parse() {
+        return Some(Whereabouts::Address(address));
+    }
+    // A name ends in letters: what ends in digits was meant to be an address (RFC 3696 section 2).
+    let last = text.rsplit('.').next().unwrap_or_default();
+    let is_name = check_host(&text, false).is_ok() && !last.bytes().all(|b| b.is_ascii_digit());
+    let fix = match (is_name, resolution) {
+        (true, Some(_)) => return Some(Whereabouts::Name(text)),
+        (true, None) => "write an address, or resolution: DNS above",
+        (false, None) => "write an address, e.g. 10.0.0.1",
+        (false, Some(_)) => "write an address or a host name, e.g. api.example.com",
+    };
+    at.fail(format!("{text:?} is not an IP address"), fix);
+    None
 }

@@ -8,9 +8,10 @@ impl Agent {
         snapshot: &Arc<Snapshot>,
         origin: Origin,
     ) -> Result<(), String> {
-        let tables = self.publisher.begin(snapshot)?;
+        let tables = self.publisher.begin(snapshot, &self.names.book.answers())?;
         self.publishing = Some((Arc::clone(snapshot), origin));
         self.doors.send_all(&ToShard::Config(tables));
+        self.track_names(snapshot);
         Ok(())
     }
 
@@ -25,6 +26,11 @@ impl Agent {
             return;
         };
         let revision = snapshot.revision;
+        if origin == Origin::Names {
+            tracing::debug!(revision = revision.0, "names lead to other addresses");
+            self.tend_names();
+            return;
+        }
         tracing::info!(
             revision = revision.0,
             origin = origin.name(),
@@ -56,6 +62,7 @@ impl Agent {
             self.unleased = Some((revision, Instant::now() + LEASE_PATIENCE));
         }
         self.tell_leased();
+        self.tend_names();
         self.tell_ready();
     }
 

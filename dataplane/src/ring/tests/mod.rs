@@ -60,7 +60,7 @@ pub(crate) fn drive<T: 'static>(ring: &Ring, task: impl Future<Output = T> + 'st
 }
 
 /// Turns the ring until `done`.
-fn until(ring: &Ring, mut done: impl FnMut() -> bool) {
+pub(crate) fn until(ring: &Ring, mut done: impl FnMut() -> bool) {
     ring.turn(Park::No);
     let end = ring.now() + PATIENCE;
     while !done() {

@@ -1,13 +1,16 @@
 //! Services x ports x subsets = clusters, with their endpoints and addresses.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
 
 use ringmesh_wire::ServiceId;
 use ringmesh_wire::snapshot::{
-    Endpoint, Endpoints, Service, ServicePort, Subset, TrafficPolicy, UpstreamTls,
+    Endpoint, EndpointState, Endpoints, NamedEndpoint, Names, Resolution, Service, ServicePort,
+    Subset, TrafficPolicy, UpstreamTls,
 };
 
+use crate::tables::answers::{Answers, on_port};
 use crate::tables::error::TablesError;
 use crate::tables::index::{ClusterIndex, ServiceIndex};
 use crate::tables::resolve::AddressEntry;
@@ -23,9 +26,27 @@ pub(super) struct Services {
     pub(super) addresses: SeededMap<SocketAddr, AddressEntry>,
 }
 
+/// An endpoint of a service, before it is looked at by port.
+struct Known<'s> {
+    endpoint: Cow<'s, Endpoint>,
+    /// All addresses of its name where they are one endpoint, else empty.
+    among: &'s [IpAddr],
+}
+
+/// The endpoints of one service.
+struct AllKnown<'s> {
+    all: Vec<Known<'s>>,
+    /// Some of them are known by name.
+    named: bool,
+    /// A name leads nowhere yet.
+    unresolved: bool,
+}
+
 pub(super) fn build(
     services: &[Service],
     endpoints: &HashMap<ServiceId, Endpoints>,
+    names: &HashMap<ServiceId, Names>,
+    answers: &Answers,
 ) -> Result<Services, TablesError> {
     let mut built = Services {
         rows: Vec::with_capacity(services.len()),
@@ -37,33 +58,93 @@ pub(super) fn build(
     for (at, service) in services.iter().enumerate() {
         built.by_id.insert(service.id.clone(), ServiceIndex::of(at));
     }
-    if let Some(orphan) = endpoints.keys().find(|id| !built.by_id.contains_key(id)) {
+    let mut with_endpoints = endpoints.keys().chain(names.keys());
+    if let Some(orphan) = with_endpoints.find(|id| !built.by_id.contains_key(id)) {
         return Err(TablesError::missing(
             format!("endpoints of {orphan}"),
             format!("service {orphan}"),
         ));
     }
-    for (at, service) in services.iter().enumerate() {
-        let endpoints = endpoints
-            .get(&service.id)
-            .map_or(&[][..], |section| &section.endpoints);
-        built.add(ServiceIndex::of(at), service, endpoints);
+    let known: Vec<AllKnown<'_>> = services
+        .iter()
+        .map(|service| known(endpoints.get(&service.id), names.get(&service.id), answers))
+        .collect();
+    for (at, (service, known)) in services.iter().zip(&known).enumerate() {
+        built.add(ServiceIndex::of(at), service, known);
     }
     // Virtual addresses first, whichever service comes first: they are the names' own.
     for (at, service) in services.iter().enumerate() {
         built.add_addresses(service, ServiceIndex::of(at));
     }
-    for (at, service) in services.iter().enumerate() {
-        let endpoints = endpoints
-            .get(&service.id)
-            .map_or(&[][..], |section| &section.endpoints);
-        built.add_endpoint_addresses(endpoints, ServiceIndex::of(at));
+    for (at, known) in known.iter().enumerate() {
+        built.add_endpoint_addresses(&known.all, ServiceIndex::of(at));
     }
     Ok(built)
 }
 
+/// What the snapshot says by address, and what its names lead to.
+fn known<'s>(
+    endpoints: Option<&'s Endpoints>,
+    names: Option<&Names>,
+    answers: &'s Answers,
+) -> AllKnown<'s> {
+    let by_address = endpoints.map_or(&[][..], |section| &section.endpoints);
+    let mut known = AllKnown {
+        all: by_address
+            .iter()
+            .map(|endpoint| Known {
+                endpoint: Cow::Borrowed(endpoint),
+                among: &[],
+            })
+            .collect(),
+        named: names.is_some(),
+        unresolved: false,
+    };
+    for (names, named) in names
+        .into_iter()
+        .flat_map(|n| n.endpoints.iter().map(move |e| (n, e)))
+    {
+        let Some(addresses) = answers.of(&named.name) else {
+            known.unresolved = true;
+            continue;
+        };
+        match names.resolution {
+            Resolution::Each => {
+                // In an order of its own: servers like to turn theirs with every answer.
+                let mut list = addresses.list.clone();
+                list.sort_unstable();
+                known.all.extend(list.into_iter().map(|address| Known {
+                    endpoint: Cow::Owned(resolved(named, address)),
+                    among: &[],
+                }));
+            }
+            Resolution::One => known.all.push(Known {
+                endpoint: Cow::Owned(resolved(named, addresses.anchor)),
+                among: &addresses.list,
+            }),
+        }
+    }
+    known
+}
+
+/// The endpoint that `named` is at one of its addresses.
+fn resolved(named: &NamedEndpoint, address: IpAddr) -> Endpoint {
+    Endpoint {
+        node: None,
+        address,
+        ports: named.ports.clone(),
+        mesh_port: None,
+        identity: None,
+        labels: named.labels.clone(),
+        region: named.region.clone(),
+        zone: named.zone.clone(),
+        weight: named.weight,
+        state: EndpointState::Ready,
+    }
+}
+
 impl Services {
-    fn add(&mut self, index: ServiceIndex, service: &Service, endpoints: &[Endpoint]) {
+    fn add(&mut self, index: ServiceIndex, service: &Service, endpoints: &AllKnown<'_>) {
         let mut whole = Vec::with_capacity(service.ports.len());
         for port in &service.ports {
             let policy = policy_of(&service.policy, &service.port_policies, port.number);
@@ -95,7 +176,7 @@ impl Services {
         port: &ServicePort,
         subset: Option<&Subset>,
         policy: TrafficPolicy,
-        endpoints: &[Endpoint],
+        known: &AllKnown<'_>,
     ) -> ClusterIndex {
         let at = ClusterIndex::of(self.clusters.len());
         let key = ClusterKey {
@@ -107,16 +188,25 @@ impl Services {
             Some(subset) => format!("{}:{}/{}", service.id, port.number, subset.name),
             None => format!("{}:{}", service.id, port.number),
         };
-        let endpoints = endpoints
+        let fitting = known
+            .all
             .iter()
-            .filter(|e| subset.is_none_or(|s| is_in(s, e)))
-            .filter_map(|e| endpoint_row(e, port.number, policy.tls));
+            .filter(|known| subset.is_none_or(|s| is_in(s, &known.endpoint)));
+        let mut endpoints: Vec<EndpointRow> = fitting
+            .filter_map(|known| endpoint_row(known, port.number, policy.tls))
+            .collect();
+        if known.named {
+            // Two names may lead to one address, and an endpoint's address is its name.
+            let mut seen = HashSet::new();
+            endpoints.retain(|row| seen.insert(row.address));
+        }
         self.clusters.push(ClusterRow {
             name: name.into(),
             service: index,
             port: port.clone(),
             sni: format!("p{}.{}.ringmesh", port.number, service.id).into(),
-            endpoints: endpoints.collect(),
+            endpoints: endpoints.into(),
+            unresolved: known.unresolved,
             policy,
             key: key.clone(),
         });
@@ -139,17 +229,23 @@ impl Services {
         }
     }
 
-    fn add_endpoint_addresses(&mut self, endpoints: &[Endpoint], index: ServiceIndex) {
-        for (endpoint, port) in endpoints
+    fn add_endpoint_addresses(&mut self, known: &[Known<'_>], index: ServiceIndex) {
+        for (known, port) in known
             .iter()
-            .flat_map(|e| e.ports.iter().map(move |port| (e, port)))
+            .flat_map(|known| known.endpoint.ports.iter().map(move |port| (known, port)))
         {
-            let address = SocketAddr::new(normal_ip(endpoint.address), port.app_port);
-            self.addresses.entry(address).or_insert(AddressEntry {
-                service: index,
-                port: port.service_port,
-                endpoint: true,
-            });
+            // Where they are one endpoint, whoever dials one of them means it whole.
+            let (own, endpoint) = match known.among {
+                [] => (std::slice::from_ref(&known.endpoint.address), true),
+                among => (among, false),
+            };
+            for address in on_port(own, port.app_port) {
+                self.addresses.entry(address).or_insert(AddressEntry {
+                    service: index,
+                    port: port.service_port,
+                    endpoint,
+                });
+            }
         }
     }
 }
@@ -169,7 +265,8 @@ fn is_in(subset: &Subset, endpoint: &Endpoint) -> bool {
 
 /// The endpoint's row for one port; `None` where it does not serve it, or cannot under this TLS
 /// mode.
-fn endpoint_row(endpoint: &Endpoint, port: u16, tls: UpstreamTls) -> Option<EndpointRow> {
+fn endpoint_row(known: &Known<'_>, port: u16, tls: UpstreamTls) -> Option<EndpointRow> {
+    let endpoint = &*known.endpoint;
     let served = endpoint.ports.iter().find(|p| p.service_port == port)?;
     let ip = normal_ip(endpoint.address);
     let address = SocketAddr::new(ip, served.app_port);
@@ -182,6 +279,13 @@ fn endpoint_row(endpoint: &Endpoint, port: u16, tls: UpstreamTls) -> Option<Endp
     Some(EndpointRow {
         link,
         address,
+        among: on_port(
+            known
+                .among
+                .get(..EndpointRow::AMONG_MAX)
+                .unwrap_or(known.among),
+            served.app_port,
+        ),
         node: endpoint.node.clone(),
         identity: endpoint.identity.clone(),
         version: endpoint

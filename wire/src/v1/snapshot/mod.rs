@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::SCHEMA_VERSION_MIN;
 use crate::codec::{self, Validate};
 use crate::error::WireError;
 use crate::frame::{self, Kind};
@@ -16,12 +17,14 @@ use crate::ids::{NodeId, Revision};
 use crate::limits::{SECTION_BYTES_MAX, SECTIONS_MAX};
 
 mod mesh;
+mod names;
 mod policy;
 mod quota;
 mod route;
 mod service;
 
 pub use mesh::{Mesh, MtlsMode, OnQuotaUnavailable, OutboundMode, Trust};
+pub use names::{NamedEndpoint, Names, Resolution};
 pub use policy::{
     Applies, Authz, AuthzAction, AuthzRule, CheckRule, Condition, Denial, IpBlock, Operation,
     Pattern, Policy, Source,
@@ -53,6 +56,19 @@ pub enum SectionKind {
     Policy,
     /// [`QuotaRule`], by its name.
     Quota,
+    /// [`Names`] of the service of the same name. Since schema 2.
+    Names,
+}
+
+impl SectionKind {
+    /// First schema version that has it.
+    #[must_use]
+    pub fn since(self) -> u16 {
+        match self {
+            Self::Names => 2,
+            _ => 1,
+        }
+    }
 }
 
 /// Names a section inside a snapshot.
@@ -94,6 +110,8 @@ pub enum Body {
     Policy(Policy),
     /// A quota.
     Quota(QuotaRule),
+    /// Endpoints of a service that are known by name.
+    Names(Names),
 }
 
 impl Body {
@@ -118,6 +136,7 @@ impl Body {
             Self::Routes(body) => sealed(SectionKind::Routes, body)?,
             Self::Policy(body) => sealed(SectionKind::Policy, body)?,
             Self::Quota(body) => sealed(SectionKind::Quota, body)?,
+            Self::Names(body) => sealed(SectionKind::Names, body)?,
         };
         let section = Section {
             key: SectionKey {
@@ -151,6 +170,7 @@ impl Section {
             SectionKind::Routes => Body::Routes(codec::decode(&self.bytes)?),
             SectionKind::Policy => Body::Policy(codec::decode(&self.bytes)?),
             SectionKind::Quota => Body::Quota(codec::decode(&self.bytes)?),
+            SectionKind::Names => Body::Names(codec::decode(&self.bytes)?),
         })
     }
 }
@@ -258,12 +278,34 @@ impl Snapshot {
         Self::new(push.revision, node.clone(), sections)
     }
 
-    /// The file form: one frame.
+    /// The oldest schema version that can say it.
+    #[must_use]
+    pub fn schema(&self) -> u16 {
+        schema_of(self.sections.iter().map(|section| &section.key))
+    }
+
+    /// What a reader of schema `version` can be told of it: sections of later versions are left out.
+    #[must_use]
+    pub fn for_version(&self, version: u16) -> Self {
+        let mut known = self.clone();
+        known
+            .sections
+            .retain(|section| section.key.kind.since() <= version);
+        known
+    }
+
+    /// The file form: one frame, of the oldest schema version that can say it. A sidecar too old to
+    /// serve all of it refuses the file as a whole.
     ///
     /// # Errors
     /// [`WireError::TooLong`] over the frame limit.
     pub fn to_file(&self) -> Result<Vec<u8>, WireError> {
-        frame::seal(Kind::Snapshot, self.revision, &codec::encode(self)?)
+        frame::seal_as(
+            self.schema(),
+            Kind::Snapshot,
+            self.revision,
+            &codec::encode(self)?,
+        )
     }
 
     /// Reads the file form.
@@ -279,6 +321,13 @@ impl Snapshot {
         }
         codec::decode(payload)
     }
+}
+
+/// The oldest schema version that has all these sections.
+pub(super) fn schema_of<'k>(keys: impl Iterator<Item = &'k SectionKey>) -> u16 {
+    keys.map(|key| key.kind.since())
+        .max()
+        .unwrap_or(SCHEMA_VERSION_MIN)
 }
 
 impl Validate for Snapshot {
