@@ -329,6 +329,7 @@ mod shards {
             .collect(),
             limits: ConnLimits {
                 sockets_max: sockets_max(host.shards.len())?,
+                kept_bytes_max: settings.kept_memory,
                 ..ConnLimits::default()
             },
             quota_home: Home {

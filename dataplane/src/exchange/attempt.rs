@@ -268,7 +268,13 @@ impl Carried<'_, '_> {
         let mut watch = pin!(x.client.watch());
         let bytes = loop {
             let event = {
-                let mut read = pin!(read_head(carrier, &outgoing, &mut reader, parser));
+                let mut read = pin!(read_head(
+                    carrier,
+                    &outgoing,
+                    &mut reader,
+                    parser,
+                    &x.shard.budget
+                ));
                 poll_fn(|cx| {
                     if let Poll::Ready(read) = read.as_mut().poll(cx) {
                         return Poll::Ready(Event::Read(read));
@@ -299,6 +305,9 @@ impl Carried<'_, '_> {
                 Event::Read(HeadRead::Head(bytes)) => bytes,
                 Event::Read(HeadRead::Refuse(_)) => {
                     return TryEnd::Hopeless(Reason::BadResponse, Verdict::LocalFailure);
+                }
+                Event::Read(HeadRead::NoRoom) => {
+                    return TryEnd::Hopeless(Reason::Shed, Verdict::Neutral);
                 }
                 Event::Read(HeadRead::NotProcessed) => {
                     if let Carrier::Shared(lane, _) = carrier {

@@ -2,10 +2,12 @@
 
 use std::cell::OnceCell;
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use h2::client::SendRequest;
 use ringmesh_wire::SpiffeId;
 
+use super::budget::{Budget, Kept};
 use super::head_in::{HeadBytes, HeadRead, HeadReader};
 use crate::http1::{Parsed, ResponseHead};
 use crate::http2::{Outgoing, Piece, ReadHead};
@@ -48,15 +50,18 @@ pub(super) async fn read_head(
     outgoing: &OnceCell<Outgoing>,
     reader: &mut HeadReader,
     parser: &mut ResponseHead,
+    budget: &Rc<Budget>,
 ) -> HeadRead {
     match (carrier, outgoing.get()) {
-        (Carrier::Own(lane), _) => reader.read(parser, &lane.stream).await,
+        (Carrier::Own(lane), _) => reader.read(parser, &lane.stream, budget).await,
         (Carrier::Shared(..), None) => HeadRead::Failed { begun: false },
         (Carrier::Shared(..), Some(stream)) => match stream.read_head().await {
             ReadHead::Head(bytes) => {
                 parser.reset();
                 match parser.parse(&bytes) {
-                    Parsed::Head(_) => HeadRead::Head(HeadBytes::Gathered(bytes)),
+                    Parsed::Head(_) => {
+                        HeadRead::Head(HeadBytes::Gathered(Kept::free_of_charge(bytes)))
+                    }
                     Parsed::Refuse(refusal) => HeadRead::Refuse(refusal),
                     Parsed::Partial => HeadRead::Failed { begun: true },
                 }

@@ -1,7 +1,12 @@
 //! Reading a head: in place where one receive brought all of it, gathered where it came in pieces.
+//!
+//! A piece that is no whole head does not stay in the buffer it was received in: those who send a byte and no
+//! more would hold all of the shard's. What is gathered counts against the shard's budget.
 
 use std::ops::Deref;
+use std::rc::Rc;
 
+use super::budget::{Budget, Kept};
 use crate::http1::{Parsed, Refusal, RequestHead, ResponseHead};
 use crate::ring::{ByteStream, Chunk};
 
@@ -41,7 +46,7 @@ pub(super) enum HeadBytes {
     /// Where the kernel put them.
     InPlace(Chunk),
     /// Copied together.
-    Gathered(Vec<u8>),
+    Gathered(Kept),
 }
 
 impl Deref for HeadBytes {
@@ -62,6 +67,8 @@ pub(super) enum HeadRead {
     Head(HeadBytes),
     /// Not acceptable.
     Refuse(Refusal),
+    /// The shard keeps too much already.
+    NoRoom,
     /// The peer says that it did not process the request.
     NotProcessed,
     /// The peer ended; `begun` says whether in the middle of a head.
@@ -81,7 +88,7 @@ pub(super) enum HeadRead {
 pub(super) struct HeadReader {
     /// What follows the last head that was read: body, or the next message.
     pub pending: Chunk,
-    gathered: Vec<u8>,
+    gathered: Kept,
 }
 
 impl HeadReader {
@@ -90,7 +97,7 @@ impl HeadReader {
     pub(super) fn new(pending: Chunk) -> Self {
         Self {
             pending,
-            gathered: Vec::new(),
+            gathered: Kept::default(),
         }
     }
 
@@ -105,9 +112,10 @@ impl HeadReader {
         &mut self,
         parser: &mut P,
         stream: &S,
+        budget: &Rc<Budget>,
     ) -> HeadRead {
         loop {
-            if let Some(read) = self.try_parse(parser) {
+            if let Some(read) = self.try_parse(parser, budget) {
                 return read;
             }
             let chunk = match stream.recv().await {
@@ -123,16 +131,16 @@ impl HeadReader {
                     };
                 }
             };
-            if self.has_begun() {
-                let held = std::mem::take(&mut self.pending);
-                self.gathered.extend_from_slice(&held);
-            }
             self.pending = chunk;
         }
     }
 
     /// Looks at `pending`, which is the newest chunk and not yet in `gathered`.
-    fn try_parse<P: HeadParser>(&mut self, parser: &mut P) -> Option<HeadRead> {
+    fn try_parse<P: HeadParser>(
+        &mut self,
+        parser: &mut P,
+        budget: &Rc<Budget>,
+    ) -> Option<HeadRead> {
         if self.pending.is_empty() {
             return None;
         }
@@ -143,11 +151,13 @@ impl HeadReader {
                     self.pending.split_to(len),
                 ))),
                 Parsed::Refuse(refusal) => Some(HeadRead::Refuse(refusal)),
-                Parsed::Partial => None,
+                Parsed::Partial => self.gather(budget).err(),
             };
         }
         let before = self.gathered.len();
-        self.gathered.extend_from_slice(&self.pending);
+        if self.gathered.extend(budget, &self.pending).is_err() {
+            return Some(HeadRead::NoRoom);
+        }
         match parser.parse(&self.gathered) {
             Parsed::Head(len) => {
                 // The head ends in the newest chunk: it did not end before it.
@@ -163,6 +173,13 @@ impl HeadReader {
                 None
             }
         }
+    }
+
+    /// Takes the first piece of a head out of the buffer it was received in.
+    fn gather(&mut self, budget: &Rc<Budget>) -> Result<(), HeadRead> {
+        let piece = std::mem::take(&mut self.pending);
+        let gathered = self.gathered.extend(budget, &piece);
+        gathered.map_err(|_| HeadRead::NoRoom)
     }
 }
 
@@ -212,7 +229,8 @@ mod tests {
         pieces: &[&'static [u8]],
     ) -> HeadRead {
         let script = Script(RefCell::new(pieces.to_vec()));
-        let read = pin!(reader.read(parser, &script));
+        let budget = Budget::new(64 * 1024);
+        let read = pin!(reader.read(parser, &script, &budget));
         match read.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(read) => read,
             Poll::Pending => panic!("nothing to wait for"),
@@ -254,5 +272,31 @@ mod tests {
             panic!("the answer was not seen");
         };
         assert_eq!(&reader.pending[..], b"abc");
+    }
+
+    #[test]
+    fn above_the_shards_budget_a_head_in_pieces_is_refused_and_one_in_one_piece_is_not() {
+        let budget = Budget::new(1_000);
+        let run = |reader: &mut HeadReader, pieces: &[&'static [u8]]| {
+            let script = Script(RefCell::new(pieces.to_vec()));
+            let mut parser = ResponseHead::new();
+            let read = pin!(reader.read(&mut parser, &script, &budget));
+            match read.poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(read) => read,
+                Poll::Pending => panic!("nothing to wait for"),
+            }
+        };
+        let (first, second): (&[u8], &[u8]) = (&ANSWER[..10], &ANSWER[10..]);
+        let mut one = HeadReader::default();
+        let HeadRead::Head(head) = run(&mut one, &[first, second]) else {
+            panic!("there was room");
+        };
+        assert!(budget.kept() > 0, "the head still lives");
+        let other = run(&mut HeadReader::default(), &[first, second]);
+        assert!(matches!(other, HeadRead::NoRoom), "{other:?}");
+        let whole = run(&mut HeadReader::default(), &[ANSWER]);
+        assert!(matches!(whole, HeadRead::Head(HeadBytes::InPlace(_))));
+        drop(head);
+        assert_eq!(budget.kept(), 0);
     }
 }

@@ -31,6 +31,7 @@ mod answer;
 mod attempt;
 mod body;
 pub mod borrow;
+mod budget;
 mod carrier;
 mod early;
 mod flow;

@@ -70,20 +70,29 @@ async fn first_bytes(
         if let Some(is_http2) = detect::is_h2_preface(&first) {
             return Some((is_http2, first));
         }
-        // Shorter than the preface and its beginning: one buffer holds it and what comes.
+        // It is shorter than the preface, and does not stay in the buffer it was received in: those who
+        // send a byte and no more would hold all of the shard's.
+        let mut held = [0; detect::H2_PREFACE.len()];
+        let held = held.get_mut(..first.len())?;
+        held.copy_from_slice(&first);
+        drop(std::mem::take(&mut first));
         let more = match wait::or_timeout(stream.recv(), late.as_mut()).await {
             Some(Ok(more)) if !more.is_empty() => more,
             // HTTP/1.1 knows what to say of half a head.
-            Some(_) | None => return Some((false, first)),
+            Some(_) | None => Chunk::empty(),
         };
+        let is_over = more.is_empty();
         let mut both = shard.ring.buf()?;
-        both.extend_from_slice(&first).ok()?;
+        both.extend_from_slice(held).ok()?;
         let fits = more.len().min(both.room());
         if fits < more.len() {
             return None;
         }
         both.extend_from_slice(&more).ok()?;
         first = both.freeze();
+        if is_over {
+            return Some((false, first));
+        }
     }
 }
 
@@ -189,9 +198,13 @@ async fn next_head(
         }
     }
     idle.reset(shard.now().plus_ms(shard.limits.head_timeout_ms));
-    match wait::or_timeout(reader.read(parser, stream), idle).await {
+    match wait::or_timeout(reader.read(parser, stream, &shard.budget), idle).await {
         Some(HeadRead::Head(bytes)) => NextHead::Head(bytes),
         Some(HeadRead::Refuse(refusal)) => NextHead::Refuse(Answer::refusal(&refusal)),
+        Some(HeadRead::NoRoom) => NextHead::Refuse(Answer {
+            keep_alive: false,
+            ..Answer::of(Reason::Shed)
+        }),
         Some(HeadRead::End { begun: true }) => NextHead::Refuse(Answer::of(Reason::BadRequest)),
         Some(HeadRead::End { begun: false } | HeadRead::Failed { .. } | HeadRead::NotProcessed) => {
             NextHead::Quiet

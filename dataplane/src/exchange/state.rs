@@ -15,6 +15,7 @@ use ringmesh_quota::TICK_MS_MIN;
 use ringmesh_wire::snapshot::MtlsMode;
 
 use super::borrow::{self, Borrowing};
+use super::budget::Budget;
 use super::flow::{Direction, Flow};
 use crate::balance::Balancer;
 use crate::detect::Verdicts;
@@ -50,6 +51,8 @@ pub struct ConnLimits {
     pub tcp_idle_timeout_ms: u64,
     /// For the handshake on the mesh port, milliseconds.
     pub handshake_timeout_ms: u64,
+    /// Bytes kept beside the pools; above, whoever needs more is shed.
+    pub kept_bytes_max: usize,
     /// For sidecars that are silent while HTTP/2 streams wait for them.
     pub pings: Pings,
 }
@@ -69,6 +72,8 @@ impl Default for ConnLimits {
             // Envoy's and Istio's tcp idle timeout.
             tcp_idle_timeout_ms: 3_600_000,
             handshake_timeout_ms: 5_000,
+            // A thousand of the longest heads, a hundred thousand of the usual: a fifth of what the pools may take.
+            kept_bytes_max: 64 << 20,
             pings: Pings::default(),
         }
     }
@@ -106,6 +111,8 @@ pub struct ShardState {
     pub ring: Ring,
     /// Bounds.
     pub limits: ConnLimits,
+    /// What it keeps beside its pools.
+    pub budget: Rc<Budget>,
     /// Endpoint choice and breakers.
     pub balancer: RefCell<Balancer>,
     /// Idle upstream connections.
@@ -157,8 +164,8 @@ pub struct ShardState {
     quota_tick_at: Cell<Mono>,
     /// Wakes the task that does.
     quota_ticker: RefCell<Option<Waker>>,
-    /// Changes of the meter when the agent was told of it.
-    told: Cell<Option<u64>>,
+    /// Changes of the meter, and bytes kept, when the agent was told of it.
+    told: Cell<Option<(u64, usize)>>,
     /// The agent knows that nothing is counted, and does not ask.
     quiet: Cell<bool>,
 }
@@ -196,6 +203,7 @@ impl ShardState {
             ring,
             outbox,
             limits: plan.limits,
+            budget: Budget::new(plan.limits.kept_bytes_max),
             balancer: RefCell::new(Balancer::new(plan.share)),
             pools: RefCell::default(),
             lines: Lines::default(),
@@ -239,13 +247,13 @@ impl ShardState {
     /// Tells the agent everything counted, or that nothing was since it was told last; then it need
     /// not ask, and an idle shard is not woken.
     pub fn tell_counted(&self) {
-        let changes = self.meter.borrow().changes();
+        let state = (self.meter.borrow().changes(), self.budget.kept());
         let logged = self.log.borrow().as_ref().is_none_or(LogBuf::is_empty);
-        if self.told.replace(Some(changes)) == Some(changes) && logged {
+        if self.told.replace(Some(state)) == Some(state) && logged {
             self.quiet.set(true);
             self.tell(FromShard::Quiet);
         } else {
-            let stats = self.meter.borrow().collect();
+            let stats = self.meter.borrow().collect().keeping(self.budget.kept());
             self.tell(FromShard::Stats(Box::new(stats)));
         }
     }

@@ -49,6 +49,8 @@ pub struct Settings {
     pub dns: Dns,
     /// Access log; `None` is off.
     pub access_log: Option<AccessLog>,
+    /// Bytes a shard keeps beside its pools at most. Default 64 MiB.
+    pub kept_memory: usize,
     /// Longest time open exchanges get to finish after TERM. Default 10 s.
     pub drain_timeout: Duration,
 }

@@ -31,6 +31,7 @@ const TOP: &[&str] = &[
     "state_dir",
     "dns",
     "access_log",
+    "kept_memory",
     "drain_timeout",
 ];
 
@@ -71,6 +72,7 @@ pub(super) fn settings(text: &str) -> Result<Settings, Mistake> {
         control,
         shards: top.get("shards").map_or(Ok(Shards::Auto), shards)?,
         state_dir: path(state_dir)?,
+        kept_memory: top.get("kept_memory").map_or(Ok(64 << 20), memory)?,
         drain_timeout: top
             .get("drain_timeout")
             .map_or(Ok(Duration::from_secs(10)), duration)?,
@@ -408,6 +410,28 @@ fn server(field: &Field<'_>) -> Result<SocketAddr, Mistake> {
     let bare = text.parse().map(|ip: IpAddr| SocketAddr::new(ip, 53));
     bare.or_else(|_| text.parse())
         .map_err(|_| field.mistake(format!("{text:?} is not an IP address"), RIGHT))
+}
+
+/// `64MiB`, `512KiB`, `1GiB`.
+fn memory(field: &Field<'_>) -> Result<usize, Mistake> {
+    const RIGHT: &str = "a whole number and a unit, e.g. 64MiB or 1GiB, from 1MiB to 64GiB";
+    let text = field.text(RIGHT)?;
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (count, unit) = text.split_at(digits);
+    let shift = match unit {
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        _ => 64,
+    };
+    let count = count.parse::<u64>().ok().filter(|_| shift < 64);
+    let bytes = count.and_then(|count| count.checked_mul(1 << shift.min(63)));
+    bytes
+        .filter(|bytes| (1 << 20..=64 << 30).contains(bytes))
+        .and_then(|bytes| usize::try_from(bytes).ok())
+        .ok_or_else(|| field.mistake(format!("{text:?} is no amount of memory"), RIGHT))
 }
 
 /// `10s`, `500ms`, `2m`.

@@ -203,6 +203,37 @@ fn every_mistake_is_told_with_its_place_and_what_would_be_right() {
             "listeners.admin",
             "loopback only",
         ),
+        ("dns: {servers: []}\n", "4:16", "dns.servers", "0 servers"),
+        (
+            "dns: {servers: [\"10.0.0.1\", \"resolver\"]}\n",
+            "4:29",
+            "dns.servers[1]",
+            "not an IP address",
+        ),
+        (
+            "dns: {refresh_min: 0s}\n",
+            "4:20",
+            "dns.refresh_min",
+            "all the time",
+        ),
+        (
+            "dns: {refresh_min: 10m}\n",
+            "4:6",
+            "dns",
+            "longer than refresh_max",
+        ),
+        (
+            "kept_memory: 64MB\n",
+            "4:14",
+            "kept_memory",
+            "no amount of memory",
+        ),
+        (
+            "kept_memory: 1KiB\n",
+            "4:14",
+            "kept_memory",
+            "no amount of memory",
+        ),
         (
             "listeners: {dns: none}\n",
             "4:13",
@@ -308,4 +339,22 @@ fn a_node_called_no_is_no_boolean() {
         (settings.node.0.as_str(), settings.service.name.as_str()),
         ("n", "no")
     );
+}
+
+#[test]
+fn name_servers_and_memory_are_read() {
+    let more = "dns: {servers: [\"10.0.0.1\", \"[::1]:5353\"], refresh_min: 1s, refresh_max: 1m}\nkept_memory: 2GiB\n";
+    let settings = Settings::parse(&format!("node: n\nservice: s\nstate_dir: /x\n{more}")).unwrap();
+    let servers: Vec<String> = settings
+        .dns
+        .servers
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(servers, ["10.0.0.1:53", "[::1]:5353"]);
+    assert_eq!(settings.dns.refresh_max, Duration::from_secs(60));
+    assert_eq!(settings.kept_memory, 2 << 30);
+    let defaults = Settings::parse("node: n\nservice: s\nstate_dir: /x\n").unwrap();
+    assert_eq!(defaults.dns, Dns::default());
+    assert_eq!(defaults.kept_memory, 64 << 20);
 }

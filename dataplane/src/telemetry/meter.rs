@@ -253,6 +253,7 @@ impl Meter {
             events: self.events,
             refused: self.refused,
             detections: self.detections.clone(),
+            kept_bytes: 0,
         }
     }
 

@@ -34,6 +34,17 @@ pub struct Stats {
     pub(super) events: [u64; Event::ALL.len()],
     pub(super) refused: [u64; Reason::ALL.len()],
     pub(super) detections: Vec<Detection>,
+    /// Bytes kept beside the pools now.
+    pub(super) kept_bytes: u64,
+}
+
+impl Stats {
+    /// With what the shard keeps beside its pools.
+    #[must_use]
+    pub fn keeping(mut self, bytes: usize) -> Self {
+        self.kept_bytes = bytes as u64;
+        self
+    }
 }
 
 /// Adds the shards up to cumulative series, sorted by name and labels.
@@ -68,6 +79,12 @@ pub fn merge(shards: &[Stats]) -> Vec<Series> {
             });
         }
     }
+    let kept: u64 = shards.iter().map(|stats| stats.kept_bytes).sum();
+    series.push(Series {
+        name: "ringmesh_kept_bytes".into(),
+        labels: Vec::new(),
+        value: SeriesValue::Gauge(i64::try_from(kept).unwrap_or(i64::MAX)),
+    });
     detections(shards, &mut series);
     series.sort_by(|a, b| (&a.name, &a.labels).cmp(&(&b.name, &b.labels)));
     series

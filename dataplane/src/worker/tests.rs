@@ -10,6 +10,7 @@ mod mesh;
 mod names;
 mod protocol;
 mod silence;
+mod slow_heads;
 mod tunnels;
 mod undeclared;
 mod weather;
