@@ -31,6 +31,7 @@ pub mod detect;
 pub mod exchange;
 pub mod http1;
 pub mod http2;
+pub mod lanes;
 pub mod opaque;
 pub mod policy;
 pub mod reason;

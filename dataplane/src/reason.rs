@@ -80,11 +80,13 @@ pub enum Reason {
     UpgradeUnsupported,
     /// The service's endpoints are known by names that have not been resolved yet (503).
     NameUnresolved,
+    /// Another sidecar broke the protocol of lanes (docs/lanes.md); the connection was given up.
+    BadFrame,
 }
 
 impl Reason {
     /// All of them, for tables of counters; in numeric order.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::None,
         Self::BadRequest,
         Self::HeadTooLarge,
@@ -121,6 +123,7 @@ impl Reason {
         Self::MtlsDisabled,
         Self::UpgradeUnsupported,
         Self::NameUnresolved,
+        Self::BadFrame,
     ];
 
     /// The stable code.
@@ -163,6 +166,7 @@ impl Reason {
             Self::MtlsDisabled => "mtls_disabled",
             Self::UpgradeUnsupported => "upgrade_unsupported",
             Self::NameUnresolved => "name_unresolved",
+            Self::BadFrame => "bad_frame",
         }
     }
 }

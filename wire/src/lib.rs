@@ -42,6 +42,8 @@ pub const ALPN_CONTROL: &[u8] = b"ringmesh-control/1";
 pub const ALPN_MESH_HTTP1: &[u8] = b"ringmesh-http/1.1";
 /// ALPN between two sidecars when the inner protocol is HTTP/2.
 pub const ALPN_MESH_HTTP2: &[u8] = b"ringmesh-h2";
+/// ALPN between two sidecars when the inner protocol is many HTTP/1.1 connections (docs/lanes.md).
+pub const ALPN_MESH_LANES: &[u8] = b"ringmesh-lanes/1";
 /// ALPN between two sidecars when the inner protocol is an opaque byte stream.
 pub const ALPN_MESH_TCP: &[u8] = b"ringmesh-tcp";
 /// DNS name in the control service's certificate (beside `spiffe://TD/control`); what a sidecar

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::route_conn;
-use crate::exchange::ShardState;
+use crate::exchange::{Counted, SHED_ANSWER, ShardState};
 use crate::reason::Reason;
 use crate::ring::{Chunk, Listener, Out, Socket};
 use crate::telemetry::Event;
@@ -18,11 +18,6 @@ pub enum Role {
     /// Mutual TLS from other sidecars.
     Mesh,
 }
-
-/// What a connection above the bound gets. Plaintext even on the mesh port: a handshake is what we
-/// have no room for.
-const SHED_ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nx-ringmesh-reason: shed\r\n\
-content-length: 0\r\nconnection: close\r\n\r\n";
 
 /// How long to wait after an accept failed (out of descriptors), milliseconds.
 const ACCEPT_PAUSE_MS: u64 = 50;
@@ -62,24 +57,9 @@ pub async fn listen(shard: Rc<ShardState>, listener: Listener, role: Role) {
 
 async fn shed(shard: &ShardState, socket: Socket) {
     shard.meter().refused(Reason::Shed);
-    // Accepted at once or not at all: the socket's buffer is empty.
+    // Plaintext even on the mesh port: a handshake is what we have no room for. Accepted at once or not
+    // at all: the socket's buffer is empty.
     let _ = socket
         .send_last(Out::from(Chunk::from_static(SHED_ANSWER)))
         .await;
-}
-
-/// One connection in the count, for as long as it lives.
-struct Counted(Rc<ShardState>);
-
-impl Counted {
-    fn new(shard: &Rc<ShardState>) -> Self {
-        shard.conns.set(shard.conns.get() + 1);
-        Self(Rc::clone(shard))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.conns.set(self.0.conns.get().saturating_sub(1));
-    }
 }

@@ -249,9 +249,15 @@ pub(super) async fn serve_mesh(
         local,
     };
     let inner = stream.inner();
-    let stream = Stream::Tls(Box::new(stream));
+    let stream = Box::new(stream);
+    if inner == Inner::Lanes {
+        return Box::pin(exchange::serve_lanes(shard, &flow, stream)).await;
+    }
+    let stream = Stream::Tls(stream);
     match inner {
-        Inner::Http1 | Inner::Http2 => exchange::serve(shard, &flow, stream, Chunk::empty()).await,
+        Inner::Http1 | Inner::Http2 | Inner::Lanes => {
+            exchange::serve(shard, &flow, stream, Chunk::empty()).await;
+        }
         Inner::Tcp => Box::pin(relay::inbound(shard, &flow, &stream, Chunk::empty())).await,
     }
 }

@@ -2,11 +2,14 @@
 
 use std::pin::pin;
 
+use super::acquire_lane::{Laned, open_lane};
 use super::attempt::Way;
 use super::borrow;
 use super::pipeline::Exchange;
 use super::state::ShardState;
 use crate::balance::{Limit, Pick};
+use crate::http1::Framing;
+use crate::lanes::WINDOW_BYTES;
 use crate::reason::Reason;
 use crate::route::retry;
 use crate::tables::ClusterKey;
@@ -55,37 +58,39 @@ pub(super) async fn acquire(
     way: &Way<'_>,
     deadline: Mono,
 ) -> Result<Lane, NoLane> {
+    let shares = shares(x, way);
     let Some(bound) = way.bound else {
-        return match idle(x, way) {
+        return match idle(x, way, shares) {
             Some(lane) => Ok(lane),
-            None => Box::pin(dial(x, way, None, deadline)).await,
+            None => Box::pin(new(x, way, shares, None, deadline)).await,
         };
     };
     let slot = bound.pick.cluster;
     // Who waits goes first.
     if x.shard.lines.is_empty(slot)
-        && let Some(lane) = idle(x, way)
+        && let Some(lane) = idle(x, way, shares)
     {
         return Ok(lane);
     }
     // The rare way: boxed, so that it takes no room in every exchange.
-    Box::pin(in_line(x, way, bound, deadline)).await
+    Box::pin(in_line(x, way, shares, bound, deadline)).await
 }
 
 /// Waits for an idle lane or for room to make one.
 async fn in_line(
     x: &Exchange<'_>,
     way: &Way<'_>,
+    shares: bool,
     bound: Bound<'_>,
     deadline: Mono,
 ) -> Result<Lane, NoLane> {
     let (shard, slot) = (x.shard, bound.pick.cluster);
     let waiting = borrow::take(shard, slot, Limit::Pending, |b| b.wait(bound.pick)).await;
     let waiting = waiting.map_err(NoLane::NoRoom)?;
-    let room = room(x, way, bound, deadline).await;
+    let room = room(x, way, shares, bound, deadline).await;
     let lane = match room {
         Ok(Room::Lane(lane)) => Ok(lane),
-        Ok(Room::Connect(opened)) => dial(x, way, Some(opened), deadline).await,
+        Ok(Room::Connect(opened)) => new(x, way, shares, Some(opened), deadline).await,
         Err(reason) => Err(NoLane::NoRoom(reason)),
     };
     shard.balancer.borrow_mut().waited(waiting);
@@ -100,6 +105,7 @@ enum Room {
 async fn room(
     x: &Exchange<'_>,
     way: &Way<'_>,
+    shares: bool,
     bound: Bound<'_>,
     deadline: Mono,
 ) -> Result<Room, Reason> {
@@ -110,7 +116,7 @@ async fn room(
     loop {
         let mut next_look = end;
         if ticket.is_first() {
-            if let Some(lane) = idle(x, way) {
+            if let Some(lane) = idle(x, way, shares) {
                 return Ok(Room::Lane(lane));
             }
             if let Some(opened) = open(shard, bound).await {
@@ -151,9 +157,31 @@ pub(super) async fn open_once(shard: &ShardState, bound: Bound<'_>) -> Result<Op
     open(shard, bound).await.ok_or(Reason::Overflow)
 }
 
-/// An idle lane whose server may still serve this request.
-fn idle(x: &Exchange<'_>, way: &Way<'_>) -> Option<Lane> {
-    let pool = way.pool?;
+/// Whether the request goes on a lane of a trunk, where the endpoint has them. What is long or lasts (a
+/// body larger than a lane's window, what an upgrade leads to) goes its own way.
+fn shares(x: &Exchange<'_>, way: &Way<'_>) -> bool {
+    let (Some(own), Some(lanes)) = (way.pool, way.lanes) else {
+        return false;
+    };
+    let is_large = match x.request.framing() {
+        Framing::Length(len) => len > u64::from(WINDOW_BYTES),
+        Framing::None | Framing::Chunked | Framing::UntilClose => false,
+    };
+    let shares = x.shard.pools.borrow_mut().shares(own, lanes, x.shard.now());
+    shares && !is_large && x.request.upgrade().is_none()
+}
+
+/// An idle lane whose server may still serve this request. Of the kind that is wanted; a connection is
+/// not made where a lane lies idle.
+fn idle(x: &Exchange<'_>, way: &Way<'_>, shares: bool) -> Option<Lane> {
+    match (shares, way.lanes) {
+        (true, Some(lanes)) => idle_of(x, way, lanes),
+        (false, Some(lanes)) => idle_of(x, way, way.pool?).or_else(|| idle_of(x, way, lanes)),
+        (_, None) => idle_of(x, way, way.pool?),
+    }
+}
+
+fn idle_of(x: &Exchange<'_>, way: &Way<'_>, pool: PoolId) -> Option<Lane> {
     let mut pools = x.shard.pools.borrow_mut();
     let lane = pools.lend(pool, want(x, way), x.shard.now())?;
     let may_serve = match (way.endpoint, lane.identity()) {
@@ -169,6 +197,37 @@ fn idle(x: &Exchange<'_>, way: &Way<'_>) -> Option<Lane> {
     // The configuration has changed under the idle connection, or its certificates' time is over.
     pools.lost(pool);
     None
+}
+
+/// A new lane, of a trunk or as a connection of its own.
+async fn new(
+    x: &Exchange<'_>,
+    way: &Way<'_>,
+    shares: bool,
+    opened: Option<Opened>,
+    deadline: Mono,
+) -> Result<Lane, NoLane> {
+    let deadline = deadline.min(x.shard.now().plus_ms(way.connect_timeout_ms));
+    if !shares {
+        return dial(x, way, opened, deadline).await;
+    }
+    let begun = Begun::new(x.shard, way.lanes);
+    match open_lane(x, way, deadline).await? {
+        Laned::Lane { stream, joined } => {
+            begun.done();
+            let lane = Lane::fresh(stream, way.lanes, opened);
+            Ok(Lane { joined, ..lane })
+        }
+        Laned::Own(stream) => {
+            drop(begun);
+            Begun::new(x.shard, way.pool).done();
+            Ok(Lane::fresh(stream, way.pool, opened))
+        }
+        Laned::Without => {
+            drop(begun);
+            dial(x, way, opened, deadline).await
+        }
+    }
 }
 
 async fn dial(
@@ -187,7 +246,7 @@ async fn dial(
         sessions: &x.shard.sessions,
         live: &x.shard.live,
         speaks_at_once: true,
-        deadline: deadline.min(x.shard.now().plus_ms(way.connect_timeout_ms)),
+        deadline,
     };
     let connected = connect(&x.shard.ring, dial, |shown| {
         way.endpoint.is_none_or(|(cluster, endpoint)| {

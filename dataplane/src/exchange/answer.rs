@@ -9,6 +9,10 @@ use crate::http2::{Broken, Incoming, grpc, head};
 use crate::reason::Reason;
 use crate::ring::{Buf, Ring};
 
+/// What a connection above the bound gets, before anything of it is read.
+pub const SHED_ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nx-ringmesh-reason: shed\r\n\
+content-length: 0\r\nconnection: close\r\n\r\n";
+
 /// Sends `answer` and notes it. Where no buffer is left the connection closes without one: under
 /// that pressure an answer is what we can do without.
 pub(super) async fn send(

@@ -38,6 +38,8 @@ pub(super) struct Way<'w> {
     pub(super) link: Link,
     pub(super) sni: &'w str,
     pub(super) pool: Option<PoolId>,
+    /// The pool of its lanes, where it is a sidecar.
+    pub(super) lanes: Option<PoolId>,
     /// Cluster and endpoint, to check the server's identity against.
     pub(super) endpoint: Option<(ClusterIndex, usize)>,
     /// The cluster, where it limits connections or those who wait for one.
@@ -127,8 +129,8 @@ pub(super) async fn attempt(
         }
         Err(NoLane::NoRoom(reason)) => return TryEnd::Hopeless(reason, Verdict::Neutral),
     };
-    let idle_for = match &carrier {
-        Carrier::Own(lane) => lane.idle_for,
+    let idle = match &carrier {
+        Carrier::Own(lane) => lane.pool.zip(lane.idle_for),
         Carrier::Shared(..) => None,
     };
     sleep.as_mut().reset(deadline.min(try_deadline));
@@ -153,7 +155,7 @@ pub(super) async fn attempt(
         .await;
     carried.settle();
     if let TryEnd::Failed(TryOutcome::Reset { reused: true }, _) = &end
-        && let (Some(pool), Some(idle_for)) = (way.pool, idle_for)
+        && let Some((pool, idle_for)) = idle
     {
         x.shard.pools.borrow_mut().distrust(pool, idle_for);
     }

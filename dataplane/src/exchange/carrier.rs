@@ -38,7 +38,7 @@ impl Carrier {
 
     pub(super) fn reused(&self) -> bool {
         match self {
-            Self::Own(lane) => lane.idle_for.is_some(),
+            Self::Own(lane) => lane.idle_for.is_some() || lane.joined,
             Self::Shared(lane, _) => lane.reused,
         }
     }

@@ -5,6 +5,7 @@
 //! ```text
 //! serve     a downstream HTTP/1.1 connection: head after head
 //! serve_http2  a downstream HTTP/2 connection: stream beside stream
+//! serve_lanes  a downstream connection of lanes: each as an HTTP/1.1 connection
 //! stream_tasks  the tasks that carry them, one stream after the other
 //! pipeline  outbound: resolve, route, fault, policy of external services, tries
 //!           inbound: policy, then the app
@@ -26,6 +27,7 @@
 //! answer went downstream nothing is tried again.
 
 mod acquire;
+mod acquire_lane;
 mod acquire_shared;
 mod answer;
 mod attempt;
@@ -46,13 +48,16 @@ mod respond;
 mod send_request;
 mod serve;
 mod serve_http2;
+mod serve_lanes;
 mod sides;
 mod state;
 mod stream_tasks;
 mod tunnel;
 mod upgrade;
 
+pub use answer::SHED_ANSWER;
 pub use early::Early;
 pub use flow::{Direction, Flow};
 pub use serve::serve;
-pub use state::{Active, ConnLimits, ShardState};
+pub use serve_lanes::serve_lanes;
+pub use state::{Active, ConnLimits, Counted, ShardState};

@@ -448,6 +448,7 @@ async fn try_by_try<'x>(
             link: endpoint.link,
             sni: &row.sni,
             pool: x.active.pool(cluster, at),
+            lanes: x.active.lanes(cluster, at),
             endpoint: Some((cluster, at)),
             bound: row.limits_connecting().then_some(Bound {
                 pick: &pick,
@@ -611,6 +612,7 @@ async fn to_app<'x>(
         link: Link::Plain(app),
         sni: "",
         pool: x.active.app_pool(port),
+        lanes: None,
         endpoint: None,
         bound: None,
         connect_timeout_ms: APP_CONNECT_TIMEOUT_MS,
@@ -641,6 +643,7 @@ async fn passthrough<'x>(
         link: Link::Plain(address),
         sni: "",
         pool: None,
+        lanes: None,
         endpoint: None,
         bound: None,
         connect_timeout_ms: PASSTHROUGH_CONNECT_TIMEOUT_MS,

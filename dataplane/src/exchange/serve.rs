@@ -39,7 +39,15 @@ pub async fn serve(shard: &Rc<ShardState>, flow: &Flow, stream: Stream, first: C
     if is_http2 {
         return Box::pin(serve_http2::serve(shard, flow, stream, first)).await;
     }
-    let stream = &stream;
+    serve_http1(shard, flow, &stream, first).await;
+}
+
+/// Serves a lane of a connection between sidecars: HTTP/1.1, and nothing else.
+pub(super) async fn serve_lane(shard: &Rc<ShardState>, flow: &Flow, lane: &Stream) {
+    serve_http1(shard, flow, lane, Chunk::empty()).await;
+}
+
+async fn serve_http1(shard: &Rc<ShardState>, flow: &Flow, stream: &Stream, first: Chunk) {
     let mut first = Some(first);
     while let Some(bytes) = first.take() {
         match Box::pin(while_busy(shard, flow, stream, bytes)).await {
@@ -111,7 +119,10 @@ async fn parked(shard: &ShardState, stream: &Stream) -> Option<Chunk> {
         .keep_alive_timeout_ms
         .saturating_sub(PARK_AFTER_MS);
     let idle = pin!(shard.ring.sleep_until(shard.now().plus_ms(rest)));
-    match wait::or_timeout(stream.recv(), idle).await {
+    stream.rest(true);
+    let received = wait::or_timeout(stream.recv(), idle).await;
+    stream.rest(false);
+    match received {
         Some(Ok(chunk)) if !chunk.is_empty() => Some(chunk),
         Some(Ok(_) | Err(_)) | None => None,
     }

@@ -104,7 +104,7 @@ async fn carry(shared: &Rc<Shared>, wire: &Wire, connection: &mut Connection<Wir
     // Only sidecars are asked: a client of our own host cannot vanish.
     let asking = match &*shared.stream {
         Stream::Tls(_) => connection.ping_pong(),
-        Stream::Plain(_) => None,
+        Stream::Plain(_) | Stream::Lane(_) => None,
     };
     let mut alive = KeepAlive::new(&shard.ring, shard.limits.pings, asking);
     let mut life = Life {

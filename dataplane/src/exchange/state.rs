@@ -28,8 +28,8 @@ use crate::shard::{FromShard, Outbox};
 use crate::tables::{ClusterIndex, ClusterKey, ClusterRow, EndpointRow, Link, Tables};
 use crate::telemetry::{Event, LogBuf, Meter, Outcome};
 use crate::time::Mono;
-use crate::tls::{Live, Sessions, Standing, TlsMaterial};
-use crate::upstream::{Lines, PoolId, PoolKey, Pools, SharedConns, Stream};
+use crate::tls::{Live, Sessions, Standing, TlsMaterial, TlsStream};
+use crate::upstream::{Lines, PoolId, PoolKey, Pools, SharedConns, Stream, Trunks};
 use crate::wait;
 use crate::worker::WorkerPlan;
 
@@ -85,7 +85,7 @@ pub struct Active {
     /// The tables, shared with the other shards and never changed.
     pub tables: Arc<Tables>,
     /// Pools by cluster and endpoint.
-    endpoints: Box<[Box<[PoolId]>]>,
+    endpoints: Box<[Box<[EndpointPools]>]>,
     /// Pools of the local app, by workload port.
     apps: Box<[PoolId]>,
 }
@@ -94,7 +94,13 @@ impl Active {
     /// The pool of an endpoint of a cluster.
     #[must_use]
     pub fn pool(&self, cluster: ClusterIndex, endpoint: usize) -> Option<PoolId> {
-        self.endpoints.get(cluster.at())?.get(endpoint).copied()
+        Some(self.endpoints.get(cluster.at())?.get(endpoint)?.own)
+    }
+
+    /// The pool of its lanes; `None` where it is no sidecar.
+    #[must_use]
+    pub fn lanes(&self, cluster: ClusterIndex, endpoint: usize) -> Option<PoolId> {
+        self.endpoints.get(cluster.at())?.get(endpoint)?.lanes
     }
 
     /// The pool of the local app's port, by its place in the workload's ports.
@@ -102,6 +108,13 @@ impl Active {
     pub fn app_pool(&self, port: usize) -> Option<PoolId> {
         self.apps.get(port).copied()
     }
+}
+
+/// The pools of one endpoint.
+#[derive(Debug, Clone, Copy)]
+struct EndpointPools {
+    own: PoolId,
+    lanes: Option<PoolId>,
 }
 
 /// Everything one shard owns.
@@ -123,6 +136,8 @@ pub struct ShardState {
     pub borrowing: Borrowing,
     /// HTTP/2 upstream connections.
     pub shared: Rc<RefCell<SharedConns>>,
+    /// Connections to other sidecars that carry lanes.
+    pub trunks: Rc<Trunks>,
     /// What undeclared ports turned out to speak.
     pub verdicts: RefCell<Verdicts>,
     /// Quota units.
@@ -136,7 +151,7 @@ pub struct ShardState {
     spares: RefCell<Vec<Vec<u8>>>,
     /// To the agent.
     outbox: Outbox<FromShard>,
-    /// Downstream connections now.
+    /// Downstream connections now, lanes of such included.
     pub conns: Cell<u32>,
     /// Connections there ever were.
     serials: Cell<u64>,
@@ -174,6 +189,25 @@ pub struct ShardState {
 #[derive(Debug)]
 pub struct Busy(Rc<Cell<u32>>);
 
+/// One downstream connection, or lane of one, in the count for as long as it lives.
+#[derive(Debug)]
+pub struct Counted(Rc<ShardState>);
+
+impl Counted {
+    /// One more.
+    #[must_use]
+    pub fn new(shard: &Rc<ShardState>) -> Self {
+        shard.conns.set(shard.conns.get() + 1);
+        Self(Rc::clone(shard))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.conns.set(self.0.conns.get().saturating_sub(1));
+    }
+}
+
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.set(self.0.get().saturating_sub(1));
@@ -209,6 +243,7 @@ impl ShardState {
             lines: Lines::default(),
             borrowing: Borrowing::default(),
             shared: Rc::new(RefCell::new(SharedConns::new(plan.limits.pings))),
+            trunks: Rc::default(),
             verdicts: RefCell::default(),
             quota: RefCell::new(QuotaCells::new(plan.quota_home, plan.seed)),
             meter: RefCell::default(),
@@ -457,8 +492,15 @@ impl ShardState {
     pub fn standing(&self, stream: &Stream) -> Standing {
         match stream {
             Stream::Plain(_) => Standing::Good,
-            Stream::Tls(_) => stream.standing(self.material.borrow().as_deref(), self.now()),
+            Stream::Tls(connection) => self.standing_of(connection),
+            Stream::Lane(lane) => self.standing_of(lane.connection()),
         }
+    }
+
+    /// As [`Self::standing`].
+    #[must_use]
+    pub fn standing_of(&self, connection: &TlsStream) -> Standing {
+        connection.standing(self.material.borrow().as_deref(), self.now())
     }
 
     /// Why a downstream connection may do nothing more: its peer's certificate has been revoked, or its
@@ -466,7 +508,7 @@ impl ShardState {
     #[must_use]
     pub fn refuses(&self, flow: &Flow, downstream: &Stream) -> Option<Reason> {
         match downstream {
-            Stream::Tls(_) => {
+            Stream::Tls(_) | Stream::Lane(_) => {
                 (self.standing(downstream) == Standing::Revoked).then_some(Reason::PeerRefused)
             }
             Stream::Plain(_) => {
@@ -479,14 +521,19 @@ impl ShardState {
     /// its certificates, or its port takes plaintext only by now. The answer says so.
     #[must_use]
     pub fn must_close(&self, flow: &Flow, downstream: &Stream) -> bool {
+        match downstream {
+            Stream::Plain(_) => self.draining.get(),
+            Stream::Tls(connection) => self.closes(flow, connection),
+            Stream::Lane(lane) => self.closes(flow, lane.connection()),
+        }
+    }
+
+    /// As [`Self::must_close`].
+    #[must_use]
+    pub fn closes(&self, flow: &Flow, connection: &TlsStream) -> bool {
         self.draining.get()
-            || match downstream {
-                Stream::Plain(_) => false,
-                Stream::Tls(_) => {
-                    self.standing(downstream) != Standing::Good
-                        || self.mtls_of(flow) == Some(MtlsMode::Disable)
-                }
-            }
+            || self.standing_of(connection) != Standing::Good
+            || self.mtls_of(flow) == Some(MtlsMode::Disable)
     }
 
     /// What the port demands that a connection came in by; `None` for those of the local app.
@@ -524,9 +571,21 @@ impl ShardState {
                 Link::Plain(_) | Link::Mesh(_) => row.sni.clone(),
             };
             let owner = row.limits_connections().then(|| row.key.clone());
-            pools.named(&PoolKey { link, sni, owner }, row.policy.idle_timeout_ms)
+            let mut named = |lanes| {
+                let key = PoolKey {
+                    link,
+                    sni: sni.clone(),
+                    owner: owner.clone(),
+                    lanes,
+                };
+                pools.named(&key, row.policy.idle_timeout_ms)
+            };
+            EndpointPools {
+                own: named(false),
+                lanes: matches!(link, Link::Mesh(_)).then(|| named(true)),
+            }
         };
-        let endpoints: Box<[Box<[PoolId]>]> = tables
+        let endpoints: Box<[Box<[EndpointPools]>]> = tables
             .clusters()
             .iter()
             .map(|row| {
@@ -545,6 +604,7 @@ impl ShardState {
                     link: Link::Plain(port.app),
                     sni: Box::from(""),
                     owner: None,
+                    lanes: false,
                 };
                 pools.named(&key, u64::MAX)
             })

@@ -52,7 +52,9 @@ pub(super) async fn to_address(
 ) -> Result<After, Reason> {
     let called = match x.client {
         Client::Http1(Stream::Plain(socket)) => socket.local_addr(),
-        Client::Http1(Stream::Tls(_)) | Client::Http2(_) => return Err(Reason::TunnelRefused),
+        Client::Http1(Stream::Tls(_) | Stream::Lane(_)) | Client::Http2(_) => {
+            return Err(Reason::TunnelRefused);
+        }
     };
     if !is_of_this_host(x.flow.peer.address.ip(), called.ip()) {
         return Err(Reason::TunnelRefused);

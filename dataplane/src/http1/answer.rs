@@ -60,7 +60,8 @@ impl Answer<'static> {
             | Reason::IdentityMismatch
             | Reason::SvidExpired
             | Reason::Draining
-            | Reason::NoConfig => 503,
+            | Reason::NoConfig
+            | Reason::BadFrame => 503,
         };
         let closes = matches!(
             reason,

@@ -134,7 +134,7 @@ impl Wire {
         }
         match &*self.shared.stream {
             Stream::Plain(socket) => socket.poll_send(&mut half.out, cx),
-            Stream::Tls(_) => {
+            Stream::Tls(_) | Stream::Lane(_) => {
                 let stream = Rc::clone(&self.shared.stream);
                 let out = std::mem::take(&mut half.out);
                 let mut sending: Boxed<()> = Box::pin(async move { stream.send(out).await });
@@ -150,9 +150,11 @@ impl Wire {
     fn poll_chunk(&self, half: &mut RecvHalf, cx: &mut Context<'_>) -> Poll<io::Result<Chunk>> {
         match &*self.shared.stream {
             Stream::Plain(socket) => pin!(socket.recv()).poll(cx),
-            Stream::Tls(tls) => {
+            stream @ (Stream::Tls(_) | Stream::Lane(_)) => {
                 if half.waiting.is_none() {
-                    if let Some(received) = tls.try_recv() {
+                    if let Stream::Tls(tls) = stream
+                        && let Some(received) = tls.try_recv()
+                    {
                         return Poll::Ready(received);
                     }
                     let stream = Rc::clone(&self.shared.stream);

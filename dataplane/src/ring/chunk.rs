@@ -113,7 +113,7 @@ impl Chunk {
 
     /// Appends `bytes` behind this window, in the same block, if nobody else sees the block and
     /// there is room. Lets many tiny segments share a block while their reader is busy.
-    pub(super) fn absorb(&mut self, bytes: &[u8]) -> bool {
+    pub fn append(&mut self, bytes: &[u8]) -> bool {
         let Some(pool) = &self.pool else {
             return false;
         };
@@ -147,7 +147,7 @@ impl Deref for Chunk {
     fn deref(&self) -> &[u8] {
         // SAFETY: `start..start + len` is initialised (the kernel, a `Buf` or the program wrote
         // it), inside one allocation that lives as long as `pool` or forever. While a count is
-        // held nobody writes these bytes: the kernel does not have the block, and `absorb` writes
+        // held nobody writes these bytes: the kernel does not have the block, and `append` writes
         // only behind the only window.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len as usize) }
     }

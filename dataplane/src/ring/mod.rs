@@ -161,6 +161,11 @@ impl Ring {
         EndUnwatched::new(self.clone())
     }
 
+    /// Tells [`end_unwatched`](Self::end_unwatched) of an end that is not a socket's: a lane's.
+    pub fn ended_unwatched(&self) {
+        self.core.ends.note();
+    }
+
     /// An output buffer of 16 KiB; `None` when all are in use.
     #[must_use]
     pub fn buf(&self) -> Option<Buf> {

@@ -94,7 +94,7 @@ impl RecvSide {
             && self
                 .queue
                 .back_mut()
-                .is_some_and(|last| last.absorb(&chunk));
+                .is_some_and(|last| last.append(&chunk));
         if !absorbed {
             self.queued_cost += chunk.cost();
             self.queue.push_back(chunk);

@@ -44,11 +44,17 @@ pub enum Event {
     QuotaCharged,
     /// A log line was dropped for want of room.
     LogDropped,
+    /// A lane to another sidecar was opened.
+    LaneOpened,
+    /// Another sidecar opened a lane.
+    LaneAccepted,
+    /// It reset one while the answer was under way.
+    LaneReset,
 }
 
 impl Event {
     /// All of them, in numeric order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Accepted,
         Self::Retried,
         Self::ExpressionError,
@@ -58,6 +64,9 @@ impl Event {
         Self::Resumed,
         Self::QuotaCharged,
         Self::LogDropped,
+        Self::LaneOpened,
+        Self::LaneAccepted,
+        Self::LaneReset,
     ];
 
     /// Metric name.
@@ -73,6 +82,9 @@ impl Event {
             Self::Resumed => "ringmesh_tls_handshakes_resumed_total",
             Self::QuotaCharged => "ringmesh_quota_charged_total",
             Self::LogDropped => "ringmesh_log_lines_dropped_total",
+            Self::LaneOpened => "ringmesh_lanes_opened_total",
+            Self::LaneAccepted => "ringmesh_lanes_accepted_total",
+            Self::LaneReset => "ringmesh_lanes_reset_total",
         }
     }
 }

@@ -22,6 +22,7 @@ pub struct TlsMaterial {
     pub(super) server: Arc<ServerConfig>,
     client_http1: Arc<ClientConfig>,
     client_http2: Arc<ClientConfig>,
+    client_lanes: Arc<ClientConfig>,
     client_tcp: Arc<ClientConfig>,
     pub(super) trust: PeerTrust,
     own: PeerIdentity,
@@ -94,9 +95,7 @@ impl TlsMaterial {
             .with_client_cert_verifier(clients)
             .with_single_cert(chain.clone(), key.clone_key())
             .map_err(key_error)?;
-        server.alpn_protocols = [Inner::Http1, Inner::Http2, Inner::Tcp]
-            .map(|inner| inner.alpn().to_vec())
-            .into();
+        server.alpn_protocols = Inner::ALL.map(|inner| inner.alpn().to_vec()).into();
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.ticketer = resume::ticketer().map_err(key_error)?;
         // A connection's end is known to need at most one successor; rustls sends two.
@@ -106,6 +105,9 @@ impl TlsMaterial {
         let with = |inner: Inner| {
             let mut config = client.clone();
             config.alpn_protocols = vec![inner.alpn().to_vec()];
+            if inner == Inner::Lanes {
+                config.alpn_protocols.push(Inner::Http1.alpn().to_vec());
+            }
             Arc::new(config)
         };
         let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -113,6 +115,7 @@ impl TlsMaterial {
             server: Arc::new(server),
             client_http1: with(Inner::Http1),
             client_http2: with(Inner::Http2),
+            client_lanes: with(Inner::Lanes),
             client_tcp: with(Inner::Tcp),
             trust,
             own,
@@ -142,6 +145,7 @@ impl TlsMaterial {
             server: Arc::clone(&before.server),
             client_http1: Arc::clone(&before.client_http1),
             client_http2: Arc::clone(&before.client_http2),
+            client_lanes: Arc::clone(&before.client_lanes),
             client_tcp: Arc::clone(&before.client_tcp),
             number: if unchanged {
                 before.number
@@ -180,6 +184,7 @@ impl TlsMaterial {
         match inner {
             Inner::Http1 => &self.client_http1,
             Inner::Http2 => &self.client_http2,
+            Inner::Lanes => &self.client_lanes,
             Inner::Tcp => &self.client_tcp,
         }
     }

@@ -48,23 +48,30 @@ pub enum Inner {
     Http1,
     /// HTTP/2.
     Http2,
+    /// Many HTTP/1.1 connections ([`crate::lanes`]). Whoever offers it takes HTTP/1.1 as well, so that a
+    /// sidecar that does not know it picks that.
+    Lanes,
     /// An opaque byte stream.
     Tcp,
 }
 
 impl Inner {
+    /// All of them, those first that a server picks where it may choose.
+    const ALL: [Self; 4] = [Self::Lanes, Self::Http1, Self::Http2, Self::Tcp];
+
     /// Its ALPN name.
     #[must_use]
     pub fn alpn(self) -> &'static [u8] {
         match self {
             Self::Http1 => ringmesh_wire::ALPN_MESH_HTTP1,
             Self::Http2 => ringmesh_wire::ALPN_MESH_HTTP2,
+            Self::Lanes => ringmesh_wire::ALPN_MESH_LANES,
             Self::Tcp => ringmesh_wire::ALPN_MESH_TCP,
         }
     }
 
     fn from_alpn(name: Option<&[u8]>) -> Option<Self> {
-        [Self::Http1, Self::Http2, Self::Tcp]
+        Self::ALL
             .into_iter()
             .find(|inner| name == Some(inner.alpn()))
     }

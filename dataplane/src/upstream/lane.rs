@@ -19,6 +19,8 @@ pub struct Lane {
     /// How long it lay idle in its pool before this exchange: the server may be closing it this very
     /// moment. `None`: it is new.
     pub idle_for: Option<Duration>,
+    /// A new lane of a trunk that stood before: the server may be closing that this very moment.
+    pub joined: bool,
     /// Its place in the count of a cluster that limits its connections.
     pub opened: Option<Opened>,
     /// Exchanges begun on it, this one included.
@@ -33,6 +35,7 @@ impl Lane {
             stream,
             pool,
             idle_for: None,
+            joined: false,
             opened,
             exchanges: 1,
         }

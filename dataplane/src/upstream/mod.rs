@@ -14,7 +14,9 @@ mod lane;
 mod lines;
 mod pools;
 mod shared;
+mod sharing;
 mod stream;
+mod trunks;
 
 pub use connect::{ConnectFault, Dial, connect};
 pub use lane::Lane;
@@ -22,3 +24,4 @@ pub use lines::{Lines, Opened, Ticket};
 pub use pools::{PoolId, PoolKey, Pools, Want};
 pub use shared::{Joined, Making, SharedConns, SharedLane, join};
 pub use stream::Stream;
+pub use trunks::{Joining, MakingTrunk, Trunks, Wanted, Wished};

@@ -16,6 +16,7 @@ use slab::Slab;
 use super::keep_alive::KeepAlive;
 use super::lane::Lane;
 use super::lines::Opened;
+use super::sharing::Sharing;
 use super::stream::Stream;
 use crate::tables::{ClusterKey, Link, Seeded};
 use crate::time::Mono;
@@ -48,6 +49,8 @@ pub struct PoolKey {
     pub sni: Box<str>,
     /// The cluster that counts its connections. Where none does, clusters share.
     pub owner: Option<ClusterKey>,
+    /// Lanes of trunks, or connections of their own.
+    pub lanes: bool,
 }
 
 #[derive(Debug)]
@@ -62,6 +65,7 @@ struct Pool {
     /// Least of the idle timeouts of the clusters that name it.
     idle_max: Duration,
     server: KeepAlive,
+    sharing: Sharing,
 }
 
 #[derive(Debug)]
@@ -123,6 +127,7 @@ impl Pools {
             named_in: self.swaps,
             idle_max,
             server: KeepAlive::default(),
+            sharing: Sharing::default(),
         };
         let id = PoolId(self.pools.insert(pool));
         self.by_key.insert(key.clone(), id);
@@ -152,6 +157,15 @@ impl Pools {
         }
     }
 
+    /// Whether a request to an endpoint that has a pool of connections and one of lanes, beginning at
+    /// `now`, goes on a lane.
+    pub fn shares(&mut self, own: PoolId, lanes: PoolId, now: Mono) -> bool {
+        let lent = |id: PoolId| self.pools.get(id.0).map_or(0, |pool| pool.lent);
+        let under_way = lent(own) + lent(lanes);
+        let pool = self.pools.get_mut(lanes.0);
+        pool.is_some_and(|pool| pool.sharing.begin(under_way, now))
+    }
+
     /// An idle lane of the pool that nothing arrived on; it counts as lent until
     /// [`Self::give_back`] or [`Self::lost`].
     pub fn lend(&mut self, id: PoolId, want: Want, now: Mono) -> Option<Lane> {
@@ -173,10 +187,12 @@ impl Pools {
             }
             pool.server.alive(age);
             pool.lent += 1;
+            idle.stream.rest(false);
             return Some(Lane {
                 stream: idle.stream,
                 pool: Some(id),
                 idle_for: Some(age),
+                joined: false,
                 opened: idle.opened,
                 exchanges: idle.exchanges.saturating_add(1),
             });
@@ -193,6 +209,7 @@ impl Pools {
             && pool.idle.len() < IDLE_PER_POOL_MAX
             && self.idle < IDLE_PER_SHARD_MAX
         {
+            lane.stream.rest(true);
             pool.idle.push(Idle {
                 stream: lane.stream,
                 opened: lane.opened,

@@ -3,18 +3,21 @@
 use std::io;
 use std::net::SocketAddr;
 
+use crate::lanes::TrunkLane;
 use crate::ring::{ByteStream, Chunk, Out, Socket};
 use crate::time::Mono;
 use crate::tls::{Standing, TlsMaterial, TlsStream};
 use crate::view::PeerIdentity;
 
-/// A TCP connection, with or without mutual TLS on it.
+/// A TCP connection, with or without mutual TLS on it, or a lane of one.
 #[derive(Debug)]
 pub enum Stream {
     /// Plaintext.
     Plain(Socket),
     /// Mutual TLS. Boxed: its state is ten times a socket's.
     Tls(Box<TlsStream>),
+    /// One of many on a connection with mutual TLS.
+    Lane(TrunkLane),
 }
 
 impl Stream {
@@ -24,6 +27,7 @@ impl Stream {
         match self {
             Self::Plain(socket) => socket.peer_addr(),
             Self::Tls(stream) => stream.peer_addr(),
+            Self::Lane(lane) => lane.connection().peer_addr(),
         }
     }
 
@@ -33,6 +37,7 @@ impl Stream {
         match self {
             Self::Plain(_) => None,
             Self::Tls(stream) => Some(stream.peer()),
+            Self::Lane(lane) => Some(lane.connection().peer()),
         }
     }
 
@@ -42,6 +47,7 @@ impl Stream {
         match self {
             Self::Plain(socket) => socket.ended_at(),
             Self::Tls(stream) => stream.ended_at(),
+            Self::Lane(lane) => lane.ended_at(),
         }
     }
 
@@ -51,6 +57,7 @@ impl Stream {
         match self {
             Self::Plain(_) => Standing::Good,
             Self::Tls(stream) => stream.standing(material, now),
+            Self::Lane(lane) => lane.connection().standing(material, now),
         }
     }
 
@@ -60,6 +67,7 @@ impl Stream {
         match self {
             Self::Plain(_) => Mono::NEVER,
             Self::Tls(stream) => stream.over_at(),
+            Self::Lane(lane) => lane.connection().over_at(),
         }
     }
 
@@ -69,6 +77,7 @@ impl Stream {
         match self {
             Self::Plain(_) => None,
             Self::Tls(stream) => stream.client_cert(),
+            Self::Lane(lane) => lane.connection().client_cert(),
         }
     }
 
@@ -81,8 +90,9 @@ impl Stream {
         match self {
             Self::Plain(socket) if last => socket.send_last(out).await,
             Self::Plain(socket) => socket.send(out).await,
-            // Its end is a record of its own.
+            // Its end is a record, or a frame, of its own.
             Self::Tls(stream) => stream.send(out).await,
+            Self::Lane(lane) => lane.send(out).await,
         }
     }
 
@@ -91,7 +101,7 @@ impl Stream {
         match self {
             Self::Plain(socket) => socket.ack_now(),
             // A record is sent whole, and our own side has Nagle's algorithm off.
-            Self::Tls(_) => {}
+            Self::Tls(_) | Self::Lane(_) => {}
         }
     }
 
@@ -102,6 +112,14 @@ impl Stream {
         match self {
             Self::Plain(socket) => socket.try_recv().is_none(),
             Self::Tls(stream) => stream.try_recv().is_none(),
+            Self::Lane(lane) => lane.is_quiet(),
+        }
+    }
+
+    /// Says whether it lies idle: nobody then misses the other end of a lane.
+    pub fn rest(&self, resting: bool) {
+        if let Self::Lane(lane) = self {
+            lane.rest(resting);
         }
     }
 }
@@ -111,6 +129,7 @@ impl ByteStream for Stream {
         match self {
             Self::Plain(socket) => socket.recv().await,
             Self::Tls(stream) => stream.recv().await,
+            Self::Lane(lane) => lane.recv().await,
         }
     }
 
@@ -119,6 +138,7 @@ impl ByteStream for Stream {
             Self::Plain(socket) => socket.try_recv(),
             // Decrypting may take several calls: left to `recv`.
             Self::Tls(_) => None,
+            Self::Lane(lane) => lane.try_recv(),
         }
     }
 
@@ -126,6 +146,7 @@ impl ByteStream for Stream {
         match self {
             Self::Plain(socket) => socket.send(out).await,
             Self::Tls(stream) => stream.send(out).await,
+            Self::Lane(lane) => lane.send(out).await,
         }
     }
 
@@ -133,6 +154,7 @@ impl ByteStream for Stream {
         match self {
             Self::Plain(socket) => socket.flush().await,
             Self::Tls(stream) => stream.flush().await,
+            Self::Lane(lane) => lane.flush().await,
         }
     }
 
@@ -143,13 +165,14 @@ impl ByteStream for Stream {
                 Ok(())
             }
             Self::Tls(stream) => stream.shutdown_write().await,
+            Self::Lane(lane) => lane.shutdown_write().await,
         }
     }
 
     fn plain(&self) -> Option<&Socket> {
         match self {
             Self::Plain(socket) => Some(socket),
-            Self::Tls(_) => None,
+            Self::Tls(_) | Self::Lane(_) => None,
         }
     }
 
@@ -157,6 +180,7 @@ impl ByteStream for Stream {
         match self {
             Self::Plain(socket) => socket.reset(),
             Self::Tls(stream) => stream.reset(),
+            Self::Lane(lane) => lane.reset(),
         }
     }
 }

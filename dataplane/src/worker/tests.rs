@@ -5,6 +5,7 @@ mod ambiguity;
 mod http2;
 mod http2_frames;
 mod idle_close;
+mod lanes;
 mod limits;
 mod mesh;
 mod names;

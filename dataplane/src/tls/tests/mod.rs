@@ -86,6 +86,18 @@ impl House {
     }
 }
 
+impl TlsMaterial {
+    /// As a sidecar has it that does not know lanes.
+    pub(crate) fn without_lanes(mut self) -> Self {
+        let mut server = rustls::ServerConfig::clone(&self.server);
+        server
+            .alpn_protocols
+            .retain(|name| name != Inner::Lanes.alpn());
+        self.server = std::sync::Arc::new(server);
+        self
+    }
+}
+
 /// What a client with this material offers, for a client that is not ours.
 pub(crate) fn client_config(
     material: &TlsMaterial,

@@ -12,7 +12,7 @@ use crate::tls::{Inner, PeerTrust, TlsMaterial};
 
 /// productpage's sidecar and ratings' sidecar, with ratings' app behind.
 pub(super) struct Pair {
-    house: House,
+    pub(super) house: House,
     pub(super) caller: Bed,
     pub(super) callee: Bed,
     calls: Arc<AtomicUsize>,
@@ -87,7 +87,7 @@ impl Pair {
     }
 
     /// The inbox keeps order: what was collected after it, happened after it.
-    fn give(&self, bed: &Bed, material: TlsMaterial) {
+    pub(super) fn give(&self, bed: &Bed, material: TlsMaterial) {
         bed.mailbox.send(ToShard::Tls(Arc::new(material))).unwrap();
         bed.log();
     }
@@ -97,7 +97,7 @@ impl Pair {
     }
 
     /// A counter of a sidecar that has moved since it was asked last.
-    fn counted(bed: &Bed, name: &str) -> u64 {
+    pub(super) fn counted(bed: &Bed, name: &str) -> u64 {
         bed.mailbox.send(ToShard::Collect).unwrap();
         loop {
             match bed.next() {
