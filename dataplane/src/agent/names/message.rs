@@ -173,8 +173,8 @@ impl Question {
     /// The addresses of the name, through its aliases.
     fn found(&self, message: &Message<[u8]>) -> Result<Found, Fault> {
         let malformed = |_| Fault::Malformed;
-        let mut aliases: Vec<(ParsedName<&[u8]>, ParsedName<&[u8]>, Duration)> = Vec::new();
-        let mut addresses: Vec<(ParsedName<&[u8]>, IpAddr, Duration)> = Vec::new();
+        let mut aliases: Vec<OfName<'_, ParsedName<&[u8]>>> = Vec::new();
+        let mut addresses: Vec<OfName<'_, IpAddr>> = Vec::new();
         for record in message.answer().map_err(malformed)?.take(RECORDS_MAX) {
             let record = record.map_err(malformed)?;
             if record.class() != Class::IN {
@@ -243,6 +243,9 @@ impl Question {
         }
     }
 }
+
+/// What a record says of the name it is about, and for how long.
+type OfName<'m, T> = (ParsedName<&'m [u8]>, T, Duration);
 
 /// Whether a server can stand at this address at all. Loopback may be meant: apps of one host name it.
 fn may_be_anybody(address: IpAddr) -> bool {
