@@ -282,7 +282,7 @@ fn what_an_older_reader_does_not_know_is_left_out_for_it_and_the_file_says_its_v
     assert_eq!((new.schema(), new.push_for(&nothing).schema()), (2, 2));
     assert_eq!(new.for_version(2), new);
     assert_eq!(new.for_version(1), old);
-    let schema = |file: &[u8]| ringmesh_wire::frame::open(file).unwrap().0.schema;
+    let schema = |file: &[u8]| frame::open(file).unwrap().0.schema;
     assert_eq!(schema(&old.to_file().unwrap()), 1);
     assert_eq!(schema(&new.to_file().unwrap()), 2);
 }

@@ -249,6 +249,8 @@ impl MakingTrunk {
     ) -> TrunkEnd {
         let dial = Dial {
             link: self.name.0,
+            // A sidecar has one address.
+            among: &[],
             sni: &self.name.1,
             alpn: Inner::Lanes,
             material,
