@@ -12,9 +12,10 @@ use crate::figures::Figure;
 use crate::problem::Problem;
 
 /// Of two loads, after one like the first. What opening and closing their connections takes is the
-/// same, so the difference is that of requests alone.
-const SHORT: Duration = Duration::from_millis(50);
-const LONG: Duration = Duration::from_millis(350);
+/// same, so the difference is that of requests, and of what is told once in a while: long enough that
+/// this is little of it.
+const SHORT: Duration = Duration::from_millis(300);
+const LONG: Duration = Duration::from_secs(3);
 
 /// Each load once: how much is allocated is no matter of luck.
 pub(super) fn measure(
