@@ -209,11 +209,11 @@ def cancel_after_first_response():
 def timeout_on_sleeping_server():
     before = given_up()
     sleeping = method("unary_unary", "Sleep")
-    refused(lambda: sleeping(b"", timeout=0.3), grpc.StatusCode.DEADLINE_EXCEEDED)
+    refused(lambda: sleeping(b"", timeout=1.5), grpc.StatusCode.DEADLINE_EXCEEDED)
     until_given_up(before + 1)
     requests = Requests()
     requests.send(request(1, 27182))
-    call = duplex(iter(requests), timeout=0.3)
+    call = duplex(iter(requests), timeout=1.5)
     refused(lambda: list(call), grpc.StatusCode.DEADLINE_EXCEEDED)
     requests.end()
 
