@@ -12,10 +12,11 @@ use super::Inner;
 use super::hash::sha256;
 use super::identity::{PeerRefusal, Proven, prove};
 use super::material::TlsMaterial;
+use super::pipe::Pipe;
 use super::refusal::TlsRefusal;
 use super::resume::Sessions;
-use super::stream::{Agreed, Pipe, TlsStream};
-use crate::ring::{Chunk, Ring, Socket};
+use super::stream::{Agreed, TlsStream};
+use crate::ring::{ByteStream as _, Chunk, Ring, Socket};
 
 /// Serves a handshake: the peer has to show a certificate.
 ///
@@ -78,10 +79,10 @@ pub async fn connect(
 }
 
 async fn finish(pipe: Pipe, first: Chunk, material: &TlsMaterial) -> Result<TlsStream, TlsRefusal> {
-    if let Err(refusal) = pipe.handshake(first).await {
+    if let Err(error) = pipe.handshake(first).await {
         // The alert that says why, as far as it goes out.
         let _ = pipe.drain().await;
-        return Err(refusal);
+        return Err(error.into());
     }
     let now_unix_s = now_unix_s();
     let checked = pipe.with_tls(|tls| {

@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`TlsMaterial`] is our certificate and whom we trust, built on the agent's thread
 //! and shared; [`accept`] and [`connect`] make a [`TlsStream`], which has the face of a socket
-//! ([`crate::ring::ByteStream`]) and hands out plaintext as ring chunks; [`identify`] says whom a
+//! ([`crate::ring::ByteStream`]) and hands out plaintext as ring chunks; below it a [`Pipe`] moves the
+//! records, for any peer; [`identify`] says whom a
 //! certificate belongs to, purely.
 //!
 //! Invariants:
@@ -24,6 +25,7 @@ mod hello;
 mod identity;
 mod live;
 mod material;
+mod pipe;
 mod refusal;
 mod resume;
 mod stream;
@@ -37,6 +39,7 @@ pub use hello::{Hello, hello};
 pub use identity::{PeerRefusal, PeerTrust, Proven, identify, prove};
 pub use live::Live;
 pub use material::{MaterialError, TlsMaterial};
+pub use pipe::Pipe;
 pub use refusal::TlsRefusal;
 pub use resume::Sessions;
 pub use stream::{Standing, TlsStream};

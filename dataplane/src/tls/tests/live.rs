@@ -383,7 +383,7 @@ async fn accept_forged(
     let client = async {
         let name = rustls_pki_types::ServerName::try_from(SNI).unwrap();
         let tls = rustls::ClientConnection::new(forged, name).unwrap();
-        let pipe = stream::Pipe::new(ring, at_client, tls.into());
+        let pipe = Pipe::new(ring, at_client, tls.into());
         // In TLS 1.3 the client is done before the server has looked at its certificate.
         let _ = pipe.handshake(Chunk::empty()).await;
         let _ = pipe.drain().await;

@@ -199,7 +199,7 @@ fn a_peer_whose_certificate_ended_meanwhile_is_not_resumed() {
         let client = async {
             let name = rustls_pki_types::ServerName::try_from(SNI).unwrap();
             let tls = rustls::ClientConnection::new(config, name).unwrap();
-            let pipe = stream::Pipe::new(&ring, at_client.unwrap(), tls.into());
+            let pipe = Pipe::new(&ring, at_client.unwrap(), tls.into());
             let _ = pipe.handshake(crate::ring::Chunk::empty()).await;
             let _ = pipe.drain().await;
             pipe.with_tls(|tls| tls.handshake_kind())
