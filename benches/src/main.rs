@@ -26,7 +26,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Load on any server or proxy: HTTP/1.1, TCP, idle connections; closed and open loop.
+    /// Load on any server or proxy: HTTP/1.1, TCP, idle connections, each over TLS too; closed and open loop.
     Load(load::Load),
     /// A cheap, steady upstream: HTTP answers of any size, echo, source, sink.
     Serve(serve::Serve),

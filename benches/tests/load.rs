@@ -204,6 +204,19 @@ fn the_own_server_serves_every_kind_of_load() {
 }
 
 #[test]
+fn help_teaches_by_example() {
+    let help = tool(&["load", "--help"]);
+    let text = String::from_utf8(help.stdout).unwrap();
+    for example in [
+        "--rate 3000",
+        "--to https://",
+        "(coordinated omission is accounted for)",
+    ] {
+        assert!(text.contains(example), "{text}");
+    }
+}
+
+#[test]
 fn what_the_caller_must_change_exits_with_2() {
     for arguments in [
         &["load", "http", "--to", "nothing"][..],

@@ -13,6 +13,7 @@ use ringmesh_dataplane::time::Mono;
 
 use super::schedule::Schedule;
 use super::tally::Tally;
+use super::tls::Client;
 use crate::problem::Problem;
 
 /// Connections being opened at a time: more would overflow the accept queue of many a server, and
@@ -27,6 +28,8 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Engine {
     pub(super) ring: Ring,
     pub(super) to: SocketAddr,
+    /// Of a load over TLS.
+    pub(super) client: Option<Client>,
     pub(super) tally: Tally,
     /// Connections whose opening has begun and not ended.
     opening: Cell<u32>,
@@ -34,6 +37,8 @@ pub(super) struct Engine {
     live: Cell<u32>,
     /// Connections that are ready and stay so (idle mode).
     pub(super) held: Cell<u32>,
+    /// Why nothing will ever be answered.
+    pub(super) hopeless: RefCell<Option<String>>,
     /// Of an open loop.
     schedule: Option<RefCell<Schedule>>,
     /// Connections of an open loop that wait for a departure; the longest waiting first.
@@ -63,6 +68,7 @@ impl Engine {
     /// `rate`: departures per second of an open loop; none for a closed one.
     pub(super) fn new(
         to: SocketAddr,
+        client: Option<Client>,
         warmup: Duration,
         length: Duration,
         rate: Option<f64>,
@@ -73,10 +79,12 @@ impl Engine {
         Ok(Rc::new(Self {
             ring,
             to,
+            client,
             tally: Tally::new(from, until),
             opening: Cell::new(0),
             live: Cell::new(0),
             held: Cell::new(0),
+            hopeless: RefCell::default(),
             schedule: rate.map(|rate| RefCell::new(Schedule::new(start, until, rate))),
             idle: RefCell::default(),
             on_the_way: RefCell::default(),
@@ -107,7 +115,8 @@ impl Engine {
                 self.start(task);
             }
             let now = monotonic();
-            if self.live.get() == 0 || now >= give_up || done(self) {
+            let hopeless = self.hopeless.borrow().is_some();
+            if self.live.get() == 0 || now >= give_up || hopeless || done(self) {
                 break;
             }
             if now >= next_word {
@@ -120,6 +129,15 @@ impl Engine {
         }
         self.count_unanswered();
         self.ring.close();
+    }
+
+    /// # Errors
+    /// Why nothing would ever have been answered; the load was ended for that.
+    pub(super) fn check_hope(&self) -> Result<(), Problem> {
+        match self.hopeless.take() {
+            Some(why) => Err(Problem::Yours(why)),
+            None => Ok(()),
+        }
     }
 
     fn open(self: &Rc<Self>) -> Opening {
@@ -221,6 +239,10 @@ impl Engine {
         if let Some(schedule) = &self.schedule {
             let mut schedule = schedule.borrow_mut();
             lost.extend(std::iter::from_fn(|| schedule.take(now)));
+        }
+        for _ in 0..self.opening.get() {
+            self.tally
+                .failed("a connection was still being opened at the end");
         }
         for at in lost {
             self.tally.unanswered(at, now);

@@ -9,17 +9,15 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use ringmesh_dataplane::ring::monotonic;
 use rustls::client::Resumption;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, SignatureScheme,
-};
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind};
+use rustls_pki_types::ServerName;
 
 use super::answer::Answer;
 use super::http;
 use super::tally::{Tally, add};
+use super::target::Target;
+use super::tls::{Anybody, Identity};
 use crate::problem::Problem;
 
 /// A server that says nothing for so long has failed.
@@ -31,7 +29,7 @@ const READ_BYTES: usize = 16 * 1024;
 pub(super) struct Handshakes {
     /// Where the load goes: host:port.
     #[arg(long, value_name = "HOST:PORT")]
-    pub(super) to: String,
+    pub(super) to: Target,
     /// Length of the measured window, seconds.
     #[arg(long, short, default_value_t = 10.0, value_parser = super::seconds)]
     pub(super) seconds: f64,
@@ -45,8 +43,8 @@ pub(super) struct Handshakes {
     #[arg(long, default_value = "/", value_parser = super::path)]
     path: String,
     /// The name asked for (SNI).
-    #[arg(long, default_value = "localhost")]
-    name: String,
+    #[arg(long, value_name = "NAME", default_value = "localhost")]
+    server_name: String,
     /// The application protocol asked for (ALPN).
     #[arg(long, default_value = "http/1.1")]
     alpn: String,
@@ -56,9 +54,9 @@ pub(super) struct Handshakes {
     group: Group,
     /// The chain of certificates to show, PEM.
     #[arg(long, value_name = "FILE", requires = "key")]
-    certificate: Option<PathBuf>,
+    cert: Option<PathBuf>,
     /// Its private key, PEM.
-    #[arg(long, value_name = "FILE", requires = "certificate")]
+    #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
     /// Where the result goes as JSON; `-` is standard output instead of the text.
     #[arg(long, value_name = "FILE")]
@@ -81,9 +79,10 @@ impl Handshakes {
     /// The settings are of no use. What fails with the server is counted.
     pub(super) fn run(&self, to: SocketAddr) -> Result<Tally, Problem> {
         let config = self.config()?;
-        let name = ServerName::try_from(self.name.clone())
-            .map_err(|error| Problem::Yours(format!("--name {}: {error}", self.name)))?;
-        let request = http::request(&self.path, &http::host(to), false);
+        let name = ServerName::try_from(self.server_name.clone()).map_err(|error| {
+            Problem::Yours(format!("--server-name {}: {error}", self.server_name))
+        })?;
+        let request = http::request(&self.path, &self.to.authority, false);
         let from = monotonic() + Duration::from_secs_f64(self.warmup);
         let tally = Tally::new(from, from + Duration::from_secs_f64(self.seconds));
         let mut first = true;
@@ -126,18 +125,8 @@ impl Handshakes {
             .map_err(Problem::failed)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Anybody(provider)));
-        let mut config = match (&self.certificate, &self.key) {
-            (Some(certificate), Some(key)) => {
-                let bad = |file: &PathBuf, error: &dyn std::fmt::Display| {
-                    Problem::Yours(format!("{}: {error}", file.display()))
-                };
-                let chain = CertificateDer::pem_file_iter(certificate)
-                    .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-                    .map_err(|error| bad(certificate, &error))?;
-                let own = PrivateKeyDer::from_pem_file(key).map_err(|error| bad(key, &error))?;
-                let built = builder.with_client_auth_cert(chain, own);
-                built.map_err(|error| bad(key, &error))?
-            }
+        let mut config = match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) => Identity::read(cert, key)?.shown_by(builder)?,
             _ => builder.with_no_client_auth(),
         };
         config.alpn_protocols = vec![self.alpn.clone().into_bytes()];
@@ -162,10 +151,12 @@ fn exchange(
         .set_nodelay(true)
         .and_then(|()| socket.set_read_timeout(Some(PATIENCE)));
     set.map_err(failed("connect"))?;
+    let begun = monotonic();
     while tls.is_handshaking() {
         tls.complete_io(&mut socket).map_err(failed("handshake"))?;
     }
     add(&tally.connects, 1);
+    tally.handshakes.shaken(&tls, begun, monotonic());
     if tls.handshake_kind() != Some(wanted) {
         let found = tls.handshake_kind();
         return Err(format!("the handshake was {found:?}, not {wanted:?}"));
@@ -194,45 +185,4 @@ fn exchange(
     // A server that has closed already does not want to be told.
     let _ = tls.complete_io(&mut socket);
     Ok(())
-}
-
-/// Any certificate will do, but its key has to be there.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signed, known)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, known)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -1,11 +1,9 @@
 //! One HTTP/1.1 connection of a load: kept alive, or a new one per request.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 
-use ringmesh_dataplane::ring::{Chunk, Socket};
-
 use super::answer::Answer;
+use super::dial::{Dialer, Stream};
 use super::engine::{Engine, Opening};
 use super::tally::add;
 
@@ -18,11 +16,6 @@ pub(super) fn request(path: &str, host: &str, churn: bool) -> &'static [u8] {
     Box::leak(text.into_boxed_str()).as_bytes()
 }
 
-/// What the `Host` field says for an address.
-pub(super) fn host(to: SocketAddr) -> String {
-    to.to_string()
-}
-
 /// Requests one after the other until the time is over.
 pub(super) async fn run(
     engine: Rc<Engine>,
@@ -31,9 +24,10 @@ pub(super) async fn run(
     churn: bool,
     opening: Opening,
 ) {
+    let dialer = Dialer::new(&engine);
     let mut connection = None;
     if !churn {
-        match Connection::open(&engine).await {
+        match Connection::open(&dialer).await {
             Ok(open) => connection = Some(open),
             Err(why) => engine.failed(number, why).await,
         }
@@ -42,7 +36,7 @@ pub(super) async fn run(
     while let Some(departure) = engine.departure(number).await {
         let mut open = match connection.take() {
             Some(open) => open,
-            None => match Connection::open(&engine).await {
+            None => match Connection::open(&dialer).await {
                 Ok(open) => open,
                 Err(why) => {
                     engine.failed(number, why).await;
@@ -57,7 +51,9 @@ pub(super) async fn run(
                 continue;
             }
         }
-        if !churn && !open.answer.last {
+        if churn || open.answer.last {
+            open.stream.close().await;
+        } else {
             connection = Some(open);
         }
     }
@@ -66,18 +62,14 @@ pub(super) async fn run(
 /// An open connection and the place in its answers.
 #[derive(Debug)]
 pub(super) struct Connection {
-    socket: Socket,
+    stream: Stream,
     answer: Answer,
 }
 
 impl Connection {
-    pub(super) async fn open(engine: &Engine) -> Result<Self, String> {
-        let socket = Socket::connect(&engine.ring, engine.to)
-            .await
-            .map_err(|error| format!("connect: {error}"))?;
-        add(&engine.tally.connects, 1);
+    pub(super) async fn open(dialer: &Dialer) -> Result<Self, String> {
         Ok(Self {
-            socket,
+            stream: dialer.open().await?,
             answer: Answer::default(),
         })
     }
@@ -88,13 +80,9 @@ impl Connection {
         engine: &Engine,
         request: &'static [u8],
     ) -> Result<(), String> {
-        self.socket
-            .send(Chunk::from_static(request).into())
-            .await
-            .map_err(|error| format!("send: {error}"))?;
+        self.stream.send(request).await?;
         loop {
-            let received = self.socket.recv().await;
-            let bytes = received.map_err(|error| format!("receive: {error}"))?;
+            let bytes = self.stream.recv().await?;
             let whole = if bytes.is_empty() {
                 if !self.answer.end() {
                     return Err("the connection ended before the answer did".to_owned());
@@ -117,7 +105,7 @@ impl Connection {
 
     /// Waits for the server to close.
     pub(super) async fn closed(&self) {
-        while let Ok(bytes) = self.socket.recv().await {
+        while let Ok(bytes) = self.stream.recv().await {
             if bytes.is_empty() {
                 return;
             }

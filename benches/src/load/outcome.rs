@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use super::tally::Tally;
+use super::tally::{self, Tally};
 
 /// Percentiles that are kept for a plot: evenly spaced in the number of nines.
 pub(crate) const PERCENTILES: [f64; 17] = [
@@ -37,6 +37,101 @@ pub(crate) struct Outcome {
     pub(crate) max_us: f64,
     /// `(percentile, microseconds)`.
     pub(crate) percentiles: Vec<(f64, f64)>,
+    /// Of a load over TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tls: Option<Handshakes>,
+}
+
+/// TLS handshakes at any time, the warm-up included.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Handshakes {
+    /// Agreed in the first handshake: `TLS 1.3`, the cipher suite as IANA has it, and by ALPN.
+    version: Option<String>,
+    cipher: Option<String>,
+    alpn: Option<String>,
+    failed: u64,
+    full: Times,
+    resumed: Times,
+}
+
+/// How long handshakes of one kind took: from the connected socket until the server had said all it
+/// has to say, microseconds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct Times {
+    count: u64,
+    mean_us: f64,
+    p50_us: f64,
+    p99_us: f64,
+    max_us: f64,
+    /// `(percentile, microseconds)`; none without handshakes.
+    percentiles: Vec<(f64, f64)>,
+}
+
+impl Times {
+    fn of(found: &Histogram<u64>) -> Self {
+        let at = |percentile: f64| us(found.value_at_quantile(percentile / 100.0));
+        let some = !found.is_empty();
+        Self {
+            count: found.len(),
+            mean_us: found.mean() / 1e3,
+            p50_us: at(50.0),
+            p99_us: at(99.0),
+            max_us: us(found.max()),
+            percentiles: PERCENTILES
+                .iter()
+                .filter(|_| some)
+                .map(|p| (*p, at(*p)))
+                .collect(),
+        }
+    }
+
+    fn to_text(&self, kind: &str) -> String {
+        if self.count == 0 {
+            return String::new();
+        }
+        format!(
+            "{kind} handshake us: mean {:.0}, p50 {:.0}, p99 {:.0}, max {:.0}\n",
+            self.mean_us, self.p50_us, self.p99_us, self.max_us
+        )
+    }
+}
+
+impl Handshakes {
+    fn of(tally: &tally::Handshakes) -> Option<Self> {
+        let (full, resumed) = (tally.full.borrow(), tally.resumed.borrow());
+        let failed = tally.failed.get();
+        if full.len() + resumed.len() + failed == 0 {
+            return None;
+        }
+        let agreed = tally.agreed.borrow().clone();
+        let (version, cipher, alpn) = match agreed {
+            Some(it) => (Some(it.version), Some(it.cipher), it.alpn),
+            None => (None, None, None),
+        };
+        Some(Self {
+            version,
+            cipher,
+            alpn,
+            failed,
+            full: Times::of(&full),
+            resumed: Times::of(&resumed),
+        })
+    }
+
+    fn to_text(&self) -> String {
+        let mut out = format!(
+            "{}: {} handshakes in full, {} resumed, {} failed\n",
+            self.version.as_deref().unwrap_or("TLS"),
+            self.full.count,
+            self.resumed.count,
+            self.failed
+        );
+        if let Some(cipher) = &self.cipher {
+            let alpn = self.alpn.as_deref().unwrap_or("none");
+            let _ = writeln!(out, "agreed: {cipher}, ALPN {alpn}");
+        }
+        out + &self.full.to_text("full") + &self.resumed.to_text("resumed")
+    }
 }
 
 impl Outcome {
@@ -60,6 +155,7 @@ impl Outcome {
             p999_us: at(99.9),
             max_us: us(latency.max()),
             percentiles: PERCENTILES.iter().map(|p| (*p, at(*p))).collect(),
+            tls: Handshakes::of(&tally.handshakes),
         }
     }
 
@@ -80,6 +176,9 @@ impl Outcome {
                 "latency us: mean {:.0}, p50 {:.0}, p99 {:.0}, p99.9 {:.0}, max {:.0}",
                 self.mean_us, self.p50_us, self.p99_us, self.p999_us, self.max_us
             );
+        }
+        if let Some(tls) = &self.tls {
+            out.push_str(&tls.to_text());
         }
         if self.refused > 0 {
             let _ = writeln!(

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 
 use hdrhistogram::Histogram;
 use ringmesh_dataplane::time::Mono;
+use rustls::{CommonState, HandshakeKind};
 
 /// Longest latency told apart from longer ones, nanoseconds (10 minutes).
 const LATENCY_NS_MAX: u64 = 600_000_000_000;
@@ -30,6 +31,63 @@ pub(super) struct Tally {
     pub(super) first_error: RefCell<Option<String>>,
     /// Answers whose status is not 2xx or 3xx.
     pub(super) refused: Cell<u64>,
+    pub(super) handshakes: Handshakes,
+}
+
+/// TLS handshakes at any time, the warm-up included: connections that are kept shake hands only then.
+#[derive(Debug)]
+pub(super) struct Handshakes {
+    /// Nanoseconds from the connected socket to the server's last word.
+    pub(super) full: RefCell<Histogram<u64>>,
+    pub(super) resumed: RefCell<Histogram<u64>>,
+    pub(super) failed: Cell<u64>,
+    /// Of the first.
+    pub(super) agreed: RefCell<Option<Agreed>>,
+}
+
+/// What a handshake came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Agreed {
+    pub(super) version: String,
+    pub(super) cipher: String,
+    pub(super) alpn: Option<String>,
+}
+
+impl Handshakes {
+    fn new() -> Self {
+        Self {
+            full: RefCell::new(histogram()),
+            resumed: RefCell::new(histogram()),
+            failed: Cell::new(0),
+            agreed: RefCell::new(None),
+        }
+    }
+
+    /// One that began at `begun` is through at `now`.
+    pub(super) fn shaken(&self, tls: &CommonState, begun: Mono, now: Mono) {
+        let kind = match tls.handshake_kind() {
+            Some(HandshakeKind::Resumed) => &self.resumed,
+            _ => &self.full,
+        };
+        record(&mut kind.borrow_mut(), begun, now);
+        self.agreed
+            .borrow_mut()
+            .get_or_insert_with(|| Agreed::of(tls));
+    }
+}
+
+impl Agreed {
+    fn of(tls: &CommonState) -> Self {
+        // Both are there once a handshake is through.
+        let version = tls.protocol_version().map(|it| format!("{it:?}"));
+        let cipher = tls.negotiated_cipher_suite().map(|it| it.suite());
+        let alpn = tls.alpn_protocol();
+        Self {
+            version: version.unwrap_or_default().replace("TLSv1_", "TLS 1."),
+            cipher: cipher.map(|it| format!("{it:?}")).unwrap_or_default(),
+            alpn: alpn.map(|it| String::from_utf8_lossy(it).into_owned()),
+        }
+    }
 }
 
 pub(super) fn histogram() -> Histogram<u64> {
@@ -50,6 +108,7 @@ impl Tally {
             errors: Cell::new(0),
             first_error: RefCell::new(None),
             refused: Cell::new(0),
+            handshakes: Handshakes::new(),
         }
     }
 
@@ -88,9 +147,13 @@ impl Tally {
     }
 
     fn record(&self, began: Mono, now: Mono) {
-        let ns = u64::try_from(now.since(began).as_nanos()).unwrap_or(u64::MAX);
-        self.latency.borrow_mut().saturating_record(ns.max(1));
+        record(&mut self.latency.borrow_mut(), began, now);
     }
+}
+
+fn record(into: &mut Histogram<u64>, began: Mono, now: Mono) {
+    let ns = u64::try_from(now.since(began).as_nanos()).unwrap_or(u64::MAX);
+    into.saturating_record(ns.max(1));
 }
 
 pub(super) fn add(counter: &Cell<u64>, n: u64) {

@@ -2,10 +2,10 @@
 
 use std::rc::Rc;
 
-use ringmesh_dataplane::ring::{Chunk, Socket, monotonic};
+use ringmesh_dataplane::ring::monotonic;
 
+use super::dial::{Dialer, Stream};
 use super::engine::{Departure, Engine, Opening};
-use super::tally::add;
 
 /// Bytes that any number of connections may send; they live as long as the process.
 pub(super) fn ball(bytes: u32) -> &'static [u8] {
@@ -14,44 +14,40 @@ pub(super) fn ball(bytes: u32) -> &'static [u8] {
 
 /// Sends `ball` and waits until as many bytes have come back, until the time is over.
 pub(super) async fn ping(engine: Rc<Engine>, number: u32, ball: &'static [u8], opening: Opening) {
-    let mut socket = open(&engine, number).await;
+    let dialer = Dialer::new(&engine);
+    let mut stream = open(&engine, &dialer, number).await;
     drop(opening);
     while let Some(departure) = engine.departure(number).await {
-        let Some(connected) = &socket else {
+        let Some(connected) = &stream else {
             engine.failed(number, "no connection").await;
-            socket = open(&engine, number).await;
+            stream = open(&engine, &dialer, number).await;
             continue;
         };
         match once(&engine, connected, ball).await {
             Ok(()) => engine.arrived(number, departure),
             Err(why) => {
                 engine.failed(number, why).await;
-                socket = open(&engine, number).await;
+                stream = open(&engine, &dialer, number).await;
             }
         }
     }
 }
 
-async fn open(engine: &Engine, number: u32) -> Option<Socket> {
-    match Socket::connect(&engine.ring, engine.to).await {
-        Ok(socket) => {
-            add(&engine.tally.connects, 1);
-            Some(socket)
-        }
-        Err(error) => {
-            engine.failed(number, format!("connect: {error}")).await;
+async fn open(engine: &Engine, dialer: &Dialer, number: u32) -> Option<Stream> {
+    match dialer.open().await {
+        Ok(stream) => Some(stream),
+        Err(why) => {
+            engine.failed(number, why).await;
             None
         }
     }
 }
 
-async fn once(engine: &Engine, socket: &Socket, ball: &'static [u8]) -> Result<(), String> {
-    let sent = socket.send(Chunk::from_static(ball).into()).await;
-    sent.map_err(|error| format!("send: {error}"))?;
+async fn once(engine: &Engine, stream: &Stream, ball: &'static [u8]) -> Result<(), String> {
+    stream.send(ball).await?;
     let mut back = 0;
     while back < ball.len() {
-        let received = socket.recv().await;
-        let bytes = received.map_err(|error| format!("receive: {error}"))?;
+        let bytes = stream.recv().await?;
         if bytes.is_empty() {
             return Err("the connection ended before the bytes came back".to_owned());
         }
@@ -63,12 +59,16 @@ async fn once(engine: &Engine, socket: &Socket, ball: &'static [u8]) -> Result<(
 
 /// Takes what the server sends, until the time is over. A "request" is one connection.
 pub(super) async fn bulk(engine: Rc<Engine>, number: u32, opening: Opening) {
-    let socket = open(&engine, number).await;
+    let stream = open(&engine, &Dialer::new(&engine), number).await;
     drop(opening);
-    let Some(socket) = socket else { return };
+    let Some(stream) = stream else { return };
+    if let Err(why) = stream.finish_handshake().await {
+        engine.failed(number, why).await;
+        return;
+    }
     let departure = Departure { at: monotonic() };
     while engine.ring.now() < engine.tally.until {
-        match socket.recv().await {
+        match stream.recv().await {
             Ok(bytes) if bytes.is_empty() => {
                 engine
                     .failed(number, "the server ended the connection")
@@ -76,12 +76,12 @@ pub(super) async fn bulk(engine: Rc<Engine>, number: u32, opening: Opening) {
                 return;
             }
             Ok(bytes) => engine.tally.received(bytes.len(), engine.ring.now()),
-            Err(error) => {
-                engine.failed(number, format!("receive: {error}")).await;
+            Err(why) => {
+                engine.failed(number, why).await;
                 return;
             }
         }
     }
-    socket.reset();
+    stream.reset();
     engine.arrived(number, departure);
 }

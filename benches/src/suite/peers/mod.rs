@@ -81,9 +81,9 @@ impl Caller {
     pub(super) fn arguments(&self) -> Vec<String> {
         let file = |path: &Path| path.display().to_string();
         let pairs = [
-            ("--certificate", file(&self.certificate)),
+            ("--cert", file(&self.certificate)),
             ("--key", file(&self.key)),
-            ("--name", self.name.to_owned()),
+            ("--server-name", self.name.to_owned()),
             ("--alpn", self.alpn.to_owned()),
         ];
         let flat = pairs.map(|(flag, value)| [flag.to_owned(), value]);
