@@ -1,0 +1,352 @@
+//! Messages by chance, and what each end is to get of them.
+
+use proptest::prelude::*;
+
+/// One exchange as both ends see it.
+#[derive(Debug, Clone)]
+pub(super) struct Message {
+    pub(super) method: &'static str,
+    /// What the request carries.
+    pub(super) upload: Option<Body>,
+    pub(super) leave: Leave,
+    pub(super) answer: Answered,
+    /// The connection stops being HTTP with this one, which is the last then.
+    pub(super) tunnel: Option<Tunnel>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Body {
+    len: usize,
+    framing: Framing,
+}
+
+/// How a body says where it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    Length,
+    /// Bytes of each chunk, and how many of [`TRAILERS`] follow.
+    Chunked(usize, usize),
+    /// With its connection; of answers only.
+    Close,
+}
+
+/// Fields behind a chunked body, and whether they may stand there (RFC 9110 section 6.5.1).
+const TRAILERS: [(&str, bool); 4] = [
+    ("x-end: 1\r\n", true),
+    ("Content-Length: 7\r\n", false),
+    ("X-Sum: a, b\r\n", true),
+    ("x-end: 2\r\n", true),
+];
+
+/// Whether a request asks for leave to send its body (RFC 9110 section 10.1.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leave {
+    NotAsked,
+    /// Asked, and sent without waiting for it.
+    NotAwaited,
+    Awaited,
+    /// Awaited, and never given: the last of its connection.
+    Refused,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Answered {
+    pub(super) status: u16,
+    /// 103 before it.
+    pub(super) hints: bool,
+    body: Body,
+}
+
+/// Bytes after 101. The client ends first, then the app.
+#[derive(Debug, Clone)]
+pub(super) struct Tunnel {
+    /// Of the client: behind its request, and after 101.
+    early: usize,
+    late: usize,
+    /// Of the app: with its 101, and after the client's end.
+    greeting: usize,
+    farewell: usize,
+}
+
+/// What an end gets: body and trailers, or the bytes of a tunnel.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Content {
+    pub(super) bytes: Vec<u8>,
+    pub(super) trailers: String,
+}
+
+/// What the client does, in this order.
+#[derive(Debug)]
+pub(super) enum Step {
+    Send(Vec<u8>),
+    /// For 100 or 101; after anything else it says no more.
+    AwaitLeave,
+    /// Ends its direction.
+    Finish,
+}
+
+fn body(framing: impl Strategy<Value = Framing>) -> impl Strategy<Value = Body> {
+    let len = prop_oneof![Just(0_usize), 1..200_usize, 1_000..40_000_usize];
+    (len, framing).prop_map(|(len, framing)| Body { len, framing })
+}
+
+fn chunked() -> impl Strategy<Value = Framing> {
+    (1..9_000_usize, 0..=TRAILERS.len()).prop_map(|(piece, count)| Framing::Chunked(piece, count))
+}
+
+fn message() -> impl Strategy<Value = Message> {
+    let method = prop_oneof![
+        Just("GET"),
+        Just("HEAD"),
+        Just("POST"),
+        Just("PUT"),
+        Just("DELETE")
+    ];
+    let upload = body(prop_oneof![Just(Framing::Length), chunked()]);
+    let leave = prop_oneof![
+        4 => Just(Leave::NotAsked),
+        1 => Just(Leave::NotAwaited),
+        1 => Just(Leave::Awaited)
+    ];
+    let status = prop_oneof![4 => Just(200_u16), 1 => Just(204), 1 => Just(304), 1 => Just(404)];
+    let answer = body(prop_oneof![
+        2 => Just(Framing::Length),
+        2 => chunked(),
+        1 => Just(Framing::Close)
+    ]);
+    (method, upload, leave, status, any::<bool>(), answer).prop_map(
+        |(method, upload, leave, status, hints, body)| {
+            let uploads = matches!(method, "POST" | "PUT");
+            Message {
+                method,
+                upload: uploads.then_some(upload),
+                leave: if uploads { leave } else { Leave::NotAsked },
+                answer: Answered {
+                    status,
+                    hints,
+                    body,
+                },
+                tunnel: None,
+            }
+        },
+    )
+}
+
+fn tunnel() -> impl Strategy<Value = Message> {
+    // The last is enough for the bytes to be spliced.
+    let len = || prop_oneof![3 => Just(0_usize), 3 => 1..9_000_usize, 1 => 270_000..330_000_usize];
+    (len(), len(), len(), len()).prop_map(|(early, late, greeting, farewell)| Message {
+        method: "GET",
+        upload: None,
+        leave: Leave::NotAsked,
+        answer: Answered {
+            status: 101,
+            hints: false,
+            body: Body {
+                len: 0,
+                framing: Framing::Length,
+            },
+        },
+        tunnel: Some(Tunnel {
+            early,
+            late,
+            greeting,
+            farewell,
+        }),
+    })
+}
+
+/// Refused before its body was sent.
+fn refused() -> impl Strategy<Value = Message> {
+    message().prop_map(|message| Message {
+        method: "PUT",
+        upload: Some(Body {
+            len: 100,
+            framing: Framing::Length,
+        }),
+        leave: Leave::Refused,
+        ..message
+    })
+}
+
+/// What goes over one connection; what ends it, if anything does, stands last.
+pub(super) fn messages(max: usize) -> impl Strategy<Value = Vec<Message>> {
+    let last = prop_oneof![
+        2 => Just(None),
+        1 => tunnel().prop_map(Some),
+        1 => refused().prop_map(Some)
+    ];
+    (proptest::collection::vec(message(), 1..max), last).prop_map(|(mut messages, last)| {
+        messages.extend(last);
+        messages
+    })
+}
+
+fn content(len: usize) -> Vec<u8> {
+    (0..len).map(|at| b'a' + (at % 23) as u8).collect()
+}
+
+impl Body {
+    /// Framing field and bytes.
+    fn written(&self) -> (String, Vec<u8>) {
+        let content = content(self.len);
+        let (piece, count) = match self.framing {
+            Framing::Length => return (format!("Content-Length: {}\r\n", self.len), content),
+            Framing::Close => return (String::new(), content),
+            Framing::Chunked(piece, count) => (piece, count),
+        };
+        let mut bytes = Vec::new();
+        for piece in content.chunks(piece) {
+            bytes.extend(format!("{:x}\r\n", piece.len()).bytes());
+            bytes.extend(piece);
+            bytes.extend(b"\r\n");
+        }
+        bytes.extend(b"0\r\n");
+        for (line, _) in &TRAILERS[..count] {
+            bytes.extend(line.bytes());
+        }
+        bytes.extend(b"\r\n");
+        ("Transfer-Encoding: chunked\r\n".to_owned(), bytes)
+    }
+
+    fn delivered(&self) -> Content {
+        let count = match self.framing {
+            Framing::Chunked(_, count) => count,
+            Framing::Length | Framing::Close => 0,
+        };
+        let pass = TRAILERS[..count].iter().filter(|(_, passes)| *passes);
+        Content {
+            bytes: content(self.len),
+            trailers: pass.map(|(line, _)| *line).collect(),
+        }
+    }
+}
+
+impl Message {
+    /// What the client does for it.
+    pub(super) fn steps(&self, number: usize) -> Vec<Step> {
+        let (framing, body) = self.upload.as_ref().map(Body::written).unwrap_or_default();
+        let expect = match self.leave {
+            Leave::NotAsked => "",
+            Leave::NotAwaited | Leave::Awaited | Leave::Refused => "Expect: 100-continue\r\n",
+        };
+        let upgrade = match self.tunnel {
+            Some(_) => "Connection: upgrade\r\nUpgrade: bytes\r\n",
+            None => "",
+        };
+        let method = self.method;
+        let head =
+            format!("{method} /{number} HTTP/1.1\r\nHost: app\r\n{expect}{upgrade}{framing}\r\n");
+        let head = head.into_bytes();
+        match (&self.tunnel, self.leave) {
+            (Some(tunnel), _) => {
+                let said = content(tunnel.early + tunnel.late);
+                let (early, late) = said.split_at(tunnel.early);
+                vec![
+                    Step::Send([&head, early].concat()),
+                    Step::AwaitLeave,
+                    Step::Send(late.to_vec()),
+                    Step::Finish,
+                ]
+            }
+            (None, Leave::NotAsked | Leave::NotAwaited) => vec![Step::Send([head, body].concat())],
+            (None, Leave::Awaited | Leave::Refused) => {
+                vec![Step::Send(head), Step::AwaitLeave, Step::Send(body)]
+            }
+        }
+    }
+
+    /// Whether the client waits for 100 or 101.
+    pub(super) fn waits(&self) -> bool {
+        self.tunnel.is_some() || matches!(self.leave, Leave::Awaited | Leave::Refused)
+    }
+
+    /// Whether the app gives leave to send.
+    pub(super) fn leave_is_given(&self) -> bool {
+        matches!(self.leave, Leave::NotAwaited | Leave::Awaited)
+    }
+
+    /// Statuses the client is told before that of the answer.
+    pub(super) fn interims(&self) -> Vec<u16> {
+        let leave = self.leave_is_given().then_some(100);
+        leave
+            .into_iter()
+            .chain(self.answer.hints.then_some(103))
+            .collect()
+    }
+
+    /// What the app is to get.
+    pub(super) fn arrives(&self) -> Content {
+        if let Some(tunnel) = &self.tunnel {
+            return Content {
+                bytes: content(tunnel.early + tunnel.late),
+                trailers: String::new(),
+            };
+        }
+        let upload = self.upload.as_ref().filter(|_| self.body_comes());
+        upload.map(Body::delivered).unwrap_or_default()
+    }
+
+    /// Whether the app is to take a body.
+    pub(super) fn body_comes(&self) -> bool {
+        self.upload.is_some() && self.leave != Leave::Refused
+    }
+
+    /// What the app answers; of a tunnel its 101 and greeting.
+    pub(super) fn answer(&self) -> Vec<u8> {
+        if let Some(tunnel) = &self.tunnel {
+            let head = b"HTTP/1.1 101 Told\r\nConnection: upgrade\r\nUpgrade: bytes\r\n\r\n";
+            return [&head[..], &content(tunnel.greeting)].concat();
+        }
+        let Answered {
+            status,
+            hints,
+            body,
+        } = &self.answer;
+        let mut bytes = Vec::new();
+        if *hints {
+            bytes.extend(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
+        }
+        let (framing, body) = body.written();
+        // RFC 9110 section 6.4.1: these never have a body; 204 no framing either.
+        let framing = if *status == 204 { "" } else { &framing };
+        let close = if self.closes() {
+            "Connection: close\r\n"
+        } else {
+            ""
+        };
+        bytes.extend(format!("HTTP/1.1 {status} Told\r\n{close}{framing}\r\n").bytes());
+        if !self.is_bodiless() {
+            bytes.extend(body);
+        }
+        bytes
+    }
+
+    /// What the app says once the client has ended a tunnel.
+    pub(super) fn farewell(&self) -> Vec<u8> {
+        self.tunnel
+            .as_ref()
+            .map_or(Vec::new(), |tunnel| content(tunnel.farewell))
+    }
+
+    /// The app ends its connection behind this answer.
+    pub(super) fn closes(&self) -> bool {
+        self.answer.body.framing == Framing::Close || self.leave == Leave::Refused
+    }
+
+    pub(super) fn is_bodiless(&self) -> bool {
+        self.method == "HEAD" || matches!(self.answer.status, 204 | 304)
+    }
+
+    /// What the client is to get.
+    pub(super) fn delivered(&self) -> Content {
+        match &self.tunnel {
+            Some(tunnel) => Content {
+                bytes: [content(tunnel.greeting), content(tunnel.farewell)].concat(),
+                trailers: String::new(),
+            },
+            None if self.is_bodiless() => Content::default(),
+            None => self.answer.body.delivered(),
+        }
+    }
+}
