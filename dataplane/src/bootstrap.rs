@@ -225,6 +225,7 @@ pub fn run(options: Options, level: SetLevel) -> Result<(), Stop> {
         quota: serde_json::Value::Null,
         names: std::collections::BTreeMap::new(),
         names_awaited: false,
+        rings: vec![None; doors.len()],
     });
     tracing::info!(
         node = %settings.node,
@@ -264,9 +265,15 @@ mod shards {
     use crate::agent::doors::{Doors, Send};
     use crate::balance::ShardShare;
     use crate::exchange::ConnLimits;
-    use crate::ring::{RingPlan, TaskRun};
+    use crate::ring::{RingPlan, SEND_BYTES_MAX, TaskRun};
+    use crate::settings::ZERO_COPY_MIN_BYTES_MAX;
     use crate::shard::{self, Peers, ToShard};
     use crate::worker::{self, WorkerPlan};
+
+    const _: () = assert!(
+        ZERO_COPY_MIN_BYTES_MAX == SEND_BYTES_MAX,
+        "the settings' bound is the ring's largest send"
+    );
 
     /// Log buffers that go back and forth between a shard and the log file. Two being written and
     /// one being filled ride out a disk that is busy for a moment; after that lines are dropped
@@ -315,6 +322,7 @@ mod shards {
         };
         let ring_plan = RingPlan {
             task_run,
+            zero_copy_min_bytes: settings.zero_copy_min_bytes,
             ..RingPlan::default()
         };
         let worker_plan = WorkerPlan {

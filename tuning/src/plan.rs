@@ -28,8 +28,32 @@ pub struct RingAdvice {
     pub no_sqarray: bool,
     /// A multishot receive can carry a byte limit (6.18); else bound it by cancelling.
     pub recv_limit: bool,
-    /// Zero-copy send exists. Whether it pays is measured at run time.
+    /// Sends without a copy, single and gathered, exist and report copies (6.2). Off unless asked for;
+    /// whether they pay is found at run time.
     pub send_zc: bool,
+}
+
+impl RingAdvice {
+    /// What this host offers; `None` if no ring can be made.
+    #[must_use]
+    pub fn of(facts: &Facts) -> Option<Self> {
+        let Uring::Usable {
+            missing,
+            defer_taskrun,
+            no_sqarray,
+            ..
+        } = &facts.uring
+        else {
+            return None;
+        };
+        let has = |name| missing.iter().all(|op| op.name != name);
+        Some(Self {
+            defer_taskrun: *defer_taskrun,
+            no_sqarray: *no_sqarray,
+            recv_limit: facts.kernel.at_least(6, 18),
+            send_zc: has("SEND_ZC") && has("SENDMSG_ZC") && facts.kernel.at_least(6, 2),
+        })
+    }
 }
 
 /// Plans, or says why the sidecar cannot run here at all (the doctor's sentence with the fix).
@@ -42,23 +66,8 @@ pub fn plan(facts: &Facts, shards: Shards) -> Result<HostPlan, Vec<String>> {
         .filter(|finding| finding.blocks_start)
         .map(|finding| format!("{}; fix: {}", finding.found, finding.fix))
         .collect();
-    let Uring::Usable {
-        missing,
-        defer_taskrun,
-        no_sqarray,
-        ..
-    } = &facts.uring
-    else {
+    let Some(ring) = RingAdvice::of(facts).filter(|_| obstacles.is_empty()) else {
         return Err(obstacles);
-    };
-    if !obstacles.is_empty() {
-        return Err(obstacles);
-    }
-    let ring = RingAdvice {
-        defer_taskrun: *defer_taskrun,
-        no_sqarray: *no_sqarray,
-        recv_limit: facts.kernel.at_least(6, 18),
-        send_zc: missing.iter().all(|op| op.name != "SEND_ZC"),
     };
     Ok(HostPlan {
         shards: placement::place(shards, &facts.cpus),
@@ -77,7 +86,6 @@ fn degraded(ring: RingAdvice) -> Vec<String> {
             ring.recv_limit,
             "receive byte limit is missing (kernel < 6.18): receives are bounded by cancelling",
         ),
-        (ring.send_zc, "SEND_ZC is missing: large answers are copied"),
     ];
     costs
         .into_iter()

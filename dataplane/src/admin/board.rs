@@ -16,6 +16,9 @@ use serde_json::{Value, json};
 use crate::agent::credentials::{Credentials, Identity};
 use crate::agent::session::Phase;
 use crate::agent::svid::UnixMs;
+use crate::ring::{
+    BULK_BLOCK_BYTES, GroupPlan, HEADS_BLOCK_BYTES, PIPE_BYTES, Picked, SendZc, TaskRun,
+};
 use crate::settings::Listeners;
 
 /// Shared by the agent and the routes.
@@ -65,6 +68,8 @@ pub struct Face {
     pub series: Vec<Series>,
     /// What the quota room shows of itself.
     pub quota: Value,
+    /// What each shard's ring got; `None` until the shard has told.
+    pub rings: Vec<Option<Picked>>,
 }
 
 /// What a name leads to.
@@ -265,6 +270,13 @@ impl Face {
         json!({ "rules": rules, "lease": self.quota })
     }
 
+    /// `/ring`: what the kernel gave each shard's ring, and what became of it.
+    #[must_use]
+    pub fn rings(&self) -> Value {
+        let shards = self.rings.iter().enumerate();
+        json!({ "shards": shards.map(|(at, ring)| shard_ring(at, *ring)).collect::<Vec<_>>() })
+    }
+
     fn bodies(&self, kind: SectionKind) -> impl Iterator<Item = Body> {
         self.snapshot
             .iter()
@@ -273,4 +285,44 @@ impl Face {
             // What is in force has been decoded once already.
             .filter_map(|section| section.open().ok())
     }
+}
+
+fn shard_ring(shard: usize, ring: Option<Picked>) -> Value {
+    let Some(ring) = ring else {
+        return json!({ "shard": shard });
+    };
+    let group = |group: GroupPlan, bytes: u32| {
+        json!({
+            "buffer_bytes": bytes,
+            "buffers_at_first": group.start,
+            "buffers_max": group.max,
+        })
+    };
+    json!({
+        "shard": shard,
+        "flags": {
+            "defer_taskrun": ring.task_run == TaskRun::Defer,
+            "coop_taskrun": ring.task_run == TaskRun::Cooperative,
+            "single_issuer": ring.single_issuer,
+            "submit_all": ring.submit_all,
+            "no_sqarray": ring.no_sqarray,
+        },
+        "registered_fd": ring.registered_fd,
+        "recv_limit": match ring.recv_limit {
+            true => "kernel",
+            false => "cancel",
+        },
+        "groups": {
+            "heads": group(ring.heads, HEADS_BLOCK_BYTES),
+            "bulk": group(ring.bulk, BULK_BLOCK_BYTES),
+        },
+        "splice": { "pipes_max": ring.pipes_max, "pipe_bytes": PIPE_BYTES },
+        "send_zc": {
+            "state": ring.send_zc.as_str(),
+            "min_bytes": match ring.send_zc {
+                SendZc::From(bytes) => Some(bytes),
+                _ => None,
+            },
+        },
+    })
 }

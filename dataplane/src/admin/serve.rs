@@ -37,6 +37,7 @@ pub fn reads(board: Board) -> Router {
         .route("/endpoints", get(endpoints))
         .route("/certs", get(certs))
         .route("/quota", get(quota))
+        .route("/ring", get(ring))
         .with_state(board)
 }
 
@@ -99,7 +100,7 @@ pub async fn on_socket(
 }
 
 async fn index() -> &'static str {
-    "/healthz\n/readyz\n/metrics\n/config\n/endpoints\n/certs\n/quota\n"
+    "/healthz\n/readyz\n/metrics\n/config\n/endpoints\n/certs\n/quota\n/ring\n"
 }
 
 async fn readyz(State(board): State<Board>) -> Response {
@@ -136,6 +137,10 @@ async fn certs(State(board): State<Board>) -> Json<serde_json::Value> {
 
 async fn quota(State(board): State<Board>) -> Json<serde_json::Value> {
     Json(board.face().quota())
+}
+
+async fn ring(State(board): State<Board>) -> Json<serde_json::Value> {
+    Json(board.face().rings())
 }
 
 async fn drain(State(writes): State<Writes>) -> (StatusCode, &'static str) {

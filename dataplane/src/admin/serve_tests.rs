@@ -11,6 +11,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::*;
 use crate::admin::Face;
 use crate::agent::credentials::Credentials;
+use crate::ring::SendZc;
+use crate::ring::tests::picked;
 use crate::settings::Listeners;
 
 fn face() -> Face {
@@ -39,6 +41,7 @@ fn face() -> Face {
         quota: serde_json::Value::Null,
         names: std::collections::BTreeMap::new(),
         names_awaited: false,
+        rings: vec![None],
     }
 }
 
@@ -146,6 +149,20 @@ fn reads_show_what_the_agent_wrote() {
         assert_eq!(endpoints["ratings.default"][0]["state"], "ready");
         assert_eq!(get("/certs").await.0, 200);
         assert_eq!(get("/quota").await.0, 200);
+        let (_, body) = get("/ring").await;
+        assert_eq!(body, r#"{"shards":[{"shard":0}]}"#, "it has not told yet");
+        let picked = picked(SendZc::From(32_768));
+        board.face().rings = vec![Some(picked)];
+        let ring: serde_json::Value = serde_json::from_str(&get("/ring").await.1).unwrap();
+        let ring = &ring["shards"][0];
+        assert_eq!(ring["flags"]["defer_taskrun"], true);
+        assert_eq!(ring["flags"]["coop_taskrun"], false);
+        assert_eq!(ring["recv_limit"], "cancel");
+        assert_eq!(ring["groups"]["bulk"]["buffer_bytes"], 65_536);
+        assert_eq!(ring["groups"]["bulk"]["buffers_max"], picked.bulk.max);
+        assert_eq!(ring["splice"]["pipes_max"], 64);
+        let send_zc = serde_json::json!({ "state": "on", "min_bytes": 32_768 });
+        assert_eq!(ring["send_zc"], send_zc);
         board.face().draining = true;
         assert_eq!(get("/readyz").await.0, 503);
         // Nothing can be changed here.

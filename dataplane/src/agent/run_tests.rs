@@ -13,6 +13,8 @@ use super::super::fake_control::{FakeControl, Seen};
 use super::*;
 use crate::admin::Face;
 use crate::agent::credentials::Credentials;
+use crate::ring::SendZc;
+use crate::ring::tests::picked;
 use crate::telemetry::Meter;
 
 fn snapshot(revision: u64) -> Snapshot {
@@ -59,7 +61,8 @@ impl Shard {
                     asked.tables.lock().unwrap().push(tables);
                 }
                 ToShard::Collect => {
-                    asked.say(FromShard::Stats(Box::new(Meter::new().collect())));
+                    let stats = Meter::new().collect().on(picked(SendZc::Copied));
+                    asked.say(FromShard::Stats(Box::new(stats)));
                 }
                 ToShard::Drain => {
                     *asked.drains.lock().unwrap() += 1;
@@ -120,6 +123,7 @@ impl Sidecar {
             quota: serde_json::Value::Null,
             names: std::collections::BTreeMap::new(),
             names_awaited: false,
+            rings: vec![None],
         });
         let (bell, listener) = bell::bell().unwrap();
         let shard = Shard {
@@ -536,4 +540,21 @@ fn leaving_is_told_at_once_and_the_shards_serve_until_callers_have_heard() {
     sidecar.until("asked again", |_| {
         (*drains.lock().unwrap() >= 2).then_some(())
     });
+}
+
+#[test]
+fn what_the_rings_got_is_shown_and_counted() {
+    let control = FakeControl::start();
+    let state = tempfile::tempdir().unwrap();
+    let sidecar = Sidecar::start(&control, state.path());
+    sidecar.until("the ring", |face| {
+        (face.rings == [Some(picked(SendZc::Copied))]).then_some(())
+    });
+    let (labels, value) = sidecar.until("the metric", |face| {
+        let mut series = face.series.iter();
+        let one = series.find(|one| one.name == "ringmesh_send_zc_shards")?;
+        Some((one.labels.clone(), one.value.clone()))
+    });
+    assert_eq!(labels, [("state".to_owned(), "copied".to_owned())]);
+    assert_eq!(value, SeriesValue::Gauge(1));
 }

@@ -23,7 +23,7 @@ use crate::http2::Pings;
 use crate::policy::Notes;
 use crate::policy::quota::QuotaCells;
 use crate::reason::Reason;
-use crate::ring::Ring;
+use crate::ring::{Picked, Ring};
 use crate::shard::{FromShard, Outbox};
 use crate::tables::{ClusterIndex, ClusterKey, ClusterRow, EndpointRow, Link, Tables};
 use crate::telemetry::{Event, LogBuf, Meter, Outcome};
@@ -179,8 +179,8 @@ pub struct ShardState {
     quota_tick_at: Cell<Mono>,
     /// Wakes the task that does.
     quota_ticker: RefCell<Option<Waker>>,
-    /// Changes of the meter, and bytes kept, when the agent was told of it.
-    told: Cell<Option<(u64, usize)>>,
+    /// Changes of the meter, bytes kept, and what the ring does, when the agent was told of it.
+    told: Cell<Option<(u64, usize, Picked)>>,
     /// The agent knows that nothing is counted, and does not ask.
     quiet: Cell<bool>,
 }
@@ -282,13 +282,14 @@ impl ShardState {
     /// Tells the agent everything counted, or that nothing was since it was told last; then it need
     /// not ask, and an idle shard is not woken.
     pub fn tell_counted(&self) {
-        let state = (self.meter.borrow().changes(), self.budget.kept());
+        let (kept, ring) = (self.budget.kept(), self.ring.picked());
+        let state = (self.meter.borrow().changes(), kept, ring);
         let logged = self.log.borrow().as_ref().is_none_or(LogBuf::is_empty);
         if self.told.replace(Some(state)) == Some(state) && logged {
             self.quiet.set(true);
             self.tell(FromShard::Quiet);
         } else {
-            let stats = self.meter.borrow().collect().keeping(self.budget.kept());
+            let stats = self.meter.borrow().collect().keeping(kept).on(ring);
             self.tell(FromShard::Stats(Box::new(stats)));
         }
     }

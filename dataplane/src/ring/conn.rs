@@ -26,6 +26,10 @@ pub(super) struct Conn {
     pub(super) orphan: Cell<bool>,
     /// Closing sends a reset.
     pub(super) reset: Cell<bool>,
+    /// Bytes of buffers that sends without a copy have lent to the kernel.
+    pub(super) lent_bytes: Cell<usize>,
+    /// Sends without a copy were copied all the same: no more of them.
+    pub(super) copies: Cell<bool>,
     /// Directions that are spliced: with any the descriptor is non-blocking.
     pub(super) spliced: Cell<u8>,
     peer: OnceCell<SocketAddr>,
@@ -41,6 +45,8 @@ impl Conn {
             send: RefCell::default(),
             orphan: Cell::new(false),
             reset: Cell::new(false),
+            lent_bytes: Cell::new(0),
+            copies: Cell::new(false),
             spliced: Cell::new(0),
             peer: OnceCell::new(),
         })
@@ -77,6 +83,8 @@ impl Conn {
             // Fails only on a socket that is gone already.
             let _ = self.sys().set_linger(Some(Duration::ZERO));
             self.cancel_send();
+            // Only the close resets, and makes the kernel let go of what was lent.
+            self.let_go();
         }
     }
 

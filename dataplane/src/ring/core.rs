@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use super::arena::{Arena, Key};
 use super::bell::Bell;
 use super::buf::Buf;
 use super::chunk::Chunk;
+use super::conn::Conn;
 use super::ends::Ends;
 use super::error::RingError;
 use super::groups::{Group, Size};
@@ -22,10 +23,11 @@ use super::in_flight::Op;
 use super::kernel::{Completion, Kernel, Wait};
 use super::loan::Loan;
 use super::pipe::{Pipe, Pipes};
-use super::plan::{Picked, RingPlan};
+use super::plan::{Picked, RingPlan, SendZc};
 use super::pool::Pool;
 use super::tasks::Tasks;
 use super::wheel::{Tick, Wheel};
+use super::zero_copy::ZeroCopy;
 use super::{Park, Turn};
 
 /// Output buffers: an HTTP head with all its additions, or a TLS record.
@@ -61,6 +63,7 @@ pub(super) struct Core {
     bulk: Group,
     bufs: Rc<Pool>,
     pipes: Rc<Pipes>,
+    pub(super) zero_copy: ZeroCopy,
     pub(super) bell: Arc<Bell>,
     /// Times the bell was answered, and who waits for the next.
     rung: Cell<u64>,
@@ -84,8 +87,8 @@ pub(super) struct Core {
 #[derive(Debug)]
 enum Due {
     Wake(Waker),
-    /// Give up on a send whose socket is gone.
-    Linger(Key),
+    /// Give up on what a connection sends whose socket is gone.
+    Linger(Weak<Conn>),
 }
 
 impl Core {
@@ -108,6 +111,7 @@ impl Core {
             bulk,
             bufs,
             pipes: Pipes::new(plan.pipes_max),
+            zero_copy: ZeroCopy::off(),
             bell,
             rung: Cell::new(0),
             rung_wakers: RefCell::new(Vec::new()),
@@ -122,6 +126,9 @@ impl Core {
             faults: super::faults::Faults::new(plan.weather),
         });
         core.probe_recv()?;
+        if let Some(from_bytes) = plan.zero_copy_min_bytes {
+            core.start_zero_copy(from_bytes)?;
+        }
         core.submit_bell();
         Ok(core)
     }
@@ -147,6 +154,12 @@ impl Core {
 
     pub(super) fn buf(&self) -> Option<Buf> {
         Buf::take(&self.bufs)
+    }
+
+    /// Output buffers in use.
+    #[cfg(test)]
+    pub(super) fn bufs_out(&self) -> u32 {
+        self.bufs.out()
     }
 
     /// An empty pipe; `None` when all are in use.
@@ -203,11 +216,12 @@ impl Core {
         self.wheel.borrow_mut().remove(timer);
     }
 
-    /// A timer that gives up on a send after the plan's linger time.
-    pub(super) fn linger(&self, send: Key) -> Key {
+    /// A timer that gives up on what a connection sends after the plan's linger time.
+    pub(super) fn linger(&self, conn: &Rc<Conn>) -> Key {
         let at = self.now().plus_ms(self.plan.linger_ms);
         let tick = at.0.div_ceil(NS_PER_TICK);
-        self.wheel.borrow_mut().insert(tick, Due::Linger(send))
+        let due = Due::Linger(Rc::downgrade(conn));
+        self.wheel.borrow_mut().insert(tick, due)
     }
 
     // The bell.
@@ -330,13 +344,18 @@ impl Core {
             return;
         };
         let op = if done.more() {
-            self.ops.borrow().get(key).and_then(Op::share)
+            let shared = self.ops.borrow().get(key).and_then(Op::share);
+            if shared.is_none() && self.taken(key, done.result) {
+                return;
+            }
+            shared
         } else {
             self.ops.borrow_mut().remove(key)
         };
         match op {
             Some(Op::Recv(conn, size)) => conn.received(size, done),
             Some(Op::Send(conn, loan)) => conn.sent(loan, done.result),
+            Some(Op::Lent(lent)) => self.given_back(lent, done),
             Some(Op::Connect(connecting)) => connecting.completed(done.result),
             Some(Op::Accept(gate)) => gate.accepted(done),
             Some(Op::Poll(watch)) => watch.completed(done.result),
@@ -383,12 +402,10 @@ impl Core {
         for fired in due.drain(..) {
             match fired {
                 Due::Wake(waker) => waker.wake(),
-                Due::Linger(send) => {
-                    let conn = match self.ops.borrow().get(send) {
-                        Some(Op::Send(conn, _)) => Rc::clone(conn),
-                        _ => continue,
-                    };
-                    conn.give_up_sending();
+                Due::Linger(conn) => {
+                    if let Some(conn) = conn.upgrade() {
+                        conn.give_up_sending();
+                    }
                 }
             }
         }
@@ -411,7 +428,15 @@ impl Core {
                 return;
             }
             for key in keys {
-                self.cancel(key);
+                let lent = match self.ops.borrow().get(key) {
+                    Some(Op::Lent(lent)) => lent.conn(),
+                    _ => None,
+                };
+                match lent {
+                    // The kernel goes on sending after the close.
+                    Some(conn) => conn.let_go(),
+                    None => self.cancel(key),
+                }
             }
             self.turn(Park::Until(clock().plus_ms(10)));
         }
@@ -446,6 +471,35 @@ impl Core {
         Err(RingError::TooOld("multishot receive"))
     }
 
+    /// Begins with sends without a copy, where the kernel has them and says whether they copied.
+    fn start_zero_copy(&self, from_bytes: u32) -> Result<(), RingError> {
+        let has = self.kernel.has_send_zc() && self.try_send_zc()?;
+        if has {
+            self.zero_copy.start(from_bytes);
+            self.kernel.set_send_zc(SendZc::From(from_bytes));
+        } else {
+            self.kernel.set_send_zc(SendZc::Missing);
+        }
+        Ok(())
+    }
+
+    /// Fails one way or the other; only a kernel that does not know the report says EINVAL.
+    fn try_send_zc(&self) -> Result<bool, RingError> {
+        let socket = dead_socket().map_err(|error| RingError::at("socketpair", error))?;
+        let entry = super::submit::probe_send_zc(&socket);
+        // SAFETY: the byte is static, and `socket` is closed after the first completion below.
+        unsafe { self.kernel.push(entry) };
+        let mut done = Vec::new();
+        for _ in 0..PROBE_TURNS {
+            self.kernel.turn(Wait::AtMost(Duration::from_millis(10)), 1);
+            self.kernel.reap(&mut done, BATCH);
+            if let Some(done) = done.iter().find(|done| !done.is_notification()) {
+                return Ok(done.result != -libc::EINVAL);
+            }
+        }
+        Ok(false)
+    }
+
     fn try_recv_with(&self, limit: bool) -> Result<bool, RingError> {
         let socket = dead_socket().map_err(|error| RingError::at("socketpair", error))?;
         let entry = super::submit::probe_recv(&socket, limit);
@@ -453,7 +507,7 @@ impl Core {
         // closed after the completion below.
         unsafe { self.kernel.push(entry) };
         let mut done = Vec::new();
-        for _ in 0..100 {
+        for _ in 0..PROBE_TURNS {
             self.kernel.turn(Wait::AtMost(Duration::from_millis(10)), 1);
             self.kernel.reap(&mut done, BATCH);
             if let Some(done) = done.first() {
@@ -468,6 +522,8 @@ fn at_tick(tick: Option<Tick>) -> Mono {
     tick.map_or(Mono::NEVER, |tick| Mono(tick.saturating_mul(NS_PER_TICK)))
 }
 
+/// Turns of ten milliseconds in which a tried operation has to end.
+const PROBE_TURNS: u32 = 100;
 /// How long closing waits for cancelled operations.
 const CLOSE_PATIENCE_MS: u64 = 2000;
 

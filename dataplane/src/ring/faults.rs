@@ -26,6 +26,7 @@ pub(super) struct Faults {
     /// Completions that were posted, or made up, and not told yet.
     held: RefCell<Vec<Completion>>,
     made: Cell<u64>,
+    spares: Cell<bool>,
 }
 
 impl Faults {
@@ -39,6 +40,7 @@ impl Faults {
             rng: RefCell::new(fastrand::Rng::with_seed(seed)),
             held: RefCell::default(),
             made: Cell::new(0),
+            spares: Cell::new(false),
         }
     }
 
@@ -53,13 +55,13 @@ impl Faults {
             Op::Accept(_) => &[libc::ECONNABORTED, libc::EINTR],
             // As if the socket were ready: whoever waits has to try and wait again.
             Op::Poll(_) => &[libc::EINTR, libc::EAGAIN, libc::ENOMEM],
-            Op::Send(..) | Op::Connect(_) | Op::Bell => &[],
+            Op::Send(..) | Op::Lent(_) | Op::Connect(_) | Op::Bell => &[],
         };
         let harsh: &[i32] = match op {
             Op::Recv(..) => &[libc::ECONNRESET, libc::ETIMEDOUT],
             Op::Send(..) => &[libc::EPIPE, libc::ECONNRESET, libc::ENOMEM],
             Op::Connect(_) => &[libc::ECONNREFUSED, libc::ENETUNREACH, libc::ETIMEDOUT],
-            Op::Accept(_) | Op::Poll(_) | Op::Bell => &[],
+            Op::Lent(_) | Op::Accept(_) | Op::Poll(_) | Op::Bell => &[],
         };
         let errno = if rng.u8(..4) == 0 {
             rng.choice(mild)
@@ -126,6 +128,20 @@ impl Faults {
         } else {
             bytes
         })
+    }
+
+    /// What a send without a copy is told to have cost: mostly nothing, as on a network, where loopback
+    /// would end them after a few.
+    pub(super) fn copied(&self, copied: bool) -> bool {
+        match self.weather {
+            None => copied && !self.spares.get(),
+            Some(_) => copied && self.rng.borrow_mut().u8(..32) == 0,
+        }
+    }
+
+    /// From now on no send without a copy is told to have been copied.
+    pub(super) fn spare_copies(&self) {
+        self.spares.set(true);
     }
 
     /// Whether all pipes are to look used.

@@ -22,8 +22,10 @@ pub(super) enum Size {
     Bulk = 1,
 }
 
-pub(super) const HEADS_BLOCK_BYTES: u32 = 4 * 1024;
-pub(super) const BULK_BLOCK_BYTES: u32 = 64 * 1024;
+/// Bytes of a receive buffer for heads.
+pub const HEADS_BLOCK_BYTES: u32 = 4 * 1024;
+/// Bytes of a receive buffer for bulk.
+pub const BULK_BLOCK_BYTES: u32 = 64 * 1024;
 /// A socket in 4 KiB buffers is asked again after this much whether it would do better with bulk.
 const HEADS_RECV_BYTES: u32 = 32 * 1024;
 

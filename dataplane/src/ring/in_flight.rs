@@ -10,6 +10,7 @@ use std::rc::Rc;
 use super::conn::Conn;
 use super::connect::Connecting;
 use super::groups::Size;
+use super::lent::Lent;
 use super::listener::Gate;
 use super::loan::Loan;
 use super::watch::Watch;
@@ -21,6 +22,8 @@ pub(super) enum Op {
     Recv(Rc<Conn>, Size),
     /// A gathered send and what it sends.
     Send(Rc<Conn>, Box<Loan>),
+    /// A send without a copy after its first completion, and what the kernel still reads.
+    Lent(Lent),
     /// A connect and the address it reads.
     Connect(Rc<Connecting>),
     /// Multishot accept.
@@ -39,8 +42,8 @@ impl Op {
             Self::Recv(conn, size) => Some(Self::Recv(Rc::clone(conn), *size)),
             Self::Accept(gate) => Some(Self::Accept(Rc::clone(gate))),
             Self::Bell => Some(Self::Bell),
-            // These complete once.
-            Self::Send(..) | Self::Connect(..) | Self::Poll(_) => None,
+            // These complete once. (A send without a copy becomes something else at its first completion.)
+            Self::Send(..) | Self::Lent(_) | Self::Connect(..) | Self::Poll(_) => None,
         }
     }
 }

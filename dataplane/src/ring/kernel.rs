@@ -14,7 +14,7 @@ use io_uring::{IoUring, cqueue, squeue};
 
 use super::buf_ring::BufRing;
 use super::error::RingError;
-use super::plan::{Picked, RingPlan, TaskRun};
+use super::plan::{Picked, RingPlan, SendZc, TaskRun};
 use super::probe;
 
 /// One completion.
@@ -29,6 +29,16 @@ impl Completion {
     /// The operation goes on: its memory is still lent.
     pub(super) fn more(self) -> bool {
         cqueue::more(self.flags)
+    }
+
+    /// It is the notification of a send without a copy, and the second completion of that send.
+    pub(super) fn is_notification(self) -> bool {
+        cqueue::notif(self.flags)
+    }
+
+    /// What a notification says: the bytes were copied all the same.
+    pub(super) fn copied(self) -> bool {
+        self.result.cast_unsigned() & NOTIF_USAGE_ZC_COPIED != 0
     }
 
     /// One that no kernel posted: final, without a block.
@@ -91,6 +101,16 @@ impl Kernel {
         let mut picked = self.picked.get();
         picked.recv_limit = has;
         self.picked.set(picked);
+    }
+
+    pub(super) fn set_send_zc(&self, state: SendZc) {
+        let mut picked = self.picked.get();
+        picked.send_zc = state;
+        self.picked.set(picked);
+    }
+
+    pub(super) fn has_send_zc(&self) -> bool {
+        probe::has_send_zc(&self.uring.borrow())
     }
 
     /// Queues an operation. It reaches the kernel with the next `enter`.
@@ -275,6 +295,8 @@ const ENTER_GETEVENTS: u32 = 1 << 0;
 const ENTER_EXT_ARG: u32 = 1 << 3;
 const ENTER_REGISTERED_RING: u32 = 1 << 4;
 const REGISTER_RING_FDS: u32 = 20;
+/// `IORING_NOTIF_USAGE_ZC_COPIED`, which the io-uring crate keeps to itself.
+const NOTIF_USAGE_ZC_COPIED: u32 = 1 << 31;
 
 /// `struct io_uring_getevents_arg`.
 #[repr(C)]

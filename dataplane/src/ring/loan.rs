@@ -3,6 +3,7 @@
 use std::fmt;
 use std::num::NonZeroU32;
 
+use super::chunk::Chunk;
 use super::out::{OUT_PIECES_MAX, Out};
 
 /// Lent for one send. Boxed, so that the kernel's pointers stay good while the box moves; boxes are
@@ -12,6 +13,10 @@ pub(super) struct Loan {
     sent: usize,
     /// Nothing will follow: what is left may wait for the FIN, and go with it.
     last: bool,
+    /// Not to be tried without a copy (again).
+    must_copy: bool,
+    /// Bytes of buffers charged for a send without a copy; 0 for one that copies.
+    lent_bytes: usize,
     /// The ring's turn in which it was submitted.
     turn: NonZeroU32,
     pieces: [libc::iovec; OUT_PIECES_MAX],
@@ -39,6 +44,8 @@ impl Loan {
             out: Out::new(),
             sent: 0,
             last: false,
+            must_copy: false,
+            lent_bytes: 0,
             turn: NonZeroU32::MIN,
             pieces: [nothing; OUT_PIECES_MAX],
             header,
@@ -50,6 +57,54 @@ impl Loan {
         self.out = out;
         self.sent = 0;
         self.last = last;
+        self.must_copy = false;
+        self.lent_bytes = 0;
+    }
+
+    /// Takes over what `other` has left, as other windows on the same bytes, to be copied.
+    pub(super) fn load_rest(&mut self, other: &Self) {
+        let mut skip = other.sent;
+        let mut out = Out::new();
+        for piece in other.out.pieces() {
+            let skipped = skip.min(piece.len());
+            skip -= skipped;
+            let mut rest = piece.share();
+            rest.advance(skipped);
+            // As many at most as the other has.
+            let _ = out.push(rest);
+        }
+        self.load(out, other.last);
+        self.must_copy = true;
+    }
+
+    /// Bytes not sent yet.
+    pub(super) fn left(&self) -> usize {
+        self.out.len() - self.sent
+    }
+
+    /// Bytes of buffers it keeps from being used for something else.
+    pub(super) fn cost(&self) -> usize {
+        self.out.pieces().iter().map(Chunk::cost).sum()
+    }
+
+    pub(super) fn must_copy(&self) -> bool {
+        self.must_copy
+    }
+
+    /// The kernel may read it until the notification; `cost` was charged for that.
+    pub(super) fn lend(&mut self, cost: usize) {
+        self.lent_bytes = cost;
+    }
+
+    /// What was charged, if it goes without a copy.
+    pub(super) fn lent_bytes(&self) -> usize {
+        self.lent_bytes
+    }
+
+    /// To be copied after all; tells what was charged.
+    pub(super) fn copy_after_all(&mut self) -> usize {
+        self.must_copy = true;
+        std::mem::take(&mut self.lent_bytes)
     }
 
     pub(super) fn is_last(&self) -> bool {

@@ -9,7 +9,8 @@
 //! - memory the kernel may touch is owned by an operation's entry until its final completion;
 //! - a descriptor is closed only when no operation names it;
 //! - dropping a future never frees anything the kernel still uses, and never loses received bytes;
-//! - every queue is bounded: tasks, buffers, bytes received and not taken, one send per socket.
+//! - every queue is bounded: tasks, buffers, bytes received and not taken, one send per socket, bytes lent to
+//!   sends without a copy.
 
 #![expect(
     unsafe_code,
@@ -32,6 +33,7 @@ mod groups;
 mod hosting;
 mod in_flight;
 mod kernel;
+mod lent;
 mod listener;
 mod loan;
 mod out;
@@ -54,6 +56,7 @@ pub(crate) mod tests;
 mod token;
 mod watch;
 mod wheel;
+mod zero_copy;
 
 use std::future::Future;
 use std::rc::Rc;
@@ -70,10 +73,12 @@ pub use ends::EndUnwatched;
 pub use error::RingError;
 #[cfg(test)]
 pub(crate) use faults::Weather;
+pub use groups::{BULK_BLOCK_BYTES, HEADS_BLOCK_BYTES};
 pub use hosting::{adopt, eventfd, register_membarrier};
 pub use listener::{ListenOptions, Listener};
 pub use out::{OUT_PIECES_MAX, Out};
-pub use plan::{GroupPlan, Picked, RingPlan, TaskRun};
+pub use pipe::PIPE_BYTES;
+pub use plan::{GroupPlan, Picked, RingPlan, SEND_BYTES_MAX, SendZc, TaskRun};
 pub use recv::Recv;
 pub use send::SendFut;
 pub use sleep::{Rung, Sleep};

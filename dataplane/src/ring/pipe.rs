@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 /// Asked of the kernel for each pipe: 256 slots. One slot holds one piece of a received segment, so
 /// with Ethernet's segments this is about 370 KB; with the default of 16 slots it would be 23 KB.
-const PIPE_BYTES: i32 = 1024 * 1024;
+pub const PIPE_BYTES: i32 = 1024 * 1024;
 /// A pipe smaller than this does not pay. The kernel makes them of two pages for a user who has
 /// many (`fs.pipe-user-pages-soft`).
 const PIPE_BYTES_MIN: i32 = 64 * 1024;

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use super::groups::{BULK_BLOCK_BYTES, HEADS_BLOCK_BYTES};
+use super::out::OUT_PIECES_MAX;
+
 /// Sizes and choices of one shard's ring. Every number is a bound.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RingPlan {
@@ -27,6 +30,9 @@ pub struct RingPlan {
     pub linger_ms: u64,
     /// Who runs completion work.
     pub task_run: TaskRun,
+    /// Sends of so many bytes or more are tried without a copy (IORING_OP_SEND_ZC), from 1 to
+    /// [`SEND_BYTES_MAX`]; `None`: none.
+    pub zero_copy_min_bytes: Option<u32>,
     /// Faults between us and the kernel.
     #[cfg(test)]
     pub(crate) weather: Option<super::Weather>,
@@ -71,13 +77,43 @@ impl Default for RingPlan {
             pipes_max: 64,
             linger_ms: 10_000,
             task_run: TaskRun::Defer,
+            zero_copy_min_bytes: None,
             #[cfg(test)]
             weather: None,
         }
     }
 }
 
-/// What the ring really got, for the log and `doctor`.
+/// The most one send carries, bytes: eight pieces, each a bulk buffer.
+pub const SEND_BYTES_MAX: u32 = OUT_PIECES_MAX as u32 * BULK_BLOCK_BYTES;
+
+/// How it stands with sends without a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendZc {
+    /// Not asked for.
+    Off,
+    /// Asked for; the kernel has no SEND_ZC that reports copies (6.2).
+    Missing,
+    /// From so many bytes on.
+    From(u32),
+    /// Asked for and tried; the kernel copied, or refused, so often in a row that it is tried no more.
+    Copied,
+}
+
+impl SendZc {
+    /// One word, for metrics and people.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Missing => "missing",
+            Self::From(_) => "on",
+            Self::Copied => "copied",
+        }
+    }
+}
+
+/// What the ring really got, for the log, the admin's `/ring` and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Picked {
     /// Completion work.
@@ -92,6 +128,14 @@ pub struct Picked {
     pub registered_fd: bool,
     /// A multishot receive takes a byte limit (6.18); otherwise we cancel it.
     pub recv_limit: bool,
+    /// Receive buffers of 4 KiB.
+    pub heads: GroupPlan,
+    /// Receive buffers of 64 KiB.
+    pub bulk: GroupPlan,
+    /// Pipes for splicing, at most.
+    pub pipes_max: u32,
+    /// Sends without a copy.
+    pub send_zc: SendZc,
 }
 
 impl fmt::Display for Picked {
@@ -111,6 +155,17 @@ impl fmt::Display for Picked {
         ] {
             write!(f, " {}{name}", if has { "" } else { "no-" })?;
         }
-        Ok(())
+        for (name, group, bytes) in [
+            ("heads", self.heads, HEADS_BLOCK_BYTES),
+            ("bulk", self.bulk, BULK_BLOCK_BYTES),
+        ] {
+            let GroupPlan { start, max } = group;
+            write!(f, " {name}={start}..{max}x{}KiB", bytes / 1024)?;
+        }
+        write!(f, " splice_pipes={}", self.pipes_max)?;
+        match self.send_zc {
+            SendZc::From(bytes) => write!(f, " send_zc=from_{bytes}"),
+            state => write!(f, " send_zc={}", state.as_str()),
+        }
     }
 }

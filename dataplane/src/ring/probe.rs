@@ -6,12 +6,12 @@ use std::io;
 use io_uring::{IoUring, Probe, opcode};
 
 use super::error::RingError;
-use super::plan::{Picked, RingPlan, TaskRun};
+use super::plan::{Picked, RingPlan, SendZc, TaskRun};
 
 /// A ring with as much of the plan as the kernel takes.
 pub(super) fn set_up(plan: &RingPlan) -> Result<(IoUring, Picked), RingError> {
     let mut refused = None;
-    for picked in candidates(plan.task_run) {
+    for picked in candidates(plan) {
         match build(plan, picked) {
             Ok(uring) => {
                 check(&uring)?;
@@ -27,7 +27,8 @@ pub(super) fn set_up(plan: &RingPlan) -> Result<(IoUring, Picked), RingError> {
 }
 
 /// From the newest kernel's flags to none, in the order in which kernels lost them.
-fn candidates(wanted: TaskRun) -> impl Iterator<Item = Picked> {
+fn candidates(plan: &RingPlan) -> impl Iterator<Item = Picked> {
+    let wanted = plan.task_run;
     let pick = |task_run, no_sqarray, single_issuer, submit_all| Picked {
         task_run,
         single_issuer,
@@ -35,6 +36,10 @@ fn candidates(wanted: TaskRun) -> impl Iterator<Item = Picked> {
         no_sqarray,
         registered_fd: false,
         recv_limit: false,
+        heads: plan.heads,
+        bulk: plan.bulk,
+        pipes_max: plan.pipes_max,
+        send_zc: SendZc::Off,
     };
     [
         pick(TaskRun::Defer, true, true, true),
@@ -111,4 +116,11 @@ fn check(uring: &IoUring) -> Result<(), RingError> {
         }
     }
     Ok(())
+}
+
+/// Whether the kernel has both sends without a copy. Whether they report copies is found by trying.
+pub(super) fn has_send_zc(uring: &IoUring) -> bool {
+    let mut probe = Probe::new();
+    let asked = uring.submitter().register_probe(&mut probe).is_ok();
+    asked && probe.is_supported(opcode::SendZc::CODE) && probe.is_supported(opcode::SendMsgZc::CODE)
 }

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 use super::arena::Key;
 use super::conn::Conn;
 use super::core::Core;
+use super::lent;
 use super::loan::Loan;
 use super::out::Out;
 use super::socket::Socket;
@@ -30,6 +31,8 @@ pub(super) struct SendSide {
     waker: Option<Waker>,
     /// Timer that gives up on a send whose socket is gone.
     linger: Option<Key>,
+    /// The connection itself, where its socket is gone and bytes are still lent: no operation holds it then.
+    kept: Option<Rc<Conn>>,
 }
 
 impl Default for SendSide {
@@ -42,6 +45,7 @@ impl Default for SendSide {
             counted_in: None,
             waker: None,
             linger: None,
+            kept: None,
         }
     }
 }
@@ -101,32 +105,72 @@ impl Conn {
         self.send.borrow_mut().poll_free(&self.core, cx)
     }
 
-    /// The send in flight is done, well or badly, or a part of it.
+    /// The send in flight is done, well or badly, or a part of it, and the kernel has no more to do with its
+    /// bytes.
     pub(super) fn sent(self: &Rc<Self>, mut loan: Box<Loan>, result: i32) {
+        debug_assert!(
+            result <= 0 || loan.lent_bytes() == 0,
+            "what was taken without a copy is lent until its notification"
+        );
+        let prompt = loan.is_of(self.core.turn_number());
+        let go_on = match result {
+            // MSG_WAITALL makes a short send rare: only a signal or memory pressure causes it.
+            1.. => !loan.advance(result as usize),
+            _ => loan.lent_bytes() > 0 && self.refused_without_copy(&mut loan, result),
+        };
+        let rest = if go_on {
+            Some(loan)
+        } else {
+            self.core.take_back(loan);
+            None
+        };
+        self.send_ended(prompt, result, rest);
+    }
+
+    /// A send without a copy did not begin; tells whether to try with one.
+    fn refused_without_copy(&self, loan: &mut Loan, result: i32) -> bool {
+        let bytes = loan.copy_after_all();
+        self.lent_bytes.set(self.lent_bytes.get() - bytes);
+        self.core.zero_copy.give_back(bytes);
+        let again = lent::wants_a_copy(result);
+        if again {
+            self.copies.set(true);
+            self.core.note_copied(true);
+        }
+        again
+    }
+
+    /// The stream is free for the next send, or for the rest of this one.
+    pub(super) fn send_ended(self: &Rc<Self>, prompt: bool, result: i32, rest: Option<Box<Loan>>) {
         let mut side = self.send.borrow_mut();
         side.in_flight = None;
-        side.prompt = loan.is_of(self.core.turn_number());
-        match result {
-            // MSG_WAITALL makes a short send rare: only a signal or memory pressure causes it.
-            1.. => {
-                if !loan.advance(result as usize) && !self.reset.get() {
-                    side.prompt = false;
-                    side.counted_in = None;
-                    side.in_flight = Some(self.core.submit_send(self, loan));
-                    return;
-                }
+        side.prompt = prompt;
+        match rest {
+            Some(rest) if !self.reset.get() => {
+                side.prompt = false;
+                side.counted_in = None;
+                side.in_flight = Some(self.core.submit_send(self, rest));
+                return;
             }
-            0 => side.failed = Some(libc::EPIPE),
-            _ => side.failed = Some(-result),
+            Some(rest) => self.core.take_back(rest),
+            None => match result {
+                1.. => {}
+                0 => side.failed = Some(libc::EPIPE),
+                _ => side.failed = Some(-result),
+            },
         }
-        self.core.take_back(loan);
         // After a send that failed the stream has a hole: nothing may follow, and the peer has to
         // learn that nothing will (short of memory, the connection itself may well live).
         if side.fin || side.failed.is_some() {
             self.send_fin();
         }
-        if let Some(timer) = side.linger.take() {
-            self.core.forget_timer(timer);
+        if let Some(timer) = side.linger {
+            if self.lent_bytes.get() > 0 && !self.reset.get() {
+                self.part(&mut side);
+            } else {
+                side.linger = None;
+                self.core.forget_timer(timer);
+            }
         }
         let waker = side.waker.take();
         drop(side);
@@ -156,17 +200,53 @@ impl Conn {
     }
 
     /// The socket is gone: what was accepted still goes out, for a bounded time.
-    pub(super) fn end_send(&self) {
+    pub(super) fn end_send(self: &Rc<Self>) {
         let mut side = self.send.borrow_mut();
         side.waker = None;
         // The descriptor closes after it.
         side.awaited(&self.core);
-        if let Some(key) = side.in_flight
-            && !self.reset.get()
-            && side.linger.is_none()
-        {
-            side.linger = Some(self.core.linger(key));
+        if self.reset.get() {
+            return;
         }
+        if side.in_flight.is_some() {
+            side.linger = Some(self.core.linger(self));
+        } else if self.lent_bytes.get() > 0 {
+            self.part(&mut side);
+        }
+    }
+
+    /// The socket is gone, the kernel has taken all and still reads it: the peer hears of the end, and the
+    /// descriptor stays until it has the bytes or the time to linger is over.
+    fn part(self: &Rc<Self>, side: &mut SendSide) {
+        if !std::mem::replace(&mut side.fin, true) {
+            self.send_fin();
+        }
+        if side.linger.is_none() {
+            side.linger = Some(self.core.linger(self));
+        }
+        side.kept = Some(Rc::clone(self));
+    }
+
+    /// Some of what was lent is back.
+    pub(super) fn given_back(&self, bytes: usize) {
+        let left = self.lent_bytes.get() - bytes;
+        self.lent_bytes.set(left);
+        if left == 0 {
+            self.let_go();
+        }
+    }
+
+    /// Waits no longer for what is lent: the descriptor closes as soon as nothing else holds it.
+    pub(super) fn let_go(&self) {
+        let mut side = self.send.borrow_mut();
+        let Some(kept) = side.kept.take() else { return };
+        let timer = side.linger.take();
+        drop(side);
+        if let Some(timer) = timer {
+            self.core.forget_timer(timer);
+        }
+        // Perhaps the last but the caller's own.
+        drop(kept);
     }
 
     /// The time to linger is over.

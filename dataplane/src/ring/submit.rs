@@ -21,6 +21,8 @@ use super::loan::{Loan, Shape};
 use super::token::{self, NOBODY};
 use super::watch::Watch;
 
+/// `IORING_SEND_ZC_REPORT_USAGE` (6.2), which the io-uring crate keeps to itself.
+const SEND_ZC_REPORT_USAGE: u16 = 1 << 3;
 const SEND_FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
 
 impl Core {
@@ -58,6 +60,7 @@ impl Core {
 
     pub(super) fn submit_send(&self, conn: &Rc<Conn>, mut loan: Box<Loan>) -> Key {
         loan.submitted_in(self.turn_number());
+        let lends = self.zero_copy.lends(conn, &mut loan);
         let flags = SEND_FLAGS | if loan.is_last() { libc::MSG_MORE } else { 0 };
         let shape = loan.shape();
         #[cfg(test)]
@@ -67,15 +70,27 @@ impl Core {
             .borrow_mut()
             .insert(Op::Send(Rc::clone(conn), loan));
         let fd = types::Fd(conn.raw());
-        let entry = match shape {
-            Shape::One { start, len } => opcode::Send::new(fd, start, len).flags(flags).build(),
-            Shape::Gathered { header } => {
+        let entry = match (shape, lends) {
+            (Shape::One { start, len }, false) => {
+                opcode::Send::new(fd, start, len).flags(flags).build()
+            }
+            (Shape::Gathered { header }, false) => {
                 opcode::SendMsg::new(fd, header).flags(flags as u32).build()
             }
+            (Shape::One { start, len }, true) => opcode::SendZc::new(fd, start, len)
+                .flags(flags)
+                .zc_flags(SEND_ZC_REPORT_USAGE)
+                .build(),
+            (Shape::Gathered { header }, true) => opcode::SendMsgZc::new(fd, header)
+                .flags(flags as u32)
+                .ioprio(SEND_ZC_REPORT_USAGE)
+                .build(),
         };
         // SAFETY: header, vectors and pieces belong to the boxed loan, which the op owns; moving the
         // box does not move them, and pieces are windows whose blocks nobody writes while they are
-        // held. The op holds the descriptor.
+        // held. The op holds the descriptor. Without a copy the first completion is not the last: the
+        // op goes on owning the loan until the notification (`lent.rs`), whatever became of the send.
+        // The kernel has let go of the descriptor by then.
         unsafe { self.give(key, entry) };
         key
     }
@@ -154,6 +169,16 @@ pub(super) fn limit_recv(entry: &mut Entry, bytes: u32) {
     // SAFETY: inside the entry, aligned to 4 (44 in an 8-aligned struct), borrowed mutably; this
     // union of the entry (splice_fd_in, file_index, optlen) is plain integers.
     unsafe { field.cast::<u32>().write(bytes) };
+}
+
+/// A send without a copy nobody waits for, to see whether the kernel takes it.
+pub(super) fn probe_send_zc(socket: &OwnedFd) -> Entry {
+    static BYTE: [u8; 1] = [0];
+    opcode::SendZc::new(types::Fd(socket.as_raw_fd()), BYTE.as_ptr(), 1)
+        .flags(libc::MSG_NOSIGNAL)
+        .zc_flags(SEND_ZC_REPORT_USAGE)
+        .build()
+        .user_data(NOBODY)
 }
 
 /// A receive nobody waits for, to see whether the kernel takes it.

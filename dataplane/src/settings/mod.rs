@@ -51,9 +51,14 @@ pub struct Settings {
     pub access_log: Option<AccessLog>,
     /// Bytes a shard keeps beside its pools at most. Default 64 MiB.
     pub kept_memory: usize,
+    /// Sends of so many bytes or more are tried without a copy, 4 KiB to [`ZERO_COPY_MIN_BYTES_MAX`]. Default: none.
+    pub zero_copy_min_bytes: Option<u32>,
     /// Longest time open exchanges get to finish after TERM. Default 10 s.
     pub drain_timeout: Duration,
 }
+
+/// The largest `zero_copy_min`: no send carries more.
+pub const ZERO_COPY_MIN_BYTES_MAX: u32 = 512 * 1024;
 
 /// Name servers asked, as in resolv.conf(5).
 pub const NAME_SERVERS_MAX: usize = 3;

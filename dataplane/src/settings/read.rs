@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use ringmesh_wire::{NodeId, ServiceId, ids};
 use super::tree::{self, Field, Record};
 use super::{
     AccessLog, AppCheck, AppPort, Control, Dns, Listeners, Locality, Mistake, NAME_SERVERS_MAX,
-    Settings, Shards,
+    Settings, Shards, ZERO_COPY_MIN_BYTES_MAX,
 };
 
 const SHARDS_MAX: i128 = ringmesh_tuning::placement::SHARDS_MAX as i128;
@@ -32,6 +33,7 @@ const TOP: &[&str] = &[
     "dns",
     "access_log",
     "kept_memory",
+    "zero_copy_min",
     "drain_timeout",
 ];
 
@@ -73,6 +75,11 @@ pub(super) fn settings(text: &str) -> Result<Settings, Mistake> {
         shards: top.get("shards").map_or(Ok(Shards::Auto), shards)?,
         state_dir: path(state_dir)?,
         kept_memory: top.get("kept_memory").map_or(Ok(64 << 20), memory)?,
+        zero_copy_min_bytes: top
+            .get("zero_copy_min")
+            .map(zero_copy_min)
+            .transpose()?
+            .flatten(),
         drain_timeout: top
             .get("drain_timeout")
             .map_or(Ok(Duration::from_secs(10)), duration)?,
@@ -415,7 +422,27 @@ fn server(field: &Field<'_>) -> Result<SocketAddr, Mistake> {
 /// `64MiB`, `512KiB`, `1GiB`.
 fn memory(field: &Field<'_>) -> Result<usize, Mistake> {
     const RIGHT: &str = "a whole number and a unit, e.g. 64MiB or 1GiB, from 1MiB to 64GiB";
-    let text = field.text(RIGHT)?;
+    let bytes = bytes(field, 1 << 20..=64 << 30, RIGHT)?;
+    usize::try_from(bytes).map_err(|_| field.mistake("more than this machine can address", RIGHT))
+}
+
+/// `off`, or from how many bytes on.
+fn zero_copy_min(field: &Field<'_>) -> Result<Option<u32>, Mistake> {
+    const RIGHT: &str = "off, or a whole number and a unit from 4KiB to 512KiB, e.g. 32KiB";
+    if field.text(RIGHT)? == "off" {
+        return Ok(None);
+    }
+    let bytes = bytes(field, 4 << 10..=ZERO_COPY_MIN_BYTES_MAX.into(), RIGHT)?;
+    Ok(u32::try_from(bytes).ok())
+}
+
+/// `64MiB`.
+fn bytes(
+    field: &Field<'_>,
+    allowed: RangeInclusive<u64>,
+    right: &'static str,
+) -> Result<u64, Mistake> {
+    let text = field.text(right)?;
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());
@@ -429,9 +456,8 @@ fn memory(field: &Field<'_>) -> Result<usize, Mistake> {
     let count = count.parse::<u64>().ok().filter(|_| shift < 64);
     let bytes = count.and_then(|count| count.checked_mul(1 << shift.min(63)));
     bytes
-        .filter(|bytes| (1 << 20..=64 << 30).contains(bytes))
-        .and_then(|bytes| usize::try_from(bytes).ok())
-        .ok_or_else(|| field.mistake(format!("{text:?} is no amount of memory"), RIGHT))
+        .filter(|bytes| allowed.contains(bytes))
+        .ok_or_else(|| field.mistake(format!("{text:?} is no amount of memory"), right))
 }
 
 /// `10s`, `500ms`, `2m`.

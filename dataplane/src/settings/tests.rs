@@ -235,6 +235,18 @@ fn every_mistake_is_told_with_its_place_and_what_would_be_right() {
             "no amount of memory",
         ),
         (
+            "zero_copy_min: 1KiB\n",
+            "4:16",
+            "zero_copy_min",
+            "no amount of memory",
+        ),
+        (
+            "zero_copy_min: 1MiB\n",
+            "4:16",
+            "zero_copy_min",
+            "no amount of memory",
+        ),
+        (
             "listeners: {dns: none}\n",
             "4:13",
             "listeners.dns",
@@ -357,4 +369,16 @@ fn name_servers_and_memory_are_read() {
     let defaults = Settings::parse("node: n\nservice: s\nstate_dir: /x\n").unwrap();
     assert_eq!(defaults.dns, Dns::default());
     assert_eq!(defaults.kept_memory, 64 << 20);
+}
+
+#[test]
+fn sends_without_a_copy_are_off_unless_asked_for() {
+    let read = |more: &str| {
+        let text = format!("node: n\nservice: s\nstate_dir: /x\n{more}");
+        Settings::parse(&text).unwrap().zero_copy_min_bytes
+    };
+    assert_eq!(read(""), None);
+    assert_eq!(read("zero_copy_min: off\n"), None);
+    assert_eq!(read("zero_copy_min: 32KiB\n"), Some(32 << 10));
+    assert_eq!(read("zero_copy_min: 512KiB\n"), Some(512 << 10));
 }

@@ -266,6 +266,7 @@ impl Meter {
             refused: self.refused,
             detections: self.detections.clone(),
             kept_bytes: 0,
+            ring: None,
         }
     }
 

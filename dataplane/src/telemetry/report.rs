@@ -7,6 +7,7 @@ use ringmesh_wire::report::{Series, SeriesValue};
 use super::meter::{Detection, Event, Values};
 use super::outcome::{Direction, Transport};
 use crate::reason::Reason;
+use crate::ring::Picked;
 
 /// The labels of one set.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -36,6 +37,8 @@ pub struct Stats {
     pub(super) detections: Vec<Detection>,
     /// Bytes kept beside the pools now.
     pub(super) kept_bytes: u64,
+    /// What the shard's ring got.
+    pub(super) ring: Option<Picked>,
 }
 
 impl Stats {
@@ -44,6 +47,19 @@ impl Stats {
     pub fn keeping(mut self, bytes: usize) -> Self {
         self.kept_bytes = bytes as u64;
         self
+    }
+
+    /// With what the shard's ring got.
+    #[must_use]
+    pub fn on(mut self, ring: Picked) -> Self {
+        self.ring = Some(ring);
+        self
+    }
+
+    /// What the shard's ring got, if it has told.
+    #[must_use]
+    pub fn ring(&self) -> Option<Picked> {
+        self.ring
     }
 }
 
@@ -85,9 +101,23 @@ pub fn merge(shards: &[Stats]) -> Vec<Series> {
         labels: Vec::new(),
         value: SeriesValue::Gauge(i64::try_from(kept).unwrap_or(i64::MAX)),
     });
+    send_zc(shards, &mut series);
     detections(shards, &mut series);
     series.sort_by(|a, b| (&a.name, &a.labels).cmp(&(&b.name, &b.labels)));
     series
+}
+
+/// How it stands with sends without a copy, as numbers of shards.
+fn send_zc(shards: &[Stats], out: &mut Vec<Series>) {
+    let mut counts = BTreeMap::new();
+    for ring in shards.iter().filter_map(|stats| stats.ring) {
+        *counts.entry(ring.send_zc.as_str()).or_insert(0) += 1;
+    }
+    out.extend(counts.into_iter().map(|(state, count)| Series {
+        name: "ringmesh_send_zc_shards".into(),
+        labels: vec![("state".into(), state.into())],
+        value: SeriesValue::Gauge(count),
+    }));
 }
 
 /// What undeclared ports turned out to speak (docs/metrics.md).

@@ -57,8 +57,11 @@ impl Bed {
 
     /// An outbound sidecar over a ring that faults.
     fn start_in(draft: &Draft, weather: Weather) -> Self {
+        let (Weather::Windy(seed) | Weather::Stormy(seed)) = weather;
         let plan = RingPlan {
             weather: Some(weather),
+            // Every other sky is one in which nothing is copied.
+            zero_copy_min_bytes: (seed % 2 == 1).then_some(1),
             ..RingPlan::default()
         };
         Self::start_turning(

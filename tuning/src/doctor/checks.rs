@@ -1,12 +1,14 @@
 //! The checks, one function each. A threshold says how it was picked.
 
 use super::{Finding, Severity};
+use crate::plan::RingAdvice;
 use crate::probe::{Facts, Limit, Uring};
 
-pub(super) const ALL: [fn(&Facts) -> Finding; 11] = [
+pub(super) const ALL: [fn(&Facts) -> Finding; 12] = [
     kernel,
     io_uring,
     io_uring_operations,
+    ring_features,
     cpus,
     open_files,
     locked_memory,
@@ -151,6 +153,47 @@ fn io_uring_operations(facts: &Facts) -> Finding {
         check,
         format!("without {}: slower, nothing else", optional.join(", ")),
         "a newer kernel has them",
+    )
+}
+
+/// What a sidecar's ring would take here. What it took is in its log and at the admin's `/ring`.
+fn ring_features(facts: &Facts) -> Finding {
+    let check = "ring features";
+    let (
+        Uring::Usable {
+            single_issuer,
+            coop_taskrun,
+            ..
+        },
+        Some(ring),
+    ) = (&facts.uring, RingAdvice::of(facts))
+    else {
+        return advice(
+            check,
+            "not known: no ring could be made".to_owned(),
+            "fix io_uring first",
+        );
+    };
+    let features = [
+        (ring.defer_taskrun, "DEFER_TASKRUN (6.1)"),
+        (*single_issuer, "SINGLE_ISSUER (6.0)"),
+        (*coop_taskrun, "COOP_TASKRUN (5.19)"),
+        (ring.no_sqarray, "NO_SQARRAY (6.6)"),
+        (ring.recv_limit, "receive byte limit (6.18)"),
+        (ring.send_zc, "SEND_ZC with reports (6.2)"),
+    ];
+    let listed = |has: bool| {
+        let those = features.iter().filter(|(there, _)| *there == has);
+        those.map(|(_, name)| *name).collect::<Vec<_>>().join(", ")
+    };
+    let (has, lacks) = (listed(true), listed(false));
+    if lacks.is_empty() {
+        return good(check, has);
+    }
+    advice(
+        check,
+        format!("{has}; not {lacks}: the sidecar does without"),
+        "a kernel of the versions named has them",
     )
 }
 

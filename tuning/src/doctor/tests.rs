@@ -9,6 +9,8 @@ pub(crate) fn good_host() -> Facts {
         uring: Uring::Usable {
             missing: vec![],
             defer_taskrun: true,
+            single_issuer: true,
+            coop_taskrun: true,
             no_sqarray: true,
             ext_arg: true,
         },
@@ -67,6 +69,7 @@ fn a_good_host_has_nothing_to_fix() {
         ok    kernel               Linux 6.18.44
         ok    io_uring             a ring can be made
         ok    io_uring operations  all that the sidecar uses are present
+        ok    ring features        DEFER_TASKRUN (6.1), SINGLE_ISSUER (6.0), COOP_TASKRUN (5.19), NO_SQARRAY (6.6), receive byte limit (6.18), SEND_ZC with reports (6.2)
         ok    cpus                 2 CPUs: 0,1
         ok    open files           limit 1048576 (hard 1048576)
         ok    locked memory        limit unlimited bytes; 2 shards need 1048576
@@ -75,7 +78,7 @@ fn a_good_host_has_nothing_to_fix() {
         ok    connection tracking  12 of 262144 entries in use
         ok    firewall tool        nftables: /usr/sbin/nft
         ok    kernel TLS           not loaded (not needed: TLS is done in the sidecar)
-        11 checks: 0 must be fixed, 0 notes
+        12 checks: 0 must be fixed, 0 notes
     "#]]
     .assert_eq(&table(&findings));
 }
@@ -91,6 +94,8 @@ fn a_bad_host_is_told_what_to_do() {
                                    fix: sysctl -w kernel.io_uring_disabled=0; keep it in /etc/sysctl.d/60-ringmesh.conf
         note  io_uring operations  not known: no ring could be made
                                    fix: fix io_uring first
+        note  ring features        not known: no ring could be made
+                                   fix: fix io_uring first
         ok    cpus                 2 CPUs: 0,1
         note  open files           limit 1024 (hard 4096): two are used per proxied connection
                                    fix: LimitNOFILE=1048576 in the unit, or `ulimit -n 1048576` before the start
@@ -104,7 +109,7 @@ fn a_bad_host_is_told_what_to_do() {
         note  firewall tool        neither nft nor iptables: `ringmesh intercept` cannot work (direct mode works)
                                    fix: apt-get install nftables
         ok    kernel TLS           not loaded (not needed: TLS is done in the sidecar)
-        11 checks: 4 must be fixed, 4 notes
+        12 checks: 4 must be fixed, 5 notes
     "#]].assert_eq(&table(&findings));
 }
 
@@ -119,6 +124,20 @@ fn every_finding_that_is_not_good_has_a_fix() {
             );
         }
     }
+}
+
+#[test]
+fn an_older_kernel_is_told_what_its_rings_do_without() {
+    let mut facts = good_host();
+    facts.kernel = KernelVersion::parse("6.1.0-28-amd64");
+    if let Uring::Usable { no_sqarray, .. } = &mut facts.uring {
+        *no_sqarray = false;
+    }
+    let findings = examine(&facts);
+    let ring = findings.iter().find(|one| one.check == "ring features");
+    expect![[r#"DEFER_TASKRUN (6.1), SINGLE_ISSUER (6.0), COOP_TASKRUN (5.19); not NO_SQARRAY (6.6), receive byte limit (6.18), SEND_ZC with reports (6.2): the sidecar does without"#]]
+        .assert_eq(&ring.unwrap().found);
+    assert!(!must_fix(&findings));
 }
 
 #[test]

@@ -23,7 +23,7 @@ const fn op(name: &'static str, code: u8, required: bool) -> Op {
     }
 }
 
-const OPS: [Op; 11] = [
+const OPS: [Op; 12] = [
     op("ACCEPT", opcode::Accept::CODE, true),
     op("CONNECT", opcode::Connect::CODE, true),
     op("RECV", opcode::Recv::CODE, true),
@@ -34,6 +34,7 @@ const OPS: [Op; 11] = [
     op("POLL_ADD", opcode::PollAdd::CODE, true),
     op("SHUTDOWN", opcode::Shutdown::CODE, false),
     op("SEND_ZC", opcode::SendZc::CODE, false),
+    op("SENDMSG_ZC", opcode::SendMsgZc::CODE, false),
     op("SPLICE", opcode::Splice::CODE, false),
 ];
 
@@ -47,6 +48,10 @@ pub enum Uring {
         missing: Vec<Op>,
         /// SINGLE_ISSUER with DEFER_TASKRUN is accepted (6.1).
         defer_taskrun: bool,
+        /// SINGLE_ISSUER is accepted (6.0).
+        single_issuer: bool,
+        /// COOP_TASKRUN is accepted (5.19).
+        coop_taskrun: bool,
         /// NO_SQARRAY is accepted (6.6).
         no_sqarray: bool,
         /// The wait takes a timeout argument (EXT_ARG, 5.11): without it no timer can work.
@@ -82,6 +87,12 @@ pub(super) fn probe() -> Uring {
         missing,
         defer_taskrun: accepts(|b| {
             b.setup_single_issuer().setup_defer_taskrun();
+        }),
+        single_issuer: accepts(|b| {
+            b.setup_single_issuer();
+        }),
+        coop_taskrun: accepts(|b| {
+            b.setup_coop_taskrun();
         }),
         no_sqarray: accepts(|b| {
             b.setup_no_sqarray();

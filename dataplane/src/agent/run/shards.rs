@@ -23,6 +23,11 @@ impl Agent {
                 }
             }
             FromShard::Stats(stats) => {
+                if let (Some(ring), Some(seen)) =
+                    (stats.ring(), self.board.face().rings.get_mut(shard))
+                {
+                    *seen = Some(ring);
+                }
                 if let Some(slot) = self.stats.get_mut(shard) {
                     *slot = Some(*stats);
                 }

@@ -54,11 +54,6 @@ fn a_stalled_reader_does_not_starve_others() {
     assert_eq!(ring.core.group(Size::Heads).paused(), 0);
 }
 
-fn accept_one(listener: &Listener) -> impl Future<Output = Socket> + 'static {
-    let listener = listener.again();
-    async move { listener.accept().await.unwrap() }
-}
-
 /// With hardly any buffers everything still arrives; running out is a pause.
 #[test]
 fn running_out_of_buffers_is_a_pause() {

@@ -1,5 +1,6 @@
 //! The ring in bad weather: no byte is lost, doubled or out of place, and nothing hangs.
 
+use super::super::groups::Size;
 use super::*;
 use crate::ring::Weather;
 
@@ -7,12 +8,24 @@ use crate::ring::Weather;
 pub(super) const PEERS: usize = 6;
 
 pub(super) fn ring_in(weather: Weather) -> TestRing {
-    ring_with(&RingPlan {
+    ring_with(&plan_in(weather))
+}
+
+fn plan_in(weather: Weather) -> RingPlan {
+    RingPlan {
         weather: Some(weather),
         // Few, so that buffers run out by themselves as well.
         heads: GroupPlan { start: 4, max: 8 },
         bulk: GroupPlan { start: 2, max: 4 },
         ..RingPlan::default()
+    }
+}
+
+/// As [`ring_in`], with every send tried without a copy.
+fn lending_ring_in(weather: Weather) -> TestRing {
+    ring_with(&RingPlan {
+        zero_copy_min_bytes: Some(1),
+        ..plan_in(weather)
     })
 }
 
@@ -43,6 +56,15 @@ pub(super) fn talk_unevenly(
 
 #[test]
 fn in_wind_every_byte_arrives_in_its_place() {
+    every_byte_arrives_in_wind(ring_in);
+}
+
+#[test]
+fn in_wind_every_byte_arrives_without_copies_too() {
+    every_byte_arrives_in_wind(lending_ring_in);
+}
+
+fn every_byte_arrives_in_wind(ring_in: fn(Weather) -> TestRing) {
     let mut refused = 0;
     for seed in 0..40 {
         let ring = ring_in(Weather::Windy(seed));
@@ -55,12 +77,32 @@ fn in_wind_every_byte_arrives_in_its_place() {
             assert!(came.unwrap() == sent, "seed {seed}");
         }
         refused += ring.core.faults.made();
+        nothing_is_left(&ring, seed);
     }
     assert!(refused > 300, "only {refused} operations were refused");
 }
 
 #[test]
 fn in_a_storm_what_arrives_is_a_beginning_and_nothing_hangs() {
+    what_arrives_in_a_storm_is_a_beginning(ring_in);
+}
+
+#[test]
+fn in_a_storm_what_arrives_without_copies_is_a_beginning_too() {
+    what_arrives_in_a_storm_is_a_beginning(lending_ring_in);
+}
+
+/// Every connection has ended, and no buffer is in use or lent.
+fn nothing_is_left(ring: &Ring, seed: u64) {
+    until(ring, || {
+        ring.conns() == 0 && ring.core.zero_copy.lent_bytes() == 0
+    });
+    for size in [Size::Heads, Size::Bulk] {
+        assert_eq!(ring.core.group(size).pool().out(), 0, "seed {seed}");
+    }
+}
+
+fn what_arrives_in_a_storm_is_a_beginning(ring_in: fn(Weather) -> TestRing) {
     let (mut whole, mut broken) = (0, 0);
     for seed in 0..12 {
         let ring = ring_in(Weather::Stormy(seed));
@@ -81,7 +123,7 @@ fn in_a_storm_what_arrives_is_a_beginning_and_nothing_hangs() {
                 }
             }
         }
-        until(&ring, || ring.conns() == 0);
+        nothing_is_left(&ring, seed);
     }
     assert!(whole > 0 && broken > 0, "{whole} whole, {broken} broken");
 }

@@ -10,6 +10,7 @@ mod setup;
 mod splice;
 mod timers;
 mod turns;
+mod zero_copy;
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -74,6 +75,33 @@ pub(crate) fn until(ring: &Ring, mut done: impl FnMut() -> bool) {
 pub(crate) fn listen(ring: &Ring) -> Listener {
     let any = "127.0.0.1:0".parse().unwrap();
     Listener::bind(ring, any, &ListenOptions::default()).unwrap()
+}
+
+/// What some ring got.
+pub(crate) fn picked(send_zc: SendZc) -> Picked {
+    let RingPlan {
+        heads,
+        bulk,
+        pipes_max,
+        ..
+    } = RingPlan::default();
+    Picked {
+        task_run: TaskRun::Defer,
+        single_issuer: true,
+        submit_all: true,
+        no_sqarray: false,
+        registered_fd: true,
+        recv_limit: false,
+        heads,
+        bulk,
+        pipes_max,
+        send_zc,
+    }
+}
+
+fn accept_one(listener: &Listener) -> impl Future<Output = Socket> + 'static {
+    let listener = listener.again();
+    async move { listener.accept().await.unwrap() }
 }
 
 /// Connections are echoed until their end, then closed.
