@@ -24,9 +24,12 @@ pub(super) async fn serve_tls(shard: &Rc<ShardState>, flow: &Flow, stream: Strea
     let looked = gather(shard, &stream, first, until, |bytes| {
         Some(hello(bytes)).filter(|whose| *whose != Hello::NeedMore)
     });
-    let Some((whose, first)) = looked.await else {
-        shard.meter().refused(Reason::HeadTimeout);
-        return stream.reset();
+    let (whose, first) = match looked.await {
+        Ok(looked) => looked,
+        Err(reason) => {
+            shard.meter().refused(reason);
+            return stream.reset();
+        }
     };
     match (whose, stream) {
         (Hello::Mesh, Stream::Plain(socket)) => mesh(shard, flow, socket, first).await,

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use ringmesh_wire::ServiceId;
 
-use crate::detect::{self, DETECT_BYTES_MAX, Detected, Place, Verdict, detect};
+use super::first_bytes::{FirstBytes, Said};
+use crate::detect::{self, Detected, Place, Verdict};
 use crate::exchange::{Direction, Early, Flow, ShardState};
 use crate::ring::{ByteStream, Chunk};
 use crate::route;
@@ -163,18 +164,18 @@ async fn hear(
     stream: &Stream,
     recalled: Option<Verdict>,
 ) -> Option<Heard> {
-    let mut client = Client::default();
+    let mut client = FirstBytes::default();
     if leads_to_http(shard, flow) {
         let until = shard.now().plus_ms(shard.limits.keep_alive_timeout_ms);
         let idle = pin!(shard.ring.sleep_until(until));
         let said = wait::or_timeout(client.listen(stream), idle).await??;
-        return client.heard(shard, said, None);
+        return heard(client, shard, said, None);
     }
     if recalled.is_some_and(Verdict::is_http) {
         let until = shard.now().plus_ms(HTTP_PATIENCE_MS);
         let patience = pin!(shard.ring.sleep_until(until));
         if let Some(said) = wait::or_timeout(client.listen(stream), patience).await {
-            return client.heard(shard, said?, None);
+            return heard(client, shard, said?, None);
         }
     }
     // Both silent: an idle connection of whichever kind is likelier.
@@ -199,7 +200,7 @@ async fn race(
     shard: &Rc<ShardState>,
     flow: &Flow,
     stream: &Stream,
-    mut client: Client,
+    mut client: FirstBytes,
     answerable_ms: u64,
 ) -> Option<Heard> {
     let mut dialling = pin!(Early::dial(shard, flow));
@@ -212,107 +213,60 @@ async fn race(
                 // Without a connection the relay says why.
                 false => dialling.await.ok(),
             };
-            return client.heard(shard, said, early);
+            return heard(client, shard, said, early);
         }
         First::B(Ok(early)) => early,
         First::B(Err(_)) => {
-            let said = client.listen_for(shard, stream, answerable_ms).await?;
-            return client.heard(shard, said, None);
+            let said = listen_for(&mut client, shard, stream, answerable_ms).await?;
+            return heard(client, shard, said, None);
         }
     };
     let greeting = match wait::first(client.listen(stream), early.hear()).await {
-        First::A(said) => return client.heard(shard, said?, Some(early)),
+        First::A(said) => return heard(client, shard, said?, Some(early)),
         // A failure is told again to whoever carries on.
         First::B(greeting) => greeting.unwrap_or_default(),
     };
     if greeting.is_empty() {
         // Servers of HTTP do that too, and then it means nothing.
-        let said = client.listen_for(shard, stream, answerable_ms).await?;
-        return client.heard(shard, said, (!said.is_http()).then_some(early));
+        let said = listen_for(&mut client, shard, stream, answerable_ms).await?;
+        return heard(client, shard, said, (!said.is_http()).then_some(early));
     }
     if detect::is_http_greeting(&greeting) {
-        drop(early);
+        // Neither the connection nor the buffer is held while the client is silent.
+        drop((early, greeting));
         let said = client.listen(stream).await?;
-        return client.heard(shard, said, None);
+        return heard(client, shard, said, None);
     }
-    let mut heard = client.heard(shard, Said::Nothing, Some(early))?;
-    heard.greeting = greeting;
-    Some(heard)
+    let mut said_first = heard(client, shard, Said::Nothing, Some(early))?;
+    said_first.greeting = greeting;
+    Some(said_first)
 }
 
-/// What the client has said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Said {
-    This(Detected),
-    /// It has ended, or somebody else was first.
-    Nothing,
+/// As [`FirstBytes::listen`], for a time.
+async fn listen_for(
+    client: &mut FirstBytes,
+    shard: &ShardState,
+    stream: &Stream,
+    ms: u64,
+) -> Option<Said> {
+    let end = pin!(shard.ring.sleep_until(shard.now().plus_ms(ms)));
+    let said = wait::or_timeout(client.listen(stream), end).await;
+    said.unwrap_or(Some(Said::Nothing))
 }
 
-impl Said {
-    fn is_http(self) -> bool {
-        matches!(self, Self::This(Detected::Http1 | Detected::H2Preface))
-    }
-}
-
-/// The client's side of the race. Listening may be given up and begun again: nothing is lost.
-#[derive(Debug, Default)]
-struct Client {
-    /// The first bytes, as received.
-    first: Chunk,
-    /// With more than one receive: all of them. Below [`DETECT_BYTES_MAX`] and one receive buffer.
-    gathered: Vec<u8>,
-}
-
-impl Client {
-    /// `None`: the connection failed.
-    async fn listen(&mut self, stream: &Stream) -> Option<Said> {
-        loop {
-            let chunk = stream.recv().await.ok()?;
-            if chunk.is_empty() {
-                return Some(Said::Nothing);
-            }
-            if self.first.is_empty() {
-                self.first = chunk;
-            } else {
-                if self.gathered.is_empty() {
-                    self.gathered.extend_from_slice(&self.first);
-                }
-                self.gathered.extend_from_slice(&chunk);
-            }
-            let so_far = match self.gathered.is_empty() {
-                true => &self.first[..],
-                false => &self.gathered[..],
-            };
-            match detect(so_far) {
-                Detected::NeedMore if so_far.len() < DETECT_BYTES_MAX => {}
-                detected => return Some(Said::This(detected)),
-            }
-        }
-    }
-
-    /// As [`Self::listen`], for a time.
-    async fn listen_for(&mut self, shard: &ShardState, stream: &Stream, ms: u64) -> Option<Said> {
-        let end = pin!(shard.ring.sleep_until(shard.now().plus_ms(ms)));
-        let said = wait::or_timeout(self.listen(stream), end).await;
-        said.unwrap_or(Some(Said::Nothing))
-    }
-
-    fn heard(self, shard: &ShardState, said: Said, early: Option<Early>) -> Option<Heard> {
-        let first = if self.gathered.is_empty() {
-            self.first
-        } else {
-            let mut buf = shard.ring.buf()?;
-            buf.extend_from_slice(&self.gathered).ok()?;
-            buf.freeze()
-        };
-        Some(Heard {
-            detected: match said {
-                Said::This(detected) => detected,
-                Said::Nothing => Detected::Other,
-            },
-            first,
-            greeting: Chunk::empty(),
-            early: early.map(Box::new),
-        })
-    }
+fn heard(
+    client: FirstBytes,
+    shard: &ShardState,
+    said: Said,
+    early: Option<Early>,
+) -> Option<Heard> {
+    Some(Heard {
+        detected: match said {
+            Said::This(detected) => detected,
+            Said::Nothing => Detected::Other,
+        },
+        first: client.into_chunk(&shard.ring)?,
+        greeting: Chunk::empty(),
+        early: early.map(Box::new),
+    })
 }

@@ -20,7 +20,7 @@ pub struct Budget {
 
 /// There is no room for more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct NoRoom;
+pub struct NoRoom;
 
 impl Budget {
     /// Room for `max` bytes.
@@ -41,7 +41,7 @@ impl Budget {
 
 /// Bytes that are kept, charged by the memory they take.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
+pub struct Kept {
     bytes: Vec<u8>,
     /// Who was charged, and for how much.
     charged: Option<(Rc<Budget>, usize)>,
@@ -61,7 +61,7 @@ impl Kept {
     ///
     /// # Errors
     /// [`NoRoom`]: nothing of it is kept then.
-    pub(super) fn extend(&mut self, budget: &Rc<Budget>, more: &[u8]) -> Result<(), NoRoom> {
+    pub fn extend(&mut self, budget: &Rc<Budget>, more: &[u8]) -> Result<(), NoRoom> {
         let (room, needed) = (self.bytes.capacity(), self.bytes.len() + more.len());
         if needed > room {
             let wanted = needed.max(2 * room).max(KEPT_BYTES_MIN);

@@ -56,6 +56,7 @@ mod tunnel;
 mod upgrade;
 
 pub use answer::SHED_ANSWER;
+pub use budget::Kept;
 pub use early::Early;
 pub use flow::{Direction, Flow};
 pub use serve::serve;

@@ -89,13 +89,17 @@ impl Chunk {
         }
     }
 
-    /// Drops the first `n` bytes.
+    /// Drops the first `n` bytes; the block goes home with the last of them, not with the empty window.
     ///
     /// # Panics
     /// If `n` is more than the chunk holds.
     pub fn advance(&mut self, n: usize) {
         assert!(n <= self.len(), "advance({n}) of {} bytes", self.len());
-        self.skip(n);
+        if n == self.len() {
+            *self = Self::empty();
+        } else {
+            self.skip(n);
+        }
     }
 
     /// Keeps only the first `n` bytes; no change if there are fewer.

@@ -2,6 +2,7 @@
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
+use super::super::groups::Size;
 use super::*;
 
 #[test]
@@ -167,4 +168,20 @@ fn a_ring_connects_to_a_ring() {
         drain(&socket).await.unwrap()
     });
     assert!(back == sent);
+}
+
+/// Whoever keeps a window that is used up keeps no buffer with it.
+#[test]
+fn a_buffer_goes_home_with_its_last_byte() {
+    let ring = ring();
+    let listener = listen(&ring);
+    let stream = TcpStream::connect(listener.local_addr()).unwrap();
+    write_all(&stream, b"hello");
+    let socket = drive(&ring, accept_one(&listener));
+    let mut chunk = drive(&ring, async move { socket.recv().await.unwrap() });
+    let out = || ring.core.group(Size::Heads).pool().out();
+    chunk.advance(4);
+    assert_eq!((&*chunk, out()), (&b"o"[..], 1));
+    chunk.advance(1);
+    assert_eq!((&*chunk, out()), (&b""[..], 0));
 }

@@ -1,5 +1,7 @@
 //! Heads that come in pieces and do not end: what they can hold is bounded, and others are served.
 
+use ringmesh_wire::snapshot::MtlsMode;
+
 use super::*;
 use crate::ring::GroupPlan;
 
@@ -79,26 +81,130 @@ fn above_its_memory_a_shard_sheds_heads_in_pieces_and_serves_whole_ones() {
     until_kept(&bed, "all of it was given back", |kept| kept == 0);
 }
 
-#[test]
-fn a_byte_of_a_head_holds_no_receive_buffer() {
-    let (upstream, _) = hello();
+/// A sidecar with eight receive buffers for heads.
+fn with_few_buffers(draft: &Draft, role: Role) -> Bed {
     let few = GroupPlan { start: 8, max: 8 };
     let plan = RingPlan {
         heads: few,
         ..RingPlan::default()
     };
-    let limits = ConnLimits::default();
-    let bed = Bed::start_turning(&draft(upstream), Role::Outbound, limits, plan, turn_until);
-    // Eight times as many as there are buffers.
+    Bed::start_turning(draft, role, ConnLimits::default(), plan, turn_until)
+}
+
+/// Eight times as many clients as there are buffers, each of which says this and waits.
+fn crowd(bed: &Bed, says: impl Fn(usize) -> &'static [u8]) -> Vec<TcpStream> {
+    let one = |at| {
+        let mut client = bed.client();
+        client.write_all(says(at)).unwrap();
+        client
+    };
+    (0..64).map(one).collect()
+}
+
+#[test]
+fn a_byte_of_a_head_holds_no_receive_buffer() {
+    let (upstream, _) = hello();
+    let bed = with_few_buffers(&draft(upstream), Role::Outbound);
     // P may become the preface of HTTP/2, G is the beginning of a head.
-    let crowd: Vec<TcpStream> = (0..64)
-        .map(|at| {
-            let mut client = bed.client();
-            client.write_all(if at < 32 { b"P" } else { b"G" }).unwrap();
-            client
-        })
-        .collect();
+    let crowd = crowd(&bed, |at| if at < 32 { b"P" } else { b"G" });
     until_kept(&bed, "all of them have begun", |kept| kept >= 32 * 512);
     assert!(bed.get("app").ends_with("hello"));
     drop(crowd);
+}
+
+#[test]
+fn a_byte_on_an_undeclared_port_holds_no_receive_buffer() {
+    let (upstream, _) = hello();
+    let mut outbound = draft(upstream);
+    let service = outbound.at("app");
+    service.hosts = vec!["*".into()];
+    service.ports[0].protocol = Protocol::Auto;
+    for (draft, role) in [
+        (outbound, Role::Outbound),
+        (before(upstream, Protocol::Auto), Role::Inbound),
+    ] {
+        let bed = with_few_buffers(&draft, role);
+        let crowd = crowd(&bed, |at| if at < 32 { b"PRI" } else { b"GE" });
+        assert!(bed.get("app").ends_with("hello"));
+        drop(crowd);
+    }
+}
+
+/// Where mutual TLS and plaintext share a port the first bytes are looked at, too, and more of a hello.
+#[test]
+fn the_beginning_of_a_hello_holds_no_receive_buffer() {
+    let (upstream, _) = hello();
+    let bed = with_few_buffers(&before(upstream, Protocol::Http1), Role::Inbound);
+    let begun = crowd(&bed, |_| b"\x16\x03");
+    assert!(bed.get("app").ends_with("hello"));
+    let more = crowd(&bed, |_| b"\x16\x03\x01\x02\x00\x01\x00\x01");
+    until_kept(&bed, "all of them have begun", |kept| kept >= 64 * 512);
+    assert!(bed.get("app").ends_with("hello"));
+    drop((begun, more));
+    until_kept(&bed, "all of it was given back", |kept| kept == 0);
+}
+
+#[test]
+fn above_its_memory_a_shard_sheds_hellos_in_pieces() {
+    const ROOM: usize = 8;
+    let (upstream, _) = hello();
+    let limits = ConnLimits {
+        kept_bytes_max: ROOM * 512,
+        // Nobody is cut off for being slow here.
+        handshake_timeout_ms: 600_000,
+        ..ConnLimits::default()
+    };
+    let draft = before(upstream, Protocol::Http1);
+    let bed = Bed::start_with(&draft, Role::Inbound, limits);
+    let mut hellos = crowd(&bed, |_| b"\x16\x03\x01\x02\x00\x01\x00\x01");
+    for client in &hellos {
+        client.set_nonblocking(true).unwrap();
+    }
+    let until = Instant::now() + PATIENCE;
+    while hellos.len() > ROOM {
+        assert!(Instant::now() < until, "{} are still there", hellos.len());
+        hellos.retain_mut(|client| {
+            let read = client.read(&mut [0]);
+            read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+        });
+        std::thread::yield_now();
+    }
+    until_kept(&bed, "as many as have room wait", |kept| {
+        kept == (ROOM * 512) as i64
+    });
+    assert_eq!(hellos.len(), ROOM);
+    assert!(bed.get("app").ends_with("hello"), "others are served");
+}
+
+/// What was understood of HTTP/2 holds no buffer while nothing more comes.
+#[test]
+fn an_idle_connection_of_http2_holds_no_receive_buffer() {
+    const BEGIN: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let (upstream, _) = hello();
+    let bed = with_few_buffers(&draft(upstream), Role::Outbound);
+    let mut crowd = crowd(&bed, |_| BEGIN);
+    for client in &mut crowd {
+        // Our own settings, and the acknowledgement of theirs: all of it was read.
+        let mut heard = Vec::new();
+        while !heard
+            .windows(9)
+            .any(|frame| frame == b"\0\0\0\x04\x01\0\0\0\0")
+        {
+            let mut room = [0; 256];
+            let len = client.read(&mut room).unwrap();
+            assert!(len > 0, "the connection was ended");
+            heard.extend_from_slice(&room[..len]);
+        }
+    }
+    assert!(bed.get("app").ends_with("hello"));
+    drop(crowd);
+}
+
+/// A sidecar before an app, reached in plaintext and with mutual TLS.
+fn before(app: SocketAddr, protocol: Protocol) -> Draft {
+    let mut draft = Draft::new();
+    draft.mesh.mtls = MtlsMode::Permissive;
+    let port = &mut draft.workload.ports[0];
+    (port.app, port.mtls, port.protocol) = (app, MtlsMode::Permissive, protocol);
+    draft
 }
