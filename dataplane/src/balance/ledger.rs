@@ -30,6 +30,8 @@ pub(super) struct Ledger {
     moved: i64,
     /// What may be used: the part, changed by what moved.
     max: u32,
+    /// Until then the next credit that is free is for a shard that has none.
+    promised_until: Mono,
     question: Question,
 }
 
@@ -73,6 +75,19 @@ impl Ledger {
         Ok(())
     }
 
+    /// The next credit that is free is not to be taken here: a shard that uses none has asked for it. It
+    /// asks again before `until`. Who uses none either promises nothing, or a credit would go to and fro.
+    pub(super) fn promise(&mut self, until: Mono) {
+        if self.used > 0 {
+            self.promised_until = until;
+        }
+    }
+
+    /// Whether what is free is for another shard.
+    pub(super) fn is_promised(&self, now: Mono) -> bool {
+        now < self.promised_until
+    }
+
     pub(super) fn give(&mut self) {
         debug_assert!(self.used > 0, "given back twice");
         self.used = self.used.saturating_sub(1);
@@ -90,6 +105,9 @@ impl Ledger {
             return 0;
         }
         let lent = self.max.saturating_sub(self.used).div_ceil(2);
+        if lent > 0 {
+            self.promised_until = Mono::default();
+        }
         self.moved -= i64::from(lent);
         self.settle();
         lent

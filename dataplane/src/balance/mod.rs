@@ -125,6 +125,8 @@ pub enum Credits {
         round: u32,
         /// Where the asking shard has the cluster.
         slot: Slot,
+        /// It uses none, so nothing it waits for ends by itself.
+        has_none: bool,
     },
     /// The answer.
     Lent {
@@ -293,12 +295,14 @@ impl Balancer {
     /// Counts a connection that is about to be opened for this pick's cluster.
     ///
     /// # Errors
-    /// [`Reason::Overflow`] at the limit.
-    pub fn open(&mut self, pick: &Pick) -> Result<Open, Reason> {
+    /// [`Reason::Overflow`] at the limit, or where the next place is promised to another shard.
+    pub fn open(&mut self, pick: &Pick, now: Mono) -> Result<Open, Reason> {
         let slot = pick.cluster;
-        self.state(slot)
-            .map_or(Ok(()), |state| state.breaker.connections.take())
-            .map(|()| Open(slot))
+        let take = |state: &mut ClusterState| match state.breaker.connections.is_promised(now) {
+            true => Err(Reason::Overflow),
+            false => state.breaker.connections.take(),
+        };
+        self.state(slot).map_or(Ok(()), take).map(|()| Open(slot))
     }
 
     /// Gives the connection back.
@@ -349,13 +353,16 @@ impl Balancer {
         let Some(state) = self.state(slot) else {
             return Ask::Refused;
         };
-        match state.breaker.ledger(limit).ask(others, now) {
+        let ledger = state.breaker.ledger(limit);
+        let has_none = ledger.used == 0;
+        match ledger.ask(others, now) {
             ledger::Ask::Now(round) => Ask::Now(Credits::Want {
                 from,
                 cluster: state.key.clone(),
                 limit,
                 round,
                 slot,
+                has_none,
             }),
             ledger::Ask::Wait => Ask::Wait,
             ledger::Ask::Refused => Ask::Refused,
@@ -367,6 +374,14 @@ impl Balancer {
     pub fn lend(&mut self, tables: &Tables, cluster: &ClusterKey, limit: Limit) -> u32 {
         self.named(tables, cluster)
             .map_or(0, |state| state.breaker.ledger(limit).lend())
+    }
+
+    /// The next connection's place that is free goes to a shard that has none and asks again before `until`:
+    /// those who wait here would otherwise take it each time.
+    pub fn promise(&mut self, tables: &Tables, cluster: &ClusterKey, until: Mono) {
+        if let Some(state) = self.named(tables, cluster) {
+            state.breaker.connections.promise(until);
+        }
     }
 
     /// Another shard has answered. Credits of a cluster that is gone go with it.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use proptest::prelude::*;
 use ringmesh_wire::snapshot::{Balance, EndpointState, Outlier};
 
-use super::{Balancer, ClusterStatus, Pick, ShardShare, Tried, Verdict};
+use super::{Balancer, ClusterStatus, Limit, Pick, ShardShare, Tried, Verdict};
 use crate::reason::Reason;
 use crate::tables::testing::Draft;
 use crate::tables::{ClusterIndex, ClusterKey, Tables};
@@ -413,8 +413,11 @@ fn limits_are_kept_and_come_back() {
     bench.balancer.waited(waiting);
     let waiting = bench.balancer.wait(&second).unwrap();
     bench.balancer.waited(waiting);
-    let open = bench.balancer.open(&first).unwrap();
-    assert_eq!(bench.balancer.open(&second).unwrap_err(), Reason::Overflow);
+    let open = bench.balancer.open(&first, bench.now).unwrap();
+    assert_eq!(
+        bench.balancer.open(&second, bench.now).unwrap_err(),
+        Reason::Overflow
+    );
     bench.balancer.closed(open);
     bench.finish(first, Verdict::Neutral);
     let third = bench.pick();
@@ -512,10 +515,46 @@ fn state_is_carried_over_by_address() {
 }
 
 #[test]
+fn a_promised_place_goes_to_another_shard_and_not_to_who_waits_here() {
+    let mut draft = draft(1);
+    draft.at("a").policy.limits.connections_max = 1;
+    let mut bench = Bench::new(&draft);
+    let key = bench.tables.cluster(bench.cluster).key.clone();
+    let pick = bench.pick();
+    let soon = bench.now.plus_ms(20);
+    // Who has none promises none.
+    bench.balancer.promise(&bench.tables, &key, soon);
+    let open = bench.balancer.open(&pick, bench.now).unwrap();
+    bench.balancer.promise(&bench.tables, &key, soon);
+    bench.balancer.closed(open);
+    assert_eq!(
+        bench.balancer.open(&pick, bench.now).unwrap_err(),
+        Reason::Overflow
+    );
+    // Nobody came for it.
+    let open = bench.balancer.open(&pick, soon).unwrap();
+    bench
+        .balancer
+        .promise(&bench.tables, &key, soon.plus_ms(20));
+    bench.balancer.closed(open);
+    // Somebody did, and it is back.
+    assert_eq!(
+        bench.balancer.lend(&bench.tables, &key, Limit::Connections),
+        1
+    );
+    bench
+        .balancer
+        .take_back(&bench.tables, &key, Limit::Connections, 1);
+    let open = bench.balancer.open(&pick, soon).unwrap();
+    bench.balancer.closed(open);
+    bench.finish(pick, Verdict::Neutral);
+}
+
+#[test]
 fn tokens_of_what_is_gone_change_nothing() {
     let mut bench = Bench::new(&draft(1));
     let pick = bench.pick();
-    let open = bench.balancer.open(&pick).unwrap();
+    let open = bench.balancer.open(&pick, bench.now).unwrap();
     let waiting = bench.balancer.wait(&pick).unwrap();
     let retrying = bench.balancer.retry(&bench.tables, bench.cluster).unwrap();
     let other = Draft::new()

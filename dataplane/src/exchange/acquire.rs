@@ -39,6 +39,8 @@ pub(super) enum NoLane {
 pub(super) struct Bound<'w> {
     pub(super) pick: &'w Pick,
     pub(super) cluster: &'w ClusterKey,
+    /// Connections are limited, and not only how many requests wait for one.
+    pub(super) counts: bool,
 }
 
 /// What kind of connection will do for this request.
@@ -87,9 +89,10 @@ async fn in_line(
     let (shard, slot) = (x.shard, bound.pick.cluster);
     let waiting = borrow::take(shard, slot, Limit::Pending, |b| b.wait(bound.pick)).await;
     let waiting = waiting.map_err(NoLane::NoRoom)?;
-    let room = room(x, way, shares, bound, deadline).await;
-    let lane = match room {
-        Ok(Room::Lane(lane)) => Ok(lane),
+    let look = || idle(x, way, shares);
+    let found = room(shard, bound, deadline, || true, look);
+    let lane = match found.await {
+        Ok(Room::Found(lane)) => Ok(lane),
         Ok(Room::Connect(opened)) => new(x, way, shares, Some(opened), deadline).await,
         Err(reason) => Err(NoLane::NoRoom(reason)),
     };
@@ -97,29 +100,34 @@ async fn in_line(
     lane
 }
 
-enum Room {
-    Lane(Lane),
+/// What [`room`] came to.
+pub(super) enum Room<T> {
+    /// What was looked for.
+    Found(T),
+    /// One more connection may be made.
     Connect(Opened),
 }
 
-async fn room(
-    x: &Exchange<'_>,
-    way: &Way<'_>,
-    shares: bool,
+/// Waits in the line of a cluster until `look` finds something or there is room for one more connection.
+/// `may_retire`: where all connections are in use, an HTTP/2 connection is to take no more streams, since
+/// it would hardly ever be idle.
+pub(super) async fn room<T>(
+    shard: &ShardState,
     bound: Bound<'_>,
     deadline: Mono,
-) -> Result<Room, Reason> {
-    let (shard, slot) = (x.shard, bound.pick.cluster);
+    may_retire: impl Fn() -> bool,
+    mut look: impl FnMut() -> Option<T>,
+) -> Result<Room<T>, Reason> {
     let end = deadline.min(shard.now().plus_ms(WAIT_MAX_MS));
-    let ticket = shard.lines.join(slot);
+    let ticket = shard.lines.join(bound.pick.cluster);
     let mut sleep = pin!(shard.ring.sleep_until(end));
     loop {
         let mut next_look = end;
         if ticket.is_first() {
-            if let Some(lane) = idle(x, way, shares) {
-                return Ok(Room::Lane(lane));
+            if let Some(found) = look() {
+                return Ok(Room::Found(found));
             }
-            if let Some(opened) = open(shard, bound).await {
+            if let Some(opened) = open(shard, bound, &may_retire).await {
                 return Ok(Room::Connect(opened));
             }
             if shard.borrowing.has_peers() {
@@ -138,23 +146,27 @@ async fn room(
 }
 
 /// Room for one more connection of a cluster: here, in place of an idle one, or of another shard.
-async fn open(shard: &ShardState, bound: Bound<'_>) -> Option<Opened> {
+async fn open(
+    shard: &ShardState,
+    bound: Bound<'_>,
+    may_retire: impl Fn() -> bool,
+) -> Option<Opened> {
     let slot = bound.pick.cluster;
     shard.note_closed();
-    if shard
-        .balancer
-        .borrow_mut()
-        .is_short(slot, Limit::Connections)
-    {
-        shard.evict(bound.cluster);
+    let is_short = (shard.balancer.borrow_mut()).is_short(slot, Limit::Connections);
+    if is_short && !shard.evict(bound.cluster) && may_retire() {
+        shard.retire(bound.cluster);
     }
-    let open = borrow::take(shard, slot, Limit::Connections, |b| b.open(bound.pick)).await;
+    let open = borrow::take(shard, slot, Limit::Connections, |balancer| {
+        balancer.open(bound.pick, shard.now())
+    });
+    let open = open.await;
     open.ok().map(|open| shard.lines.opened(open))
 }
 
 /// Room for a connection that is used once, or none.
 pub(super) async fn open_once(shard: &ShardState, bound: Bound<'_>) -> Result<Opened, Reason> {
-    open(shard, bound).await.ok_or(Reason::Overflow)
+    open(shard, bound, || false).await.ok_or(Reason::Overflow)
 }
 
 /// Whether the request goes on a lane of a trunk, where the endpoint has them. What is long or lasts (a

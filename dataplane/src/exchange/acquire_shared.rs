@@ -1,6 +1,5 @@
-//! A place on an HTTP/2 connection for one try: on one that has room, or on a new one.
-//!
-//! These connections stand outside the cluster's connection limit: one carries a hundred requests.
+//! A place on an HTTP/2 connection for one try: on one that has room, or on a new one where the
+//! cluster's limits have room.
 
 use std::pin::pin;
 use std::rc::Rc;
@@ -8,15 +7,17 @@ use std::rc::Rc;
 use h2::client::SendRequest;
 use ringmesh_wire::SpiffeId;
 
-use super::acquire::NoLane;
+use super::acquire::{Bound, NoLane, Room, room};
 use super::attempt::Way;
+use super::borrow;
 use super::pipeline::Exchange;
+use crate::balance::Limit;
 use crate::http2::Piece;
 use crate::reason::Reason;
 use crate::telemetry::Event as Counted;
 use crate::time::Mono;
 use crate::tls::Standing;
-use crate::upstream::{Joined, SharedLane, join};
+use crate::upstream::{Opened, SharedLane, Sought, begin, join};
 use crate::wait;
 
 /// A place on an HTTP/2 connection to the endpoint, and the connection.
@@ -26,42 +27,13 @@ pub(super) async fn acquire_shared(
     deadline: Mono,
 ) -> Result<(SharedLane, SendRequest<Piece>), NoLane> {
     let shard = x.shard;
-    let deadline = deadline.min(shard.now().plus_ms(way.connect_timeout_ms));
-    let endpoint = way.endpoint;
     let mut fresh = way.fresh;
     // Twice at most: a new connection is to an identity that was accepted.
     loop {
-        let joined = join(&shard.shared, &shard.ring, way.link, way.sni, fresh);
-        let lane = match joined.ok_or(NoLane::NoRoom(Reason::Overflow))? {
-            Joined::Lane(lane) => lane,
-            Joined::New(lane, making) => {
-                let active = Rc::clone(x.active);
-                let material = shard.material();
-                let accept = move |shown: &SpiffeId| {
-                    endpoint.is_none_or(|(cluster, endpoint)| {
-                        let row = &active.tables.cluster(cluster).endpoints[endpoint];
-                        active.tables.server_may_be(cluster, row, shown)
-                    })
-                };
-                let sessions = Rc::clone(&shard.sessions);
-                let live = Rc::clone(&shard.live);
-                let ring = shard.ring.clone();
-                let among = x.among(way).into();
-                let making = making.make(ring, among, material, sessions, live, deadline, accept);
-                if !shard.ring.spawn(making) {
-                    return Err(NoLane::NoRoom(Reason::Shed));
-                }
-                shard.meter().count(Counted::UpstreamOpened);
-                lane
-            }
-        };
-        let give_up = pin!(shard.ring.sleep_until(deadline));
-        let sender = wait::or_timeout(lane.sender(), give_up).await;
-        let sender = sender.unwrap_or(Err(Reason::ConnectTimeout));
-        let sender = sender.map_err(NoLane::Unreached)?;
+        let (lane, sender) = place(x, way, fresh, deadline).await?;
         if x.request.upgrade().is_some() {
             // Whether it does that is in its SETTINGS, which nobody else waits for (RFC 8441 section 3).
-            let give_up = pin!(shard.ring.sleep_until(deadline));
+            let give_up = pin!(shard.ring.sleep_until(connected_by(x, way, deadline)));
             match wait::or_timeout(lane.introduced(), give_up).await {
                 Some(Ok(())) => {}
                 Some(Err(reason)) => return Err(NoLane::Unreached(reason)),
@@ -71,7 +43,7 @@ pub(super) async fn acquire_shared(
                 return Err(NoLane::NoRoom(Reason::UpgradeUnsupported));
             }
         }
-        let may_serve = match (endpoint, lane.identity()) {
+        let may_serve = match (way.endpoint, lane.identity()) {
             (Some((cluster, endpoint)), Some(shown)) => {
                 let row = &x.active.tables.cluster(cluster).endpoints[endpoint];
                 x.active.tables.server_may_be(cluster, row, shown)
@@ -89,4 +61,143 @@ pub(super) async fn acquire_shared(
         lane.distrust();
         fresh = true;
     }
+}
+
+/// When a connection has to be there that is wanted now.
+fn connected_by(x: &Exchange<'_>, way: &Way<'_>, deadline: Mono) -> Mono {
+    deadline.min(x.shard.now().plus_ms(way.connect_timeout_ms))
+}
+
+/// A place; `fresh`: on a new connection.
+async fn place(
+    x: &Exchange<'_>,
+    way: &Way<'_>,
+    fresh: bool,
+    deadline: Mono,
+) -> Result<(SharedLane, SendRequest<Piece>), NoLane> {
+    let Some(bound) = way.bound else {
+        let lane = match joined(x, way, fresh, false) {
+            Some(lane) => lane,
+            None => new(x, way, None, deadline)?,
+        };
+        return connected(x, way, lane, deadline).await;
+    };
+    // Who waits goes first.
+    if x.shard.lines.is_empty(bound.pick.cluster)
+        && let Some(lane) = joined(x, way, fresh, true)
+    {
+        return connected(x, way, lane, deadline).await;
+    }
+    // The rare way: boxed, so that it takes no room in every exchange.
+    Box::pin(in_line(x, way, fresh, bound, deadline)).await
+}
+
+/// Waits for room on a connection or to make one, and until that is made.
+async fn in_line(
+    x: &Exchange<'_>,
+    way: &Way<'_>,
+    fresh: bool,
+    bound: Bound<'_>,
+    deadline: Mono,
+) -> Result<(SharedLane, SendRequest<Piece>), NoLane> {
+    let (shard, slot) = (x.shard, bound.pick.cluster);
+    let waiting = borrow::take(shard, slot, Limit::Pending, |b| b.wait(bound.pick)).await;
+    let waiting = waiting.map_err(NoLane::NoRoom)?;
+    let lane = match bound.counts {
+        true => in_turn(x, way, fresh, bound, deadline).await,
+        false => match joined(x, way, fresh, false) {
+            Some(lane) => Ok(lane),
+            None => new(x, way, None, deadline),
+        },
+    };
+    let place = match lane {
+        Ok(lane) => connected(x, way, lane, deadline).await,
+        Err(no_lane) => Err(no_lane),
+    };
+    shard.balancer.borrow_mut().waited(waiting);
+    place
+}
+
+async fn in_turn(
+    x: &Exchange<'_>,
+    way: &Way<'_>,
+    fresh: bool,
+    bound: Bound<'_>,
+    deadline: Mono,
+) -> Result<SharedLane, NoLane> {
+    // Where there is a connection to this endpoint, a stream of it that ends is enough. Without, one to
+    // another endpoint has to make room.
+    let may_retire = || fresh || !x.shard.shared.borrow().has(&sought(way));
+    let look = || joined(x, way, fresh, false);
+    let found = room(x.shard, bound, deadline, may_retire, look);
+    match found.await.map_err(NoLane::NoRoom)? {
+        Room::Found(lane) => Ok(lane),
+        Room::Connect(opened) => new(x, way, Some(opened), deadline),
+    }
+}
+
+fn sought<'w>(way: &Way<'w>) -> Sought<'w> {
+    let counted = way.bound.filter(|bound| bound.counts);
+    Sought {
+        link: way.link,
+        sni: way.sni,
+        owner: counted.map(|bound| bound.cluster),
+        streams_max: way.exchanges_max,
+    }
+}
+
+/// A place on a connection that stands or, unless `only_open`, is being made.
+fn joined(x: &Exchange<'_>, way: &Way<'_>, fresh: bool, only_open: bool) -> Option<SharedLane> {
+    if fresh {
+        return None;
+    }
+    join(&x.shard.shared, &x.shard.ring, &sought(way), only_open)
+}
+
+/// A place on a new connection.
+fn new(
+    x: &Exchange<'_>,
+    way: &Way<'_>,
+    opened: Option<Opened>,
+    deadline: Mono,
+) -> Result<SharedLane, NoLane> {
+    let shard = x.shard;
+    let begun = begin(&shard.shared, &shard.ring, &sought(way), opened);
+    let (lane, making) = begun.ok_or(NoLane::NoRoom(Reason::Overflow))?;
+    let active = Rc::clone(x.active);
+    let endpoint = way.endpoint;
+    let accept = move |shown: &SpiffeId| {
+        endpoint.is_none_or(|(cluster, endpoint)| {
+            let row = &active.tables.cluster(cluster).endpoints[endpoint];
+            active.tables.server_may_be(cluster, row, shown)
+        })
+    };
+    let making = making.make(
+        shard.ring.clone(),
+        x.among(way).into(),
+        shard.material(),
+        Rc::clone(&shard.sessions),
+        Rc::clone(&shard.live),
+        connected_by(x, way, deadline),
+        accept,
+    );
+    if !shard.ring.spawn(making) {
+        return Err(NoLane::NoRoom(Reason::Shed));
+    }
+    shard.meter().count(Counted::UpstreamOpened);
+    Ok(lane)
+}
+
+/// The connection, once it is made.
+async fn connected(
+    x: &Exchange<'_>,
+    way: &Way<'_>,
+    lane: SharedLane,
+    deadline: Mono,
+) -> Result<(SharedLane, SendRequest<Piece>), NoLane> {
+    let give_up = pin!(x.shard.ring.sleep_until(connected_by(x, way, deadline)));
+    let sender = wait::or_timeout(lane.sender(), give_up).await;
+    let sender = sender.unwrap_or(Err(Reason::ConnectTimeout));
+    let sender = sender.map_err(NoLane::Unreached)?;
+    Ok((lane, sender))
 }

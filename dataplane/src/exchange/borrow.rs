@@ -19,6 +19,10 @@ use crate::wait;
 /// Requests that wait for an answer at once; above, a request is refused as if there were none.
 const WAITING_MAX: usize = 256;
 
+/// For so long the next place of a connection is kept for a shard that has none, milliseconds: it asks every
+/// few.
+const PROMISE_MS: u64 = 20;
+
 /// The other shards, and who waits for word of them.
 #[derive(Debug, Default)]
 pub struct Borrowing {
@@ -134,10 +138,22 @@ pub fn hear(shard: &ShardState, message: Credits) {
             limit,
             round,
             slot,
+            has_none,
         } => {
+            shard.note_closed();
             let mut credits = shard.balancer.borrow_mut().lend(tables, &cluster, limit);
-            if credits == 0 && limit == Limit::Connections && shard.evict(&cluster) {
-                credits = shard.balancer.borrow_mut().lend(tables, &cluster, limit);
+            if credits == 0 && limit == Limit::Connections {
+                if shard.evict(&cluster) {
+                    credits = shard.balancer.borrow_mut().lend(tables, &cluster, limit);
+                } else if has_none {
+                    // It asks again, and finds the place when the connection has ended.
+                    shard.retire(&cluster);
+                }
+                if credits == 0 && has_none {
+                    let until = shard.now().plus_ms(PROMISE_MS);
+                    let mut balancer = shard.balancer.borrow_mut();
+                    balancer.promise(tables, &cluster, until);
+                }
             }
             let answer = Credits::Lent {
                 limit,

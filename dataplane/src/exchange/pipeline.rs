@@ -453,6 +453,7 @@ async fn try_by_try<'x>(
             bound: row.limits_connecting().then_some(Bound {
                 pick: &pick,
                 cluster: &row.key,
+                counts: row.limits_connections(),
             }),
             connect_timeout_ms: row.policy.connect_timeout_ms,
             exchanges_max: row.policy.limits.requests_per_connection_max,

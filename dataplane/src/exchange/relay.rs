@@ -198,8 +198,9 @@ pub(super) async fn to_endpoint(
         let bound = Bound {
             pick: &pick,
             cluster: &row.key,
+            counts: row.limits_connections(),
         };
-        let opened = match row.limits_connections() {
+        let opened = match bound.counts {
             true => match acquire::open_once(shard, bound).await {
                 Ok(opened) => Some(opened),
                 Err(reason) => {

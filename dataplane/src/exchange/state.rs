@@ -631,11 +631,17 @@ impl ShardState {
         }
     }
 
-    /// Closes an idle connection of a cluster, so that another can be made; false if there is none.
+    /// Closes an idle connection of a cluster, so that another can be made; false if there is none. An
+    /// HTTP/2 connection says goodbye first: its place is free a little later, and the line called then.
     pub fn evict(&self, cluster: &ClusterKey) -> bool {
         let evicted = self.pools.borrow_mut().evict(cluster);
         self.note_closed();
-        evicted
+        evicted || self.shared.borrow().evict(cluster)
+    }
+
+    /// Has an HTTP/2 connection of a cluster take no more streams, unless one already ends.
+    pub fn retire(&self, cluster: &ClusterKey) {
+        self.shared.borrow().retire(cluster, self.now());
     }
 
     /// Sees to it that idle upstream connections are looked at when one ends or its time is over, and

@@ -157,6 +157,11 @@ impl Opened {
     pub fn cluster(&self) -> Slot {
         self.cluster
     }
+
+    /// There is room on it: the first in its cluster's line looks again.
+    pub fn call(&self) {
+        self.lines.call(self.cluster);
+    }
 }
 
 impl Drop for Opened {

@@ -22,6 +22,6 @@ pub use connect::{ConnectFault, Dial, connect};
 pub use lane::Lane;
 pub use lines::{Lines, Opened, Ticket};
 pub use pools::{PoolId, PoolKey, Pools, Want};
-pub use shared::{Joined, Making, SharedConns, SharedLane, join};
+pub use shared::{Making, SharedConns, SharedLane, Sought, begin, join};
 pub use stream::Stream;
 pub use trunks::{Joining, MakingTrunk, Trunks, Wanted, Wished};

@@ -3,6 +3,9 @@
 //! A request joins the first connection to its endpoint that has room, or has a new one made. Whoever
 //! joins one that is still being made waits for it: a burst of requests opens as many connections as
 //! it needs, not as many as there are requests.
+//!
+//! A connection *retires* when it has carried as many streams as a rule allows, or when its place in the
+//! count of its cluster is needed elsewhere: nobody joins it any more, and it ends with its last stream.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
@@ -17,19 +20,26 @@ use h2::client::SendRequest;
 use ringmesh_wire::SpiffeId;
 
 use super::connect::{Dial, connect};
+use super::lines::Opened;
 use super::stream::Stream;
 use crate::http2::{KeepAlive, Piece, Pings, Wire, limits};
 use crate::reason::Reason;
 use crate::ring::{ByteStream as _, Ring};
-use crate::tables::{Link, Seeded};
+use crate::tables::{ClusterKey, Link, Seeded};
 use crate::time::Mono;
 use crate::tls::{Inner, Live, Sessions};
 
-/// Connections of one shard to one endpoint: with their streams, more than it could serve.
-const CONNS_PER_ENDPOINT_MAX: usize = 64;
+/// Connections of one shard to one endpoint, retired ones included: more than it could serve, even where
+/// each carries one stream only.
+const CONNS_PER_ENDPOINT_MAX: usize = 1_024;
 /// Without a stream for so long a connection is closed, milliseconds. Below the idle time of the
 /// usual servers and load balancers.
 const IDLE_MAX_MS: u64 = 60_000;
+/// A server gets so long to take the goodbye of a connection that has no stream, milliseconds.
+const GOODBYE_MAX_MS: u64 = 1_000;
+/// A retired connection that has not ended after so long, milliseconds, does not keep another from being
+/// retired: its streams may go on for hours.
+const RETIRED_LONG_MS: u64 = 1_000;
 
 /// All HTTP/2 connections of a shard.
 #[derive(Debug, Default)]
@@ -47,14 +57,72 @@ impl SharedConns {
             ..Self::default()
         }
     }
+
+    /// Ends the connection of a cluster that has been without a stream for longest. Its place in the count
+    /// is free when it has ended. False: there is none.
+    pub fn evict(&self, owner: &ClusterKey) -> bool {
+        let idle = (self.owned(owner)).filter(|conn| conn.is_open() && conn.lanes.get() == 0);
+        let Some(oldest) = idle.min_by_key(|conn| conn.idle_since.get()) else {
+            return false;
+        };
+        oldest.turn(State::Closed(Reason::IdleTimeout));
+        true
+    }
+
+    /// Retires a connection of a cluster all of which are in use, the one with the fewest streams, unless
+    /// one is ending already.
+    pub fn retire(&self, owner: &ClusterKey, now: Mono) {
+        let mut ending = self.owned(owner).filter_map(|conn| conn.ending_since());
+        if ending.any(|since| now < since.plus_ms(RETIRED_LONG_MS)) {
+            return;
+        }
+        let open =
+            (self.owned(owner)).filter(|conn| conn.is_open() && conn.ending_since().is_none());
+        if let Some(conn) = open.min_by_key(|conn| conn.lanes.get()) {
+            conn.retire(now);
+            conn.end_if_unused();
+        }
+    }
+
+    /// Whether a connection stands, or is being made, that this would join if it had room.
+    #[must_use]
+    pub fn has(&self, wanted: &Sought<'_>) -> bool {
+        let mut all = self.by_link.get(&wanted.link).into_iter().flatten();
+        all.any(|conn| conn.is_sought(wanted) && conn.ending_since().is_none())
+    }
+
+    fn owned(&self, owner: &ClusterKey) -> impl Iterator<Item = &Rc<SharedConn>> {
+        let all = self.by_link.values().flatten();
+        all.filter(move |conn| conn.owner.as_ref() == Some(owner))
+    }
+}
+
+/// The connection a request wants.
+#[derive(Debug, Clone, Copy)]
+pub struct Sought<'a> {
+    /// Where and how.
+    pub link: Link,
+    /// SNI; empty for plaintext.
+    pub sni: &'a str,
+    /// The cluster that counts its connections. Where none does, clusters share.
+    pub owner: Option<&'a ClusterKey>,
+    /// Streams on one connection before it ends; at least 1.
+    pub streams_max: u32,
 }
 
 struct SharedConn {
     link: Link,
     sni: Box<str>,
+    owner: Option<ClusterKey>,
+    /// Its place in the count of its owner, as long as its socket stands.
+    opened: Option<Opened>,
     state: RefCell<State>,
     /// Lanes on it, those that wait for it included.
     lanes: Cell<u32>,
+    /// Lanes there ever were.
+    begun: Cell<u32>,
+    /// Since when nobody joins it any more; it ends with its last lane.
+    retired: Cell<Option<Mono>>,
     idle_since: Cell<Mono>,
     stream: OnceCell<Rc<Stream>>,
     /// The server's SETTINGS are here.
@@ -79,7 +147,34 @@ impl fmt::Debug for SharedConn {
 }
 
 impl SharedConn {
+    fn is_sought(&self, wanted: &Sought<'_>) -> bool {
+        *self.sni == *wanted.sni && self.owner.as_ref() == wanted.owner
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Open(_))
+    }
+
+    fn is_closed(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Closed(_))
+    }
+
+    fn retire(&self, now: Mono) {
+        if self.retired.get().is_none() {
+            self.retired.set(Some(now));
+        }
+    }
+
+    /// Since when nobody joins it any more.
+    fn ending_since(&self) -> Option<Mono> {
+        let closed = self.is_closed().then(|| self.idle_since.get());
+        self.retired.get().or(closed)
+    }
+
     fn room(&self) -> u32 {
+        if self.retired.get().is_some() {
+            return 0;
+        }
         let max = match &*self.state.borrow() {
             State::Connecting => limits::STREAMS_MAX,
             State::Open(sender) => u32::try_from(sender.current_max_send_streams())
@@ -100,6 +195,27 @@ impl SharedConn {
             waker.wake();
         }
     }
+
+    /// One lane more.
+    fn join(self: &Rc<Self>, ring: &Ring, streams_max: u32, reused: bool) -> SharedLane {
+        self.lanes.set(self.lanes.get() + 1);
+        self.begun.set(self.begun.get().saturating_add(1));
+        if self.begun.get() >= streams_max {
+            self.retire(ring.now());
+        }
+        SharedLane {
+            conn: Rc::clone(self),
+            reused,
+            ring: ring.clone(),
+        }
+    }
+
+    /// Ends a retired connection that has no lane any more: without a handle to it `h2` says goodbye.
+    fn end_if_unused(&self) {
+        if self.retired.get().is_some() && self.lanes.get() == 0 && self.is_open() {
+            self.turn(State::Closed(Reason::IdleTimeout));
+        }
+    }
 }
 
 /// A place for one stream on a connection.
@@ -115,6 +231,11 @@ impl Drop for SharedLane {
     fn drop(&mut self) {
         self.conn.lanes.set(self.conn.lanes.get().saturating_sub(1));
         self.conn.idle_since.set(self.ring.now());
+        self.conn.end_if_unused();
+        // There is room for a stream, or the connection lies idle.
+        if let Some(opened) = &self.conn.opened {
+            opened.call();
+        }
     }
 }
 
@@ -178,15 +299,6 @@ impl SharedLane {
     }
 }
 
-/// What [`join`] found.
-#[derive(Debug)]
-pub enum Joined {
-    /// A place on a connection.
-    Lane(SharedLane),
-    /// A place on a connection that [`Making::make`] has to make.
-    New(SharedLane, Making),
-}
-
 /// A connection that is to be made.
 #[derive(Debug)]
 pub struct Making {
@@ -194,58 +306,62 @@ pub struct Making {
     conn: Rc<SharedConn>,
 }
 
-/// A place on a connection to `link`; `fresh`: on a new one. `None`: there are too many.
+/// A place on a connection that stands; unless `only_open`, also on one that is being made.
 #[must_use]
 pub fn join(
+    conns: &RefCell<SharedConns>,
+    ring: &Ring,
+    wanted: &Sought<'_>,
+    only_open: bool,
+) -> Option<SharedLane> {
+    let all = conns.borrow();
+    let mut list = all.by_link.get(&wanted.link)?.iter();
+    let found = list
+        .find(|conn| conn.is_sought(wanted) && conn.room() > 0 && (conn.is_open() || !only_open))?;
+    Some(found.join(ring, wanted.streams_max, true))
+}
+
+/// A place on a connection that [`Making::make`] has to make. `opened`: its place in the count of its
+/// owner. `None`: there are too many.
+#[must_use]
+pub fn begin(
     conns: &Rc<RefCell<SharedConns>>,
     ring: &Ring,
-    link: Link,
-    sni: &str,
-    fresh: bool,
-) -> Option<Joined> {
+    wanted: &Sought<'_>,
+    opened: Option<Opened>,
+) -> Option<(SharedLane, Making)> {
     let mut all = conns.borrow_mut();
-    let list = all.by_link.entry(link).or_default();
-    list.retain(|conn| !matches!(&*conn.state.borrow(), State::Closed(_)));
-    let found = list
-        .iter()
-        .find(|conn| *conn.sni == *sni && conn.room() > 0);
-    let lane = |conn: &Rc<SharedConn>, reused| {
-        conn.lanes.set(conn.lanes.get() + 1);
-        SharedLane {
-            conn: Rc::clone(conn),
-            reused,
-            ring: ring.clone(),
-        }
-    };
-    if let Some(conn) = found.filter(|_| !fresh) {
-        return Some(Joined::Lane(lane(conn, true)));
-    }
+    let list = all.by_link.entry(wanted.link).or_default();
     if list.len() >= CONNS_PER_ENDPOINT_MAX {
         return None;
     }
     let conn = Rc::new(SharedConn {
-        link,
-        sni: sni.into(),
+        link: wanted.link,
+        sni: wanted.sni.into(),
+        owner: wanted.owner.cloned(),
+        opened,
         state: RefCell::new(State::Connecting),
         lanes: Cell::new(0),
+        begun: Cell::new(0),
+        retired: Cell::new(None),
         idle_since: Cell::new(ring.now()),
         stream: OnceCell::new(),
         introduced: Cell::new(false),
         waiting: RefCell::default(),
     });
     list.push(Rc::clone(&conn));
+    let lane = conn.join(ring, wanted.streams_max, false);
     let making = Making {
         conns: Rc::clone(conns),
-        conn: Rc::clone(&conn),
+        conn,
     };
-    Some(Joined::New(lane(&conn, false), making))
+    Some((lane, making))
 }
 
 impl Drop for Making {
     /// However it ended, nobody may wait for it or join it.
     fn drop(&mut self) {
-        let is_open = !matches!(&*self.conn.state.borrow(), State::Closed(_));
-        if is_open {
+        if !self.conn.is_closed() {
             self.conn.turn(State::Closed(Reason::UpstreamReset));
         }
         let mut all = self.conns.borrow_mut();
@@ -295,6 +411,8 @@ impl Making {
             return conn.turn(State::Closed(Reason::ConnectFailure));
         };
         conn.turn(State::Open(sender));
+        // Whoever wanted it may have given up.
+        conn.end_if_unused();
         let mut connection = pin!(connection);
         let asking = match conn.link {
             Link::Mesh(_) => connection.ping_pong(),
@@ -303,6 +421,7 @@ impl Making {
         let pings = self.conns.borrow().pings;
         let mut alive = KeepAlive::new(&ring, pings, asking);
         let mut look = pin!(ring.sleep_until(ring.now().plus_ms(IDLE_MAX_MS)));
+        let mut leaving = false;
         poll_fn(|cx| {
             loop {
                 let busy = conn.lanes.get() > 0;
@@ -334,8 +453,15 @@ impl Making {
                     conn.introduced.set(true);
                     conn.call();
                 }
+                if !leaving && conn.is_closed() && conn.lanes.get() == 0 {
+                    leaving = true;
+                    look.as_mut().reset(ring.now().plus_ms(GOODBYE_MAX_MS));
+                }
                 if look.as_mut().poll(cx).is_pending() {
                     return Poll::Pending;
+                }
+                if leaving {
+                    return Poll::Ready(());
                 }
                 let idle_until = match conn.lanes.get() {
                     0 => conn.idle_since.get().plus_ms(IDLE_MAX_MS),
@@ -344,7 +470,6 @@ impl Making {
                 if idle_until <= ring.now() {
                     // Without a handle to it the connection says goodbye by itself.
                     conn.turn(State::Closed(Reason::IdleTimeout));
-                    look.as_mut().reset(Mono::NEVER);
                 } else {
                     look.as_mut().reset(idle_until);
                 }

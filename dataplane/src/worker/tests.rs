@@ -7,6 +7,7 @@ mod http2_frames;
 mod idle_close;
 mod lanes;
 mod limits;
+mod limits_http2;
 mod mesh;
 mod names;
 mod protocol;

@@ -70,7 +70,7 @@ fn gated() -> (SocketAddr, Arc<AtomicUsize>, Arc<Gate>) {
     (at, connections, gate)
 }
 
-fn limited(upstream: SocketAddr, limits: Limits) -> Draft {
+pub(super) fn limited(upstream: SocketAddr, limits: Limits) -> Draft {
     let mut draft = draft(upstream);
     let policy = &mut draft.at("app").policy;
     policy.limits = limits;
@@ -89,7 +89,7 @@ fn limited(upstream: SocketAddr, limits: Limits) -> Draft {
 }
 
 /// Workers that are the shards of one sidecar.
-fn shards(count: u32, draft: &Draft) -> Vec<Bed> {
+pub(super) fn shards(count: u32, draft: &Draft) -> Vec<Bed> {
     let beds: Vec<Bed> = (0..count)
         .map(|shard| {
             let share = ShardShare {
