@@ -80,7 +80,8 @@ pub enum Reason {
     UpgradeUnsupported,
     /// The service's endpoints are known by names that have not been resolved yet (503).
     NameUnresolved,
-    /// Another sidecar broke the protocol of lanes (docs/lanes.md); the connection was given up.
+    /// A peer broke the protocol of lanes (docs/lanes.md) or of HTTP/2 frame by frame; the connection was
+    /// given up.
     BadFrame,
 }
 

@@ -55,7 +55,8 @@ pub(super) async fn read_head(
     match (carrier, outgoing.get()) {
         (Carrier::Own(lane), _) => reader.read(parser, &lane.stream, budget).await,
         (Carrier::Shared(..), None) => HeadRead::Failed { begun: false },
-        (Carrier::Shared(..), Some(stream)) => match stream.read_head().await {
+        (Carrier::Shared(lane, _), Some(stream)) => match stream.read_head().await {
+            ReadHead::Head(_) if lane.is_misbegun() => HeadRead::Failed { begun: false },
             ReadHead::Head(bytes) => {
                 parser.reset();
                 match parser.parse(&bytes) {

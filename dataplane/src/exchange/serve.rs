@@ -15,6 +15,7 @@ use crate::detect;
 use crate::http1::{Answer, RequestHead};
 use crate::reason::Reason;
 use crate::ring::{ByteStream, Chunk, Sleep};
+use crate::tls::Inner;
 use crate::upstream::Stream;
 use crate::wait;
 
@@ -57,8 +58,8 @@ async fn serve_http1(shard: &Rc<ShardState>, flow: &Flow, stream: &Stream, first
     }
 }
 
-/// The first bytes of a connection, enough of them to tell the versions apart; `None` if it ended
-/// before, or sent nothing for the time an idle connection has.
+/// The first bytes of a connection, and whether it is HTTP/2: what ALPN agreed on, or else as they say.
+/// `None` if it ended before, or sent nothing for the time an idle connection has.
 async fn first_bytes(
     shard: &ShardState,
     stream: &Stream,
@@ -71,6 +72,9 @@ async fn first_bytes(
         if first.is_empty() {
             return None;
         }
+    }
+    if let Stream::Tls(connection) = stream {
+        return Some((connection.inner() == Inner::Http2, first));
     }
     let until = shard.now().plus_ms(shard.limits.head_timeout_ms);
     let mut late = pin!(shard.ring.sleep_until(until));

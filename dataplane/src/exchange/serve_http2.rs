@@ -46,7 +46,7 @@ struct Shared {
     cancels: RefCell<Cancels>,
 }
 
-/// Serves a connection whose preface has begun.
+/// Serves a connection whose preface has begun, or that agreed on HTTP/2 by ALPN.
 pub(super) async fn serve(shard: &Rc<ShardState>, flow: &Flow, stream: Stream, first: Chunk) {
     let stream = Rc::new(stream);
     let wire = Wire::of_client(&shard.ring, Rc::clone(&stream), first);
@@ -63,18 +63,25 @@ pub(super) async fn serve(shard: &Rc<ShardState>, flow: &Flow, stream: Stream, f
     let begun = poll_fn(|cx| {
         let begun = begun.as_mut().poll(cx);
         match wire.poll_push(cx) {
-            Poll::Ready(Err(_)) => Poll::Ready(None),
-            Poll::Ready(Ok(())) | Poll::Pending => begun.map(Result::ok),
+            Poll::Ready(Err(_)) => Poll::Ready(Err(None)),
+            Poll::Ready(Ok(())) | Poll::Pending => {
+                begun.map_err(|error| error.is_go_away().then_some(Reason::UnsupportedProtocol))
+            }
         }
     });
     let until = shard.now().plus_ms(shard.limits.head_timeout_ms);
     let in_time = wait::or_timeout(begun, pin!(shard.ring.sleep_until(until))).await;
-    if let Some(Some(mut connection)) = in_time {
-        carry(&shared, &wire, &mut connection).await;
-        // GOAWAY and what else was said last.
-        let until = shard.now().plus_ms(shard.limits.head_timeout_ms);
-        let last = poll_fn(|cx| wire.poll_push(cx));
-        let _ = wait::or_timeout(last, pin!(shard.ring.sleep_until(until))).await;
+    match in_time.unwrap_or(Err(Some(Reason::HeadTimeout))) {
+        Ok(mut connection) => {
+            carry(&shared, &wire, &mut connection).await;
+            // GOAWAY and what else was said last.
+            let until = shard.now().plus_ms(shard.limits.head_timeout_ms);
+            let last = poll_fn(|cx| wire.poll_push(cx));
+            let _ = wait::or_timeout(last, pin!(shard.ring.sleep_until(until))).await;
+        }
+        // It is no preface (RFC 9113 section 3.4).
+        Err(Some(reason)) => shard.meter().refused(reason),
+        Err(None) => {}
     }
     linger(shard, &stream).await;
 }
@@ -108,8 +115,9 @@ async fn carry(shared: &Rc<Shared>, wire: &Wire, connection: &mut Connection<Wir
     };
     let mut alive = KeepAlive::new(&shard.ring, shard.limits.pings, asking);
     let mut life = Life {
-        ending: false,
-        calmed: false,
+        begun_at: now,
+        ending_since: None,
+        cut: false,
         idle_from: Some(now),
         releasing: false,
     };
@@ -125,15 +133,29 @@ async fn carry(shared: &Rc<Shared>, wire: &Wire, connection: &mut Connection<Wir
                 shared.stream.reset();
                 return Poll::Ready(None);
             }
-            let polled = connection.poll_accept(cx);
+            let mut polled = connection.poll_accept(cx);
+            let is_over = matches!(polled, Poll::Ready(None | Some(Err(_))));
+            if wire.is_misbegun() && !is_over && !life.cut {
+                life.cut(
+                    shard,
+                    connection,
+                    Some(Reason::BadFrame),
+                    Code::PROTOCOL_ERROR,
+                );
+                polled = connection.poll_accept(cx);
+            }
             if polled.is_pending() && matches!(wire.poll_push(cx), Poll::Ready(Err(_))) {
                 return Poll::Ready(None);
             }
             polled
         })
         .await;
-        let Some(Ok((request, respond))) = opened else {
-            return;
+        let (request, respond) = match opened {
+            // What came in with that for which it is cut off.
+            Some(Ok(_)) if life.cut => continue,
+            Some(Ok(opened)) => opened,
+            Some(Err(error)) if !life.cut => return count_fault(shard, &error),
+            Some(Err(_)) | None => return,
         };
         if let Some(reason) = shard.refuses(&shared.flow, &shared.stream) {
             shard.meter().refused(reason);
@@ -143,12 +165,24 @@ async fn carry(shared: &Rc<Shared>, wire: &Wire, connection: &mut Connection<Wir
     }
 }
 
+/// Counts what the h2 crate has ended a connection for.
+fn count_fault(shard: &ShardState, error: &h2::Error) {
+    if error.is_go_away() && error.is_library() {
+        let is_flood = error.reason() == Some(Code::ENHANCE_YOUR_CALM);
+        shard.meter().refused(match is_flood {
+            true => Reason::Shed,
+            false => Reason::BadFrame,
+        });
+    }
+}
+
 /// How a connection fares.
 struct Life {
-    /// It was asked to end.
-    ending: bool,
-    /// It was cut off for what it did.
-    calmed: bool,
+    begun_at: Mono,
+    /// Since when it is asked to end.
+    ending_since: Option<Mono>,
+    /// It was cut off.
+    cut: bool,
     /// Since when no stream is open.
     idle_from: Option<Mono>,
     /// Tasks rest, and a time is set to let go those that are not needed.
@@ -171,21 +205,53 @@ impl Life {
             self.idle_from = None;
         } else {
             let since = *self.idle_from.get_or_insert(shard.now());
-            idle.as_mut()
-                .reset(since.plus_ms(shard.limits.keep_alive_timeout_ms));
+            idle.as_mut().reset(match self.ending_since {
+                Some(at) => since.max(at).plus_ms(shard.limits.head_timeout_ms),
+                None if wire.has_begun() => since.plus_ms(shard.limits.keep_alive_timeout_ms),
+                None => self.begun_at.plus_ms(shard.limits.head_timeout_ms),
+            });
         }
-        let is_idle = self.idle_from.is_some() && idle.poll(cx).is_ready();
-        if (is_time || is_idle) && !self.ending {
-            self.ending = true;
+        let is_idle = self.idle_from.is_some() && idle.as_mut().poll(cx).is_ready();
+        let is_flood = wire.is_flooded() || shared.cancels.borrow().is_over();
+        if is_flood {
+            self.cut(
+                shard,
+                connection,
+                Some(Reason::Shed),
+                Code::ENHANCE_YOUR_CALM,
+            );
+        } else if is_idle && !wire.has_begun() {
+            let reason = Some(Reason::HeadTimeout);
+            self.cut(shard, connection, reason, Code::SETTINGS_TIMEOUT);
+        } else if is_idle && self.ending_since.is_some() {
+            // It does not say which stream was the last, and has none.
+            self.cut(shard, connection, None, Code::NO_ERROR);
+        } else if (is_time || is_idle) && self.ending_since.is_none() {
+            self.ending_since = Some(shard.now());
             // Twice: first that it will end, after a round trip which stream was the last.
             connection.graceful_shutdown();
+            // No longer than that, unless there are streams.
+            let until = shard.now().plus_ms(shard.limits.head_timeout_ms);
+            idle.as_mut().reset(until);
+            let _ = idle.poll(cx);
         }
-        let is_over = wire.is_flooded() || shared.cancels.borrow().is_over();
-        if is_over && !self.calmed {
-            self.calmed = true;
-            shard.meter().refused(Reason::Shed);
-            connection.abrupt_shutdown(Code::ENHANCE_YOUR_CALM);
+    }
+
+    /// Ends a connection at once, streams and all; `counted`: as refused.
+    fn cut(
+        &mut self,
+        shard: &ShardState,
+        connection: &mut Connection<Wire, Piece>,
+        counted: Option<Reason>,
+        code: Code,
+    ) {
+        if std::mem::replace(&mut self.cut, true) {
+            return;
         }
+        if let Some(reason) = counted {
+            shard.meter().refused(reason);
+        }
+        connection.abrupt_shutdown(code);
     }
 }
 

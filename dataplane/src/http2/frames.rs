@@ -27,6 +27,8 @@ pub(super) struct Frames {
     head: [u8; HEAD_BYTES + 1],
     head_len: usize,
     begun: u64,
+    /// The first frame was not its sender's SETTINGS (RFC 9113 section 3.4).
+    misbegun: bool,
     /// Of WINDOW_UPDATE, which answers what we send.
     updates: u32,
     /// Of everything else.
@@ -45,6 +47,7 @@ impl Frames {
             head: [0; HEAD_BYTES + 1],
             head_len: 0,
             begun: 0,
+            misbegun: false,
             updates: 0,
             chatter: 0,
             leaked_at: now,
@@ -55,6 +58,11 @@ impl Frames {
     /// Whether a whole frame has passed.
     pub(super) fn have_begun(&self) -> bool {
         self.begun > 1 || self.begun == 1 && self.skip == 0
+    }
+
+    /// Whether the first frame was not its sender's SETTINGS.
+    pub(super) fn are_misbegun(&self) -> bool {
+        self.misbegun
     }
 
     /// Looks at the next bytes.
@@ -91,6 +99,9 @@ impl Frames {
         self.skip = length - beyond_head;
         self.head_len = 0;
         self.begun += 1;
+        if self.begun == 1 {
+            self.misbegun = kind != SETTINGS || flags & ACK != 0;
+        }
         // Padding is no payload, and its window comes back by itself.
         let padding = beyond_head * (1 + u32::from(self.head[HEAD_BYTES]));
         match kind {
@@ -186,6 +197,25 @@ mod tests {
                 frames.pass(&bytes);
             }
             assert_eq!(frames.is_flood(now()), wanted, "{what}");
+        }
+    }
+
+    #[test]
+    fn the_first_frame_has_to_be_settings() {
+        for (bytes, wanted) in [
+            (frame(SETTINGS, 0, &[]), false),
+            (frame(SETTINGS, 0, &[0; 6]), false),
+            (frame(SETTINGS, ACK, &[]), true),
+            (frame(PING, 0, &[0; 8]), true),
+            (frame(HEADERS, 0, &[0x82]), true),
+            (frame(0xfe, 0, &[]), true),
+        ] {
+            let mut frames = frames();
+            frames.pass(&bytes);
+            assert_eq!(frames.are_misbegun(), wanted, "{bytes:?}");
+            // Whatever comes later.
+            frames.pass(&frame(PING, 0, &[0; 8]));
+            assert_eq!(frames.are_misbegun(), wanted, "{bytes:?}");
         }
     }
 

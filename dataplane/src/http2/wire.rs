@@ -103,6 +103,13 @@ impl Wire {
         self.shared.recv.borrow().frames.have_begun()
     }
 
+    /// Whether the first frame of the peer was not its SETTINGS (RFC 9113 section 3.4), which the h2 crate
+    /// lets pass.
+    #[must_use]
+    pub fn is_misbegun(&self) -> bool {
+        self.shared.recv.borrow().frames.are_misbegun()
+    }
+
     /// Whether the peer floods the connection with frames that bring nothing.
     #[must_use]
     pub fn is_flooded(&self) -> bool {

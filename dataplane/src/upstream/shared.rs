@@ -127,6 +127,8 @@ struct SharedConn {
     stream: OnceCell<Rc<Stream>>,
     /// The server's SETTINGS are here.
     introduced: Cell<bool>,
+    /// The server said something else first: nothing it says counts.
+    misbegun: Cell<bool>,
     /// At most as many as there are lanes.
     waiting: RefCell<Vec<Waker>>,
 }
@@ -285,6 +287,12 @@ impl SharedLane {
         .await
     }
 
+    /// Whether the server began with anything but its SETTINGS (RFC 9113 section 3.4).
+    #[must_use]
+    pub fn is_misbegun(&self) -> bool {
+        self.conn.misbegun.get()
+    }
+
     fn wait<T>(&self, cx: &Context<'_>) -> Poll<T> {
         let mut waiting = self.conn.waiting.borrow_mut();
         if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
@@ -347,6 +355,7 @@ pub fn begin(
         idle_since: Cell::new(ring.now()),
         stream: OnceCell::new(),
         introduced: Cell::new(false),
+        misbegun: Cell::new(false),
         waiting: RefCell::default(),
     });
     list.push(Rc::clone(&conn));
@@ -441,14 +450,14 @@ impl Making {
                 if let Poll::Ready(Err(_)) = wire.poll_push(cx) {
                     return Poll::Ready(());
                 }
-                if wire.is_flooded() {
+                if wire.is_flooded() || wire.is_misbegun() {
+                    conn.misbegun.set(wire.is_misbegun());
                     conn.turn(State::Closed(Reason::UpstreamReset));
                     if let Some(stream) = conn.stream.get() {
                         stream.reset();
                     }
                     return Poll::Ready(());
                 }
-                // Whatever came first was SETTINGS, or the connection would be over.
                 if !conn.introduced.get() && wire.has_begun() {
                     conn.introduced.set(true);
                     conn.call();

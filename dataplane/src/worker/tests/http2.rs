@@ -593,6 +593,11 @@ impl Raw {
         raw
     }
 
+    /// On a connection that has begun in its own way.
+    pub(super) fn on(socket: TcpStream) -> Self {
+        Self(socket)
+    }
+
     /// Bytes as they are.
     pub(super) fn write(&mut self, bytes: &[u8]) {
         let _ = self.0.write_all(bytes);
