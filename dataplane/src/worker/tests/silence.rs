@@ -6,28 +6,46 @@ use super::http2::{app, block_on, connect, grpc};
 use super::mesh::Pair;
 use super::*;
 
-/// Bytes go both ways until `silent`; then no connection ends and none carries anything.
+/// Bytes go both ways until the way is silenced; then no connection that was made before ends, and none of
+/// them carries anything.
 struct Way {
-    silent: Arc<std::sync::atomic::AtomicBool>,
+    silence: Silence,
     port: u16,
+}
+
+/// How many connections are silent, of how many.
+#[derive(Debug, Clone, Default)]
+struct Silence(Arc<(AtomicUsize, AtomicUsize)>);
+
+impl Silence {
+    fn fall(&self) {
+        self.0
+            .0
+            .store(self.0.1.load(Ordering::SeqCst), Ordering::SeqCst);
+    }
+
+    fn lies_on(&self, connection: usize) -> bool {
+        connection < self.0.0.load(Ordering::SeqCst)
+    }
 }
 
 impl Way {
     fn to(port: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let way = Self {
-            silent: Arc::default(),
+            silence: Silence::default(),
             port: listener.local_addr().unwrap().port(),
         };
-        let silent = Arc::clone(&way.silent);
+        let silence = way.silence.clone();
         std::thread::spawn(move || {
             for caller in listener.incoming() {
                 let caller = caller.unwrap();
+                let number = silence.0.1.fetch_add(1, Ordering::SeqCst);
                 let callee = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
                 for (from, to) in [(&caller, &callee), (&callee, &caller)] {
                     let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-                    let silent = Arc::clone(&silent);
-                    std::thread::spawn(move || carry(from, to, &silent));
+                    let silence = silence.clone();
+                    std::thread::spawn(move || carry(from, to, number, &silence));
                 }
             }
         });
@@ -35,11 +53,11 @@ impl Way {
     }
 }
 
-fn carry(mut from: TcpStream, mut to: TcpStream, silent: &std::sync::atomic::AtomicBool) {
+fn carry(mut from: TcpStream, mut to: TcpStream, number: usize, silence: &Silence) {
     let mut bytes = [0; 16 * 1024];
     loop {
         let len = from.read(&mut bytes).unwrap_or(0);
-        if silent.load(Ordering::SeqCst) {
+        if silence.lies_on(number) {
             // Nobody hears of an end either.
             loop {
                 std::thread::park();
@@ -57,19 +75,18 @@ const PINGS: Pings = Pings {
     timeout_ms: 1_000,
 };
 
-fn pair() -> (Pair, Arc<std::sync::atomic::AtomicBool>, Arc<http2::Seen>) {
-    let (at, seen) = app();
+fn pair(protocol: Protocol, app: SocketAddr) -> (Pair, Silence) {
     let limits = ConnLimits {
         pings: PINGS,
         ..ConnLimits::default()
     };
-    let mut silent = None;
-    let pair = Pair::by_way_of(Protocol::Http2, (at, Arc::default()), limits, |port| {
+    let mut silence = None;
+    let pair = Pair::by_way_of(protocol, (app, Arc::default()), limits, |port| {
         let way = Way::to(port);
-        silent = Some(Arc::clone(&way.silent));
+        silence = Some(way.silence.clone());
         way.port
     });
-    (pair, silent.unwrap(), seen)
+    (pair, silence.unwrap())
 }
 
 fn call(path: &str) -> http::Request<()> {
@@ -80,7 +97,8 @@ fn call(path: &str) -> http::Request<()> {
 
 #[test]
 fn a_silent_sidecar_is_given_up_by_both_ends_and_a_slow_one_is_not() {
-    let (pair, silent, seen) = pair();
+    let (at, seen) = app();
+    let (pair, silence) = pair(Protocol::Http2, at);
     block_on(async {
         let sender = connect(pair.caller.at).await;
         // The app takes its time, and the sidecars answer each other's PINGs meanwhile.
@@ -97,7 +115,7 @@ fn a_silent_sidecar_is_given_up_by_both_ends_and_a_slow_one_is_not() {
         while seen.calls.load(Ordering::SeqCst) < 2 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        silent.store(true, Ordering::SeqCst);
+        silence.fall();
         let begun = Instant::now();
         let answer = lost.await.unwrap();
         // Far before the route's 15 s.
@@ -112,4 +130,70 @@ fn a_silent_sidecar_is_given_up_by_both_ends_and_a_slow_one_is_not() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     });
+}
+
+/// Requests that share a connection share its end: those that may be sent again are, on a new one.
+#[test]
+fn a_silent_sidecar_with_lanes_is_given_up_and_what_may_be_asked_again_is() {
+    // From so many requests on they share.
+    const ALONE: usize = 8;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let answers = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (count, does) = (Arc::clone(&asked), Arc::clone(&answers));
+    let (app, _) = server(move |_, mut stream| {
+        while read_head(&mut stream).is_some() {
+            count.fetch_add(1, Ordering::SeqCst);
+            while !does.load(Ordering::SeqCst) {
+                std::thread::park();
+            }
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
+        }
+    });
+    let (pair, silence) = pair(Protocol::Http1, app);
+    let inside = |many: usize| {
+        let until = Instant::now() + PATIENCE;
+        while asked.load(Ordering::SeqCst) < many {
+            assert!(Instant::now() < until, "{many} are never asked");
+            std::thread::yield_now();
+        }
+    };
+    let mut begun = 0;
+    let mut begin = |method: &str| {
+        let mut client = pair.caller.client();
+        let request = format!("{method} / HTTP/1.1\r\nHost: ratings\r\nContent-Length: 0\r\n\r\n");
+        client.write_all(request.as_bytes()).unwrap();
+        begun += 1;
+        inside(begun);
+        client
+    };
+    let _alone: Vec<TcpStream> = (0..ALONE).map(|_| begin("GET")).collect();
+    let mut posts = [begin("POST"), begin("POST")];
+    let mut gets = [begin("GET"), begin("GET")];
+    assert_eq!(
+        Pair::counted(&pair.caller, "ringmesh_lanes_opened_total"),
+        4
+    );
+    silence.fall();
+    answers.store(true, Ordering::SeqCst);
+    let since = Instant::now();
+    for client in &mut gets {
+        let answer = read_answer(client);
+        assert!(answer.ends_with("hello"), "{answer}");
+    }
+    for client in &mut posts {
+        let answer = read_answer(client);
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert!(
+            answer.contains("x-ringmesh-reason: upstream_reset\r\n"),
+            "{answer}"
+        );
+    }
+    // Far before the route's 15 s.
+    assert!(
+        since.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        since.elapsed()
+    );
+    // They were asked once more, and nothing else was.
+    assert_eq!(asked.load(Ordering::SeqCst), begun + gets.len());
 }
