@@ -12,14 +12,21 @@ use std::rc::Rc;
 
 use super::first_bytes::gather;
 use super::route_conn;
-use crate::exchange::{Flow, ShardState, relay};
+use crate::exchange::{Enlisted, Flow, ShardState, relay};
 use crate::reason::Reason;
 use crate::ring::{ByteStream, Chunk, Socket};
 use crate::tls::{self, Hello, hello};
 use crate::upstream::Stream;
 
-/// Serves a connection that began with a TLS hello.
-pub(super) async fn serve_tls(shard: &Rc<ShardState>, flow: &Flow, stream: Stream, first: Chunk) {
+/// Serves a connection that began with a TLS hello. `plaintext`: its place among those without a proven
+/// peer.
+pub(super) async fn serve_tls(
+    shard: &Rc<ShardState>,
+    flow: &Flow,
+    stream: Stream,
+    first: Chunk,
+    plaintext: Enlisted,
+) {
     let until = shard.now().plus_ms(shard.limits.handshake_timeout_ms);
     let looked = gather(shard, &stream, first, until, |bytes| {
         Some(hello(bytes)).filter(|whose| *whose != Hello::NeedMore)
@@ -32,7 +39,10 @@ pub(super) async fn serve_tls(shard: &Rc<ShardState>, flow: &Flow, stream: Strea
         }
     };
     match (whose, stream) {
-        (Hello::Mesh, Stream::Plain(socket)) => mesh(shard, flow, socket, first).await,
+        (Hello::Mesh, Stream::Plain(socket)) => {
+            drop(plaintext);
+            mesh(shard, flow, socket, first).await;
+        }
         (_, stream) => relay::inbound(shard, flow, &stream, first).await,
     }
 }

@@ -130,6 +130,8 @@ async fn plain_inbound(
     }
     flow.direction = Direction::Inbound { port: place };
     let flow = &*flow;
+    // Until it ends, or shows that it is mutual TLS.
+    let enlisted = shard.plaintext.enlist(place, socket.cutter());
     let stream = Stream::Plain(socket);
     let permissive = mtls == MtlsMode::Permissive;
     match protocol {
@@ -139,7 +141,7 @@ async fn plain_inbound(
             };
             match detected {
                 Detected::TlsHello => {
-                    Box::pin(permissive::serve_tls(shard, flow, stream, first)).await;
+                    Box::pin(permissive::serve_tls(shard, flow, stream, first, enlisted)).await;
                 }
                 _ if protocol == Protocol::Tls => {
                     Box::pin(relay::inbound(shard, flow, &stream, first)).await;
@@ -165,7 +167,7 @@ async fn plain_inbound(
                 }
                 Detected::TlsHello if permissive => {
                     let first = heard.into_first();
-                    Box::pin(permissive::serve_tls(shard, flow, stream, first)).await;
+                    Box::pin(permissive::serve_tls(shard, flow, stream, first, enlisted)).await;
                 }
                 Detected::TlsHello | Detected::Other | Detected::NeedMore => {
                     if let Err(first) = Box::pin(heard.carry(shard, flow, &stream)).await {

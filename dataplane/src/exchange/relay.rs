@@ -65,17 +65,19 @@ pub async fn inbound(shard: &Rc<ShardState>, flow: &Flow, downstream: &Stream, f
 /// Why a relay ended, where that was not one of its sides' own will.
 pub(super) fn why_ended(
     shard: &ShardState,
+    flow: &Flow,
     relayed: &opaque::Relayed,
     downstream: &Stream,
     upstream: &Stream,
 ) -> Option<Reason> {
-    let revoked = |stream| shard.standing(stream) == Standing::Revoked;
+    let revoked = |stream: &Stream| shard.standing(stream) == Standing::Revoked;
     if relayed.over {
         Some(Reason::SvidExpired)
     } else if relayed.idle {
         Some(Reason::IdleTimeout)
-    } else if relayed.reset && (revoked(downstream) || revoked(upstream)) {
-        Some(Reason::PeerRefused)
+    } else if relayed.reset {
+        let upstream = revoked(upstream).then_some(Reason::PeerRefused);
+        shard.refuses(flow, downstream).or(upstream)
     } else {
         None
     }
@@ -125,7 +127,7 @@ pub(super) async fn carry(
             .await;
             record.bytes_in = relayed.forth;
             record.bytes_out = relayed.back;
-            if let Some(reason) = why_ended(shard, &relayed, downstream, &upstream.stream) {
+            if let Some(reason) = why_ended(shard, flow, &relayed, downstream, &upstream.stream) {
                 record.reason = reason;
             }
         }

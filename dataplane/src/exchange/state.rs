@@ -17,6 +17,7 @@ use ringmesh_wire::snapshot::MtlsMode;
 use super::borrow::{self, Borrowing};
 use super::budget::Budget;
 use super::flow::{Direction, Flow};
+use super::plaintext::Plaintext;
 use crate::balance::Balancer;
 use crate::detect::Verdicts;
 use crate::http2::Pings;
@@ -53,6 +54,8 @@ pub struct ConnLimits {
     pub handshake_timeout_ms: u64,
     /// Bytes kept beside the pools; above, whoever needs more is shed.
     pub kept_bytes_max: usize,
+    /// For plaintext connections to a port that has become STRICT, milliseconds.
+    pub plaintext_drain_ms: u64,
     /// For sidecars that are silent while HTTP/2 streams wait for them.
     pub pings: Pings,
 }
@@ -74,6 +77,8 @@ impl Default for ConnLimits {
             handshake_timeout_ms: 5_000,
             // A thousand of the longest heads, a hundred thousand of the usual: a fifth of what the pools may take.
             kept_bytes_max: 64 << 20,
+            // Istio's drainDuration.
+            plaintext_drain_ms: 45_000,
             pings: Pings::default(),
         }
     }
@@ -169,6 +174,8 @@ pub struct ShardState {
     pub sessions: Rc<Sessions>,
     /// Connections with a proven peer.
     pub live: Rc<Live>,
+    /// Connections of the app's callers without one.
+    pub plaintext: Plaintext,
     random: RefCell<fastrand::Rng>,
     /// Wall clock at `Mono(0)`, microseconds since 1970.
     unix_us_at_zero: u64,
@@ -259,6 +266,7 @@ impl ShardState {
             material: RefCell::default(),
             sessions: Rc::default(),
             live: Rc::default(),
+            plaintext: Plaintext::default(),
             random: RefCell::new(fastrand::Rng::with_seed(plan.seed)),
             unix_us_at_zero,
             sweeping: Cell::new(false),
@@ -617,6 +625,11 @@ impl ShardState {
             tables,
             endpoints,
             apps,
+        });
+        let drain_ms = self.limits.plaintext_drain_ms;
+        self.plaintext.examine(&self.ring, drain_ms, |port| {
+            let row = active.tables.workload.ports.get(port);
+            row.is_some_and(|row| row.mtls == MtlsMode::Strict)
         });
         let old = self.active.borrow_mut().replace(active);
         borrow::settle_debts(self);

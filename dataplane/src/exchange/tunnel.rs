@@ -102,7 +102,7 @@ async fn carry(x: &Exchange<'_>, upstream: &Stream, first: Chunk, record: &mut R
     .await;
     record.bytes_in += relayed.forth;
     record.bytes_out += relayed.back;
-    if let Some(reason) = relay::why_ended(x.shard, &relayed, downstream, upstream) {
+    if let Some(reason) = relay::why_ended(x.shard, x.flow, &relayed, downstream, upstream) {
         record.reason = reason;
     }
     match relayed.idle || relayed.over || relayed.reset {

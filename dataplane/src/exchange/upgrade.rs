@@ -75,7 +75,7 @@ pub(super) async fn carry(
     let relayed = opaque::relay(ring, &client, &server.end(), early, pending, &options).await;
     record.bytes_in += relayed.forth;
     record.bytes_out += relayed.back;
-    if let Some(reason) = relay::why_ended(x.shard, &relayed, downstream, upstream) {
+    if let Some(reason) = relay::why_ended(x.shard, x.flow, &relayed, downstream, upstream) {
         record.reason = reason;
     }
     // A reset behind an end said in order would be taken for that end.

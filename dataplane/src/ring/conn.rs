@@ -7,6 +7,7 @@ use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -30,6 +31,9 @@ pub(super) struct Conn {
     pub(super) lent_bytes: Cell<usize>,
     /// Sends without a copy were copied all the same: no more of them.
     pub(super) copies: Cell<bool>,
+    /// Somebody else has ended it, and who waits for that.
+    cut: Cell<bool>,
+    cut_waker: RefCell<Option<Waker>>,
     /// Directions that are spliced: with any the descriptor is non-blocking.
     pub(super) spliced: Cell<u8>,
     peer: OnceCell<SocketAddr>,
@@ -47,6 +51,8 @@ impl Conn {
             reset: Cell::new(false),
             lent_bytes: Cell::new(0),
             copies: Cell::new(false),
+            cut: Cell::new(false),
+            cut_waker: RefCell::default(),
             spliced: Cell::new(0),
             peer: OnceCell::new(),
         })
@@ -94,6 +100,22 @@ impl Conn {
         self.reset();
         // Fails only where the peer has ended it already.
         let _ = self.sys().shutdown(Shutdown::Both);
+        self.cut.set(true);
+        if let Some(waker) = self.cut_waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Whether it was cut; otherwise the task is woken when it is.
+    pub(super) fn poll_cut(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.cut.get() {
+            return Poll::Ready(());
+        }
+        match &mut *self.cut_waker.borrow_mut() {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
     }
 
     /// The socket is dropped: stop receiving, finish sending, close.

@@ -103,6 +103,11 @@ impl Socket {
         self.conn.reset();
     }
 
+    /// Resolves when a [`Cutter`] has ended the connection, also while nothing is received or sent on it.
+    pub async fn cut(&self) {
+        poll_fn(|cx| self.conn.poll_cut(cx)).await;
+    }
+
     /// For ending the connection from elsewhere, whoever holds the socket by then.
     #[must_use]
     pub fn cutter(&self) -> Cutter {

@@ -32,8 +32,8 @@ pub trait ByteStream {
         None
     }
 
-    /// Resolves when the peer has given the stream up, where only waiting for that tells: a connection that was
-    /// reset says so to whoever sends or receives.
+    /// Resolves when the stream was given up, by its peer or by somebody here, where only waiting for that tells:
+    /// a connection that was reset says so to whoever sends or receives.
     fn gone(&self) -> impl Future<Output = ()> {
         std::future::pending()
     }
@@ -66,6 +66,10 @@ impl ByteStream for Socket {
 
     fn plain(&self) -> Option<&Socket> {
         Some(self)
+    }
+
+    fn gone(&self) -> impl Future<Output = ()> {
+        self.cut()
     }
 
     fn reset(&self) {

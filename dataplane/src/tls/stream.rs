@@ -199,6 +199,10 @@ impl ByteStream for TlsStream {
         self.pipe.shutdown_write()
     }
 
+    async fn gone(&self) {
+        self.pipe.socket().gone().await;
+    }
+
     fn reset(&self) {
         self.pipe.reset();
     }

@@ -176,6 +176,14 @@ impl ByteStream for Stream {
         }
     }
 
+    async fn gone(&self) {
+        match self {
+            Self::Plain(socket) => socket.gone().await,
+            Self::Tls(stream) => stream.gone().await,
+            Self::Lane(lane) => lane.gone().await,
+        }
+    }
+
     fn reset(&self) {
         match self {
             Self::Plain(socket) => socket.reset(),

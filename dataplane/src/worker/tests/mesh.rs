@@ -279,6 +279,76 @@ fn a_plaintext_connection_does_not_outlive_a_port_that_becomes_strict() {
     assert_eq!(calls.load(Ordering::SeqCst), 1);
 }
 
+fn wait_for_line(bed: &Bed) -> Vec<serde_json::Value> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let log = bed.log();
+        if !log.is_empty() {
+            return log;
+        }
+        assert!(Instant::now() < until, "nothing is logged");
+    }
+}
+
+/// What cannot be told to end is given some time, whether it carries anything or rests between two requests.
+#[test]
+fn opaque_and_idle_plaintext_connections_are_cut_some_time_after_a_port_becomes_strict() {
+    let (app, _) = server(|_, mut stream| {
+        let mut bytes = [0; 64];
+        while let Ok(len @ 1..) = stream.read(&mut bytes) {
+            let _ = stream.write_all(&bytes[..len]);
+        }
+    });
+    let mut draft = Draft::new();
+    let port = &mut draft.workload.ports[0];
+    (port.app, port.protocol) = (app, Protocol::Tcp);
+    draft.mesh.mtls = MtlsMode::Permissive;
+    let drained = |ms| ConnLimits {
+        plaintext_drain_ms: ms,
+        ..ConnLimits::default()
+    };
+    let echo = |client: &mut TcpStream| {
+        client.write_all(b"x")?;
+        client.read_exact(&mut [0])
+    };
+    // A change that is taken back in time, and others that mean nothing.
+    let bed = Bed::start_with(&draft, Role::Inbound, drained(60_000));
+    let mut client = bed.client();
+    echo(&mut client).unwrap();
+    for mode in [MtlsMode::Strict, MtlsMode::Permissive, MtlsMode::Disable] {
+        let mut changed = draft.clone();
+        changed.mesh.mtls = mode;
+        bed.configure(changed.tables());
+        echo(&mut client).unwrap();
+    }
+    drop(bed);
+
+    let (http_app, _) = hello();
+    for protocol in [Protocol::Tcp, Protocol::Http1] {
+        draft.workload.ports[0].protocol = protocol;
+        draft.mesh.mtls = MtlsMode::Permissive;
+        if protocol == Protocol::Http1 {
+            draft.workload.ports[0].app = http_app;
+        }
+        let bed = Bed::start_with(&draft, Role::Inbound, drained(200));
+        let mut client = bed.client();
+        match protocol {
+            Protocol::Tcp => echo(&mut client).unwrap(),
+            _ => assert!(ask(&mut client).ends_with("hello")),
+        }
+        draft.mesh.mtls = MtlsMode::Strict;
+        bed.configure(draft.tables());
+        let begun = Instant::now();
+        let end = client.read(&mut [0]);
+        assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+        assert!(begun.elapsed() < PATIENCE, "{protocol:?}: not cut");
+        if protocol == Protocol::Tcp {
+            let log = wait_for_line(&bed);
+            assert_eq!(log[0]["reason"], "plaintext_refused", "{log:?}");
+        }
+    }
+}
+
 #[test]
 fn a_revocation_ends_connections_that_stand_and_refuses_resumed_ones() {
     let pair = Pair::start();
