@@ -36,8 +36,8 @@ struct Arguments {
     check: bool,
 
     /// What to log on standard error: error, warn, info, debug, trace, or a filter such as
-    /// `info,ringmesh_dataplane::agent=debug`. Changed at run time by `POST /log?level=` on the
-    /// admin socket.
+    /// `info,ringmesh_dataplane::agent=debug`. Of single HTTP/2 frames only where it names `h2`.
+    /// Changed at run time by `POST /log?level=` on the admin socket.
     #[arg(
         long,
         value_name = "FILTER",
@@ -114,5 +114,7 @@ fn parse_filter(text: &str) -> Result<EnvFilter, String> {
             "{text:?} is no level; one of error, warn, info, debug, trace, or a filter"
         ));
     }
-    EnvFilter::try_new(text).map_err(|error| error.to_string())
+    // That crate warns of single frames: a peer could have us write a line for each. Said later, another
+    // level of it counts.
+    EnvFilter::try_new(format!("h2=error,{text}")).map_err(|error| error.to_string())
 }

@@ -6,6 +6,7 @@ mod capture;
 mod clients;
 mod crowd;
 mod demo;
+mod floods;
 mod foreign;
 mod http2;
 mod identity;

@@ -80,6 +80,18 @@ impl Watched {
             .expect("VmRSS")
     }
 
+    /// CPU time of all its threads so far, to a hundredth of a second.
+    pub(crate) fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).expect("stat");
+        // Behind the name in brackets, from the third field on; the times are the 14th and 15th.
+        let (_, rest) = stat.rsplit_once(") ").expect("a name");
+        let times = rest.split(' ').skip(11).take(2);
+        let ticks: u64 = times
+            .map(|ticks| ticks.parse::<u64>().expect("ticks"))
+            .sum();
+        Duration::from_millis(ticks * 10)
+    }
+
     /// The request counter once the log has as many lines.
     pub(crate) fn requests_once_logged(&self, patience: Duration) -> u64 {
         wait::until("as many log lines as requests", patience, || {
