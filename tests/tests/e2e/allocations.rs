@@ -15,6 +15,8 @@ use crate::watched::Metrics;
 
 /// Clients, each with one connection.
 const CONNS: u64 = 8;
+/// So many that sidecars share connections between them (docs/lanes.md).
+const CONNS_THAT_SHARE: u64 = 40;
 const WARM_UP: u64 = 4_000;
 
 /// A shard tells the agent its counters once a second while they change: a box, a list, and six
@@ -36,9 +38,10 @@ struct Spent {
 }
 
 impl Spent {
-    /// Makes `requests` through `to`; the sidecars' states are at `admins`.
-    fn on(to: SocketAddr, requests: u64, admins: &[SocketAddr]) -> Self {
-        let (warm, go) = (Barrier::new(9), Barrier::new(9));
+    /// Makes `requests` through `to`, by so many clients; the sidecars' states are at `admins`.
+    fn on(to: SocketAddr, requests: u64, conns: u64, admins: &[SocketAddr]) -> Self {
+        let all = usize::try_from(conns).expect("a number of clients") + 1;
+        let (warm, go) = (Barrier::new(all), Barrier::new(all));
         let client = || {
             let mut conn = Conn::open(to, SOON).expect("connect");
             let mut ask = |count: u64| {
@@ -47,16 +50,16 @@ impl Spent {
                     assert_eq!(answer.status, 200);
                 }
             };
-            ask(WARM_UP / CONNS);
+            ask(WARM_UP / conns);
             warm.wait();
             go.wait();
-            ask(requests / CONNS);
+            ask(requests / conns);
             // All end together: closing a connection is no part of a request.
             warm.wait();
             go.wait();
         };
         std::thread::scope(|scope| {
-            for _ in 0..CONNS {
+            for _ in 0..conns {
                 scope.spawn(client);
             }
             warm.wait();
@@ -125,7 +128,7 @@ fn a_hundred_thousand_plain_requests_allocate_nothing() {
         "http",
         &[("ADMIN", &format!("{admin}"))],
     );
-    let spent = Spent::on((LOCAL, port).into(), 100_000, &[admin]);
+    let spent = Spent::on((LOCAL, port).into(), 100_000, CONNS, &[admin]);
     // One telling may be under way at each end.
     let tellings = spent.time.as_secs().div_ceil(TELLS_EVERY.as_secs()) + 2;
     let allowed = tellings * PER_TELLING + RARE;
@@ -139,18 +142,27 @@ fn a_hundred_thousand_plain_requests_allocate_nothing() {
 
 /// HTTP/1.1 over mutual TLS between two sidecars, caller and callee. Measured (2026-11): 2.0 and 3.0.
 const TLS_MAX: [f64; 2] = [2.2, 3.2];
+/// The same on lanes. Measured (2026-11): 0.3 and 0.3.
+const LANES_MAX: [f64; 2] = [0.6, 0.6];
 /// HTTP/2 over mutual TLS and to the app, the client with HTTP/1.1. Measured (2026-11): 17.8 and 35.9.
 const HTTP2_MAX: [f64; 2] = [19.0, 38.0];
 
 #[test]
-fn tls_and_http2_allocate_no_more_than_they_did() {
+fn tls_lanes_and_http2_allocate_no_more_than_they_did() {
     if !has(&[Ability::Uring, Ability::Allocations, Ability::Node]) {
         return;
     }
     let (upstream, http2) = (Upstream::http(LOCAL), Server::node("http2_server.js"));
-    for (mode, upstream, requests, bound) in [
-        ("http", upstream.address, 8_000, TLS_MAX),
-        ("http2", http2.address, 4_000, HTTP2_MAX),
+    for (mode, upstream, requests, conns, bound) in [
+        ("http", upstream.address, 8_000, CONNS, TLS_MAX),
+        (
+            "http",
+            upstream.address,
+            40_000,
+            CONNS_THAT_SHARE,
+            LANES_MAX,
+        ),
+        ("http2", http2.address, 4_000, CONNS, HTTP2_MAX),
     ] {
         let stage = stage();
         let admins = [free_port(), free_port()].map(|port| SocketAddr::from((LOCAL, port)));
@@ -164,7 +176,15 @@ fn tls_and_http2_allocate_no_more_than_they_did() {
                 ("CALLEE_ADMIN", &admins[1].to_string()),
             ],
         );
-        let spent = Spent::on((LOCAL, port).into(), requests, &admins);
-        spent.at_most(&format!("pair, {mode} (caller, callee)"), bound);
+        let spent = Spent::on((LOCAL, port).into(), requests, conns, &admins);
+        let lanes = Metrics::of(admins[0]).sum("ringmesh_lanes_opened_total");
+        let shares = conns == CONNS_THAT_SHARE;
+        assert_eq!(
+            lanes >= conns / 2,
+            shares,
+            "{lanes} lanes for {conns} clients"
+        );
+        let what = format!("pair, {mode}, {conns} clients (caller, callee)");
+        spent.at_most(&what, bound);
     }
 }
