@@ -8,6 +8,7 @@ pub mod ability;
 pub mod cable;
 pub mod echo;
 pub mod mesh;
+pub mod names;
 pub mod upstream;
 
 use std::path::PathBuf;

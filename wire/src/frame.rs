@@ -57,11 +57,22 @@ pub enum Kind {
     LogAck = 16,
     /// [`crate::Snapshot`]: a whole configuration, as a file.
     Snapshot = 17,
+    /// [`crate::Resolved`]: what the names of endpoints lead to. Schema 2.
+    Resolved = 18,
 }
 
 impl Kind {
+    /// The first schema version that has it. A peer of an older one must not get it.
+    #[must_use]
+    pub const fn since(self) -> u16 {
+        match self {
+            Self::Resolved => 2,
+            _ => SCHEMA_VERSION_MIN,
+        }
+    }
+
     fn from_byte(byte: u8) -> Option<Self> {
-        const ALL: [Kind; 17] = [
+        const ALL: [Kind; 18] = [
             Kind::Hello,
             Kind::Welcome,
             Kind::Reject,
@@ -79,6 +90,7 @@ impl Kind {
             Kind::LogBatch,
             Kind::LogAck,
             Kind::Snapshot,
+            Kind::Resolved,
         ];
         ALL.into_iter().find(|kind| *kind as u8 == byte)
     }
@@ -98,12 +110,12 @@ pub struct Header {
     checksum: u64,
 }
 
-/// Wraps an encoded payload, which every version can say, into a frame.
+/// Wraps an encoded payload, which every version that has its kind can say, into a frame.
 ///
 /// # Errors
 /// [`WireError::TooLong`] over [`FRAME_PAYLOAD_BYTES_MAX`].
 pub fn seal(kind: Kind, revision: Revision, payload: &[u8]) -> Result<Vec<u8>, WireError> {
-    seal_as(SCHEMA_VERSION_MIN, kind, revision, payload)
+    seal_as(kind.since(), kind, revision, payload)
 }
 
 /// Wraps an encoded payload of schema version `schema` into a frame.

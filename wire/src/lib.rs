@@ -33,7 +33,7 @@ pub use v1::*;
 /// Oldest schema version this build reads.
 pub const SCHEMA_VERSION_MIN: u16 = 1;
 /// Newest schema version this build reads. It writes each message in the oldest version that can say it.
-/// Version 2 is version 1 and [`snapshot::Names`].
+/// Version 2 is version 1, [`snapshot::Names`] and [`Resolved`].
 pub const SCHEMA_VERSION: u16 = 2;
 
 /// ALPN of the link between sidecar and control service (QUIC).

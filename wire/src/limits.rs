@@ -9,6 +9,10 @@ pub const SECTION_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const SECTIONS_MAX: usize = 30_000;
 /// Endpoints by name of one service.
 pub const NAMED_ENDPOINTS_MAX: usize = 256;
+/// Names of endpoints whose addresses one sidecar reports.
+pub const RESOLVED_NAMES_MAX: usize = 1_024;
+/// Addresses of one of them.
+pub const RESOLVED_ADDRESSES_MAX: usize = 64;
 /// Bytes of a name (node, service, namespace, account): the DNS limit of a full name.
 pub const NAME_BYTES_MAX: usize = 253;
 /// Nodes of one compiled expression.

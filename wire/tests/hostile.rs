@@ -8,7 +8,7 @@ use ringmesh_wire::limits::FRAME_PAYLOAD_BYTES_MAX;
 use ringmesh_wire::{Revision, WireError};
 use samples::{decode_frame, decode_payload};
 
-const KINDS: [Kind; 17] = [
+const KINDS: [Kind; 18] = [
     Kind::Hello,
     Kind::Welcome,
     Kind::Reject,
@@ -26,6 +26,7 @@ const KINDS: [Kind; 17] = [
     Kind::LogBatch,
     Kind::LogAck,
     Kind::Snapshot,
+    Kind::Resolved,
 ];
 
 #[test]

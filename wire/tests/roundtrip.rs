@@ -215,6 +215,14 @@ proptest! {
         prop_assert_eq!(round(&Ack { revision }), Ack { revision });
         let nack = Nack { revision, reason: message.clone() };
         prop_assert_eq!(round(&nack), nack);
+        let resolved = Resolved {
+            names: vec![ResolvedName {
+                name: "a".to_owned(),
+                addresses: vec![std::net::Ipv4Addr::from(u32::from(port)).into()],
+                trouble: "timeout".to_owned(),
+            }],
+        };
+        prop_assert_eq!(round(&resolved), resolved);
         let health = AppHealth { ports: vec![PortHealth { port, healthy, detail: message }] };
         prop_assert_eq!(round(&health), health);
     }

@@ -299,6 +299,17 @@ pub struct Holding {
     pub units: u64,
 }
 
+/// `GET /v1/proxies/{node}/names`: what a sidecar found a name of endpoints to lead to
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Name {
+    /// As configured.
+    pub name: String,
+    /// In the order of trying; none before the first answer.
+    pub addresses: Vec<std::net::IpAddr>,
+    /// What went wrong with the last lookup; empty if nothing did.
+    pub trouble: String,
+}
+
 /// `GET /v1/certs`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Certificate {

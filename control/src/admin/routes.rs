@@ -70,6 +70,7 @@ pub async fn serve(
         .route("/v1/rollback", post(rollback))
         .route("/v1/proxies", get(proxies))
         .route("/v1/proxies/{node}/config", get(config))
+        .route("/v1/proxies/{node}/names", get(names))
         .route("/v1/endpoints", get(endpoints))
         .route("/v1/endpoints/{node}", delete(forget_endpoint))
         .route("/v1/endpoints/thaw", post(thaw))
@@ -442,6 +443,16 @@ async fn config(
         })
     });
     Ok(Json(sections.collect()))
+}
+
+async fn names(State(control): Here, Segment(node): Segment<String>) -> Json<Vec<api::Name>> {
+    let names = control.resolved(&NodeId(node)).into_iter();
+    let name = |one: ringmesh_wire::ResolvedName| api::Name {
+        name: one.name,
+        addresses: one.addresses,
+        trouble: one.trouble,
+    };
+    Json(names.map(name).collect())
 }
 
 fn trust(trust: &ringmesh_wire::snapshot::Trust) -> serde_json::Value {

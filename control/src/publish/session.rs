@@ -7,7 +7,7 @@ use std::time::Duration;
 use quinn::{Connection, RecvStream, SendStream};
 use ringmesh_wire::frame::{self, Header, Kind};
 use ringmesh_wire::{
-    Ack, AppHealth, Hello, Nack, Registration, Reject, Revision, SCHEMA_VERSION,
+    Ack, AppHealth, Hello, Nack, Registration, Reject, Resolved, Revision, SCHEMA_VERSION,
     SCHEMA_VERSION_MIN, SectionHash, SectionKey, Snapshot, Welcome, codec,
 };
 use tokio::sync::{mpsc, watch};
@@ -244,6 +244,12 @@ impl Session {
             Kind::AppHealth => {
                 let health: AppHealth = take(header, Kind::AppHealth, payload)?;
                 self.control.session_health(self.id, &health);
+            }
+            // Only of a sidecar whose version has it.
+            Kind::Resolved if self.version >= Kind::Resolved.since() => {
+                let resolved: Resolved = take(header, Kind::Resolved, payload)?;
+                self.control
+                    .session_names(&self.evidence.node, self.id, resolved.names);
             }
             Kind::Ack => {
                 let ack: Ack = take(header, Kind::Ack, payload)?;

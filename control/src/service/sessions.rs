@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use ringmesh_wire::{AppHealth, Hello, NodeId, Registration, Reject, Revision, Snapshot};
+use ringmesh_wire::{
+    AppHealth, Hello, NodeId, Registration, Reject, ResolvedName, Revision, Snapshot,
+};
 use tokio::sync::watch;
 
 use super::control::Control;
@@ -23,6 +25,8 @@ pub(super) struct Connected {
     peer: SocketAddr,
     build: String,
     since_ms: u64,
+    /// What it found the names of endpoints to lead to.
+    names: Vec<ResolvedName>,
 }
 
 impl std::fmt::Debug for Connected {
@@ -89,6 +93,7 @@ impl Control {
             link,
             build: hello.build.clone(),
             since_ms: unix_ms(SystemTime::now()),
+            names: Vec::new(),
         };
         state.fanout.join(node.clone(), session);
         if let Some(old) = state.connected.insert(node, connected) {
@@ -166,6 +171,20 @@ impl Control {
         self.changed.notify_one();
     }
 
+    /// What it found the names of endpoints to lead to.
+    pub(crate) fn session_names(
+        &self,
+        node: &NodeId,
+        session: SessionId,
+        names: Vec<ResolvedName>,
+    ) {
+        let mut state = self.lock();
+        let connected = state.connected.get_mut(node);
+        if let Some(connected) = connected.filter(|connected| connected.session == session) {
+            connected.names = names;
+        }
+    }
+
     /// It holds `revision`.
     pub(crate) fn session_acks(&self, node: &NodeId, session: SessionId, revision: Revision) {
         self.lock().fanout.acked(node, session, revision);
@@ -228,6 +247,14 @@ impl Control {
             })
         })
         .collect()
+    }
+
+    /// What `node` found the names of its endpoints to lead to; empty for one that does not say.
+    #[must_use]
+    pub fn resolved(&self, node: &NodeId) -> Vec<ResolvedName> {
+        let state = self.lock();
+        let connected = state.connected.get(node);
+        connected.map_or(Vec::new(), |connected| connected.names.clone())
     }
 
     /// What `node` is meant to have.

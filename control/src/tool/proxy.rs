@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::client::{Client, segment};
 use super::failure::Failure;
 use super::output::{self, Output};
-use crate::admin::api::{Certificate, Proxy};
+use crate::admin::api::{Certificate, Name, Proxy};
 use crate::time::show_unix_ms;
 
 /// `ringmesh proxy`
@@ -28,7 +28,7 @@ enum What {
         /// Its node.
         node: String,
     },
-    /// The endpoints a sidecar may call.
+    /// The endpoints a sidecar may call; those by name with what it found the names to lead to.
     Endpoints {
         /// Its node.
         node: String,
@@ -120,7 +120,7 @@ fn text(value: &Value) -> String {
 fn endpoints(client: &Client, node: &str, output: Output) -> Result<(), Failure> {
     let all = all_sections(client, node)?;
     let mut rows = Vec::new();
-    // Names are as they were configured: what they lead to is known to the sidecar alone.
+    let names: Vec<Name> = client.get(&format!("/v1/proxies/{}/names", segment(node)))?;
     let listing = |s: &&Value| s["kind"] == "endpoints" || s["kind"] == "names";
     for section in all.iter().filter(listing) {
         for endpoint in section["body"]["endpoints"]
@@ -130,6 +130,11 @@ fn endpoints(client: &Client, node: &str, output: Output) -> Result<(), Failure>
         {
             let mut row = endpoint.clone();
             row["service"] = section["name"].clone();
+            if let Some(found) = names.iter().find(|found| row["name"] == found.name) {
+                row["addresses"] = serde_json::json!(found.addresses);
+                row["trouble"] = found.trouble.clone().into();
+                row["state"] = standing(found).into();
+            }
             rows.push(row);
         }
     }
@@ -147,11 +152,7 @@ fn endpoints(client: &Client, node: &str, output: Output) -> Result<(), Failure>
             vec![
                 text(&e["service"]),
                 text(&e["node"]),
-                text(if e["name"].is_null() {
-                    &e["address"]
-                } else {
-                    &e["name"]
-                }),
+                place(e),
                 ports.collect::<Vec<_>>().join(","),
                 text(&e["mesh_port"]),
                 text(&e["state"]),
@@ -160,6 +161,31 @@ fn endpoints(client: &Client, node: &str, output: Output) -> Result<(), Failure>
         },
         "this sidecar knows no endpoints",
     )
+}
+
+/// How a name of endpoints stands, as the metric `ringmesh_dns_names` has it.
+fn standing(found: &Name) -> &'static str {
+    match (found.addresses.is_empty(), found.trouble.is_empty()) {
+        (true, _) => "unresolved",
+        (false, true) => "resolved",
+        (false, false) => "stale",
+    }
+}
+
+/// An address, or a name with what it leads to.
+fn place(endpoint: &Value) -> String {
+    let Value::String(name) = &endpoint["name"] else {
+        return text(&endpoint["address"]);
+    };
+    let addresses = endpoint["addresses"].as_array().into_iter().flatten();
+    let addresses: Vec<String> = addresses.map(text).collect();
+    let trouble = text(&endpoint["trouble"]);
+    match (addresses.is_empty(), trouble.is_empty()) {
+        (true, true) => name.clone(),
+        (true, false) => format!("{name} ({trouble})"),
+        (false, true) => format!("{name} -> {}", addresses.join(",")),
+        (false, false) => format!("{name} -> {} ({trouble})", addresses.join(",")),
+    }
 }
 
 fn certs(client: &Client, node: &str, output: Output) -> Result<(), Failure> {

@@ -7,9 +7,12 @@ use ringmesh_wire::frame::Kind;
 use ringmesh_wire::report::{Series, SeriesValue};
 use ringmesh_wire::session::PortHealth;
 use ringmesh_wire::snapshot::EndpointState;
-use ringmesh_wire::{AppHealth, CLOSE_LEAVING, LogAck, LogBatch, NodeId, Reject, Report};
+use ringmesh_wire::{
+    AppHealth, CLOSE_LEAVING, LogAck, LogBatch, NodeId, Reject, Report, Resolved, ResolvedName,
+    Welcome,
+};
 
-use crate::player::{House, ask, registration, say, state, until};
+use crate::player::{House, ask, greet, hear, hello, registration, say, state, until};
 
 async fn registered(house: &House, node: &str, service: &str) -> crate::player::Session {
     let joined = house.join(node, service).await;
@@ -45,8 +48,8 @@ async fn one_that_falls_silent_is_gone_within_three_seconds() {
     let _other = registered(&house, "n2", "reviews").await;
     let joined = house.join("n1", "reviews").await;
     let link = house.link_with(Some(&joined.workload), None).await.unwrap();
-    let mut session = crate::player::greet(link, &crate::player::hello("n1")).await;
-    let _: ringmesh_wire::Welcome = session.expect(Kind::Welcome).await;
+    let mut session = greet(link, &hello("n1")).await;
+    let _: Welcome = session.expect(Kind::Welcome).await;
     session.say(Kind::Register, &registration("reviews")).await;
     until("registered", || {
         state(&house, "n1") == Some(EndpointState::Ready)
@@ -106,6 +109,37 @@ async fn an_app_that_is_down_withdraws_its_endpoint() {
     until("withdrawn", || state(&house, "n1").is_none()).await;
     session.say(Kind::AppHealth, &health(true)).await;
     until("back", || state(&house, "n1") == Some(EndpointState::Ready)).await;
+}
+
+#[tokio::test]
+async fn what_a_sidecar_says_of_names_replaces_what_it_said_and_ends_with_it() {
+    let house = House::new();
+    let joined = house.join("n1", "reviews").await;
+    let node = NodeId("n1".into());
+    let say = |addresses: &[[u8; 4]]| Resolved {
+        names: vec![ResolvedName {
+            name: "a.example".into(),
+            addresses: addresses.iter().map(|four| (*four).into()).collect(),
+            trouble: String::new(),
+        }],
+    };
+    let link = house.link(Some(&joined.workload)).await.unwrap();
+    let mut newer = hello("n1");
+    newer.version_max = 2;
+    let mut session = greet(link, &newer).await;
+    let _: Welcome = session.expect(Kind::Welcome).await;
+    for addresses in [&[[10, 0, 0, 7]][..], &[[10, 0, 0, 8], [10, 0, 0, 9]]] {
+        let said = say(addresses);
+        session.say(Kind::Resolved, &said).await;
+        until("known", || house.control.resolved(&node) == said.names).await;
+    }
+    session.link.close(CLOSE_LEAVING.into(), b"leaving");
+    until("forgotten", || house.control.resolved(&node).is_empty()).await;
+
+    // One that speaks version 1 cannot say so.
+    let mut session = house.session(&joined).await;
+    session.say(Kind::Resolved, &say(&[])).await;
+    assert!(hear(&mut session.recv).await.is_none());
 }
 
 #[tokio::test]

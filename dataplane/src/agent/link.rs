@@ -267,6 +267,7 @@ async fn write_up(writer: &mut FrameWriter, up: &Up) -> Result<(), LinkError> {
         }
         Up::AppHealth(health) => writer.write(Kind::AppHealth, Revision(0), health).await,
         Up::Ack(ack) => writer.write(Kind::Ack, ack.revision, ack).await,
+        Up::Resolved(names) => writer.write(Kind::Resolved, Revision(0), names).await,
         Up::Nack(nack) => writer.write(Kind::Nack, nack.revision, nack).await,
     }
 }

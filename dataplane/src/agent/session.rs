@@ -19,10 +19,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ringmesh_wire::frame::Kind;
 use ringmesh_wire::session::{PortHealth, RegisteredPort};
 use ringmesh_wire::{
-    Ack, AppHealth, CLOSE_LEAVING, Hello, Nack, NodeId, Push, Registration, Reject, Revision,
-    SCHEMA_VERSION, SCHEMA_VERSION_MIN, Snapshot, Welcome,
+    Ack, AppHealth, CLOSE_LEAVING, Hello, Nack, NodeId, Push, Registration, Reject, Resolved,
+    ResolvedName, Revision, SCHEMA_VERSION, SCHEMA_VERSION_MIN, Snapshot, Welcome,
 };
 
 use super::backoff;
@@ -81,6 +82,8 @@ pub enum Up {
     Ack(Ack),
     /// Refused.
     Nack(Nack),
+    /// What names lead to.
+    Resolved(Resolved),
 }
 
 /// A fact.
@@ -113,6 +116,8 @@ pub enum Input {
     },
     /// Health of the app's ports, all of them.
     Health(Vec<PortHealth>),
+    /// What the names of endpoints lead to, all of them.
+    Names(Vec<ResolvedName>),
     /// The link is fine but the identity it was made with is not the one to use any more.
     Reconnect,
     /// The sidecar stops.
@@ -190,6 +195,8 @@ enum State {
     },
     Live {
         since: Mono,
+        /// Schema version both sides read.
+        version: u16,
     },
     Left,
 }
@@ -206,6 +213,7 @@ pub struct Session {
     publishing: Option<Publishing>,
     queued: VecDeque<Push>,
     health: Vec<PortHealth>,
+    names: Vec<ResolvedName>,
     wishes: VecDeque<Output>,
 }
 
@@ -229,6 +237,7 @@ impl Session {
             publishing: None,
             queued: VecDeque::new(),
             health: Vec::new(),
+            names: Vec::new(),
             wishes: VecDeque::new(),
         }
     }
@@ -287,6 +296,10 @@ impl Session {
             }
             Input::Published { revision, result } => self.published(revision, result),
             Input::Health(ports) => self.healthy(ports),
+            Input::Names(names) => {
+                self.names = names;
+                self.tell_names();
+            }
             Input::Reconnect => {
                 if self.linked() {
                     self.close(CLOSE_NO_SESSION, "reconnecting with a new identity");
@@ -380,7 +393,7 @@ impl Session {
 
     fn lost(&mut self, now: Mono, random: u64) {
         match self.state {
-            State::Live { since } => {
+            State::Live { since, .. } => {
                 if now.since(since) >= GOOD_SESSION {
                     self.attempt = 0;
                 }
@@ -406,9 +419,15 @@ impl Session {
                     let why = format!("Welcome names schema version {}", welcome.version);
                     return self.fault(why, now, random);
                 }
-                self.state = State::Live { since: now };
+                self.state = State::Live {
+                    since: now,
+                    version: welcome.version,
+                };
                 self.wish(Output::Tell(Tell::Live));
                 self.register(local, remote);
+                if !self.names.is_empty() {
+                    self.tell_names();
+                }
             }
             (State::Greeting { .. } | State::Live { .. }, Down::Reject(reject)) => {
                 self.wish(Output::Tell(Tell::Rejected(reject)));
@@ -463,6 +482,16 @@ impl Session {
             self.send(Up::AppHealth(AppHealth {
                 ports: self.health.clone(),
             }));
+        }
+    }
+
+    /// Control shows them to people; one that knows no names would not understand.
+    fn tell_names(&mut self) {
+        let knows =
+            matches!(self.state, State::Live { version, .. } if version >= Kind::Resolved.since());
+        if knows {
+            let names = self.names.clone();
+            self.send(Up::Resolved(Resolved { names }));
         }
     }
 

@@ -68,8 +68,13 @@ fn said(down: Down) -> Input {
 }
 
 fn welcome() -> Input {
+    welcome_of(1)
+}
+
+/// A control of schema `version`.
+fn welcome_of(version: u16) -> Input {
     said(Down::Welcome(Welcome {
-        version: 1,
+        version,
         boot: 1,
         lease_ms: 2_500,
     }))
@@ -394,5 +399,39 @@ proptest! {
                 && !matches!(session.phase(), Phase::Connecting | Phase::Live);
             prop_assert!(!stuck);
         }
+    }
+}
+
+/// Control is told what names lead to on each link, and anew when it changes; one that has never
+/// heard of names is not.
+#[test]
+fn what_names_lead_to_is_told_to_who_understands_it() {
+    let name = |trouble: &str| ResolvedName {
+        name: "a.example".to_owned(),
+        addresses: vec![IpAddr::from([10, 0, 0, 7])],
+        trouble: trouble.to_owned(),
+    };
+    let told = |wishes: &[Output]| -> Vec<Vec<ResolvedName>> {
+        let sent = wishes.iter().filter_map(|wish| match wish {
+            Output::Send(up) => match up.as_ref() {
+                Up::Resolved(resolved) => Some(resolved.names.clone()),
+                _ => None,
+            },
+            _ => None,
+        });
+        sent.collect()
+    };
+    for (version, tells) in [(1, false), (2, true)] {
+        let some = |names: Vec<ResolvedName>| if tells { vec![names] } else { Vec::new() };
+        let mut session = Session::new(ourselves(), None, Mono(0));
+        give(&mut session, Input::Wake, 0);
+        // Before there is anybody to tell.
+        let wishes = give(&mut session, Input::Names(vec![name("")]), 1);
+        assert_eq!(told(&wishes), Vec::<Vec<_>>::new());
+        give(&mut session, connected(), 1);
+        let wishes = give(&mut session, welcome_of(version), 2);
+        assert_eq!(told(&wishes), some(vec![name("")]), "{version}");
+        let wishes = give(&mut session, Input::Names(vec![name("timeout")]), 3);
+        assert_eq!(told(&wishes), some(vec![name("timeout")]), "{version}");
     }
 }

@@ -14,6 +14,7 @@ mod idle;
 mod link;
 mod matrix;
 mod mtls;
+mod names;
 mod pair;
 mod roots;
 mod rules;

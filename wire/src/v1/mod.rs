@@ -1,4 +1,4 @@
-//! Schema version 1, and what version 2 appends to it ([`snapshot::Names`]).
+//! Schema version 1, and what version 2 appends to it ([`snapshot::Names`], [`Resolved`]).
 //!
 //! Frozen once released. bincode is positional: never reorder or remove a field, append enum
 //! variants only, under a new version number; anything else is a new module with `From` both ways.
@@ -17,6 +17,9 @@ pub use lease::{
     BucketId, Busy, Held, HeldRule, LeaseDown, LeaseUp, Lent, RecallKind, SLOTS, Units,
 };
 pub use report::{LogAck, LogBatch, Report};
-pub use session::{Ack, AppHealth, Hello, Nack, PortHealth, Push, Registration, Reject, Welcome};
+pub use session::{
+    Ack, AppHealth, Hello, Nack, PortHealth, Push, Registration, Reject, Resolved, ResolvedName,
+    Welcome,
+};
 pub use snapshot::{Section, SectionHash, SectionKey, SectionKind, Snapshot};
 pub use svid::{Enroll, Issued, Renew};

@@ -8,6 +8,7 @@
 //!                         <------  Push (only the sections that differ)
 //!   Ack | Nack            ------>
 //!   AppHealth             ------>
+//!   Resolved              ------>   (schema 2)
 //! ```
 //! Every `Push` gets exactly one `Ack` or `Nack`, in order, carrying its revision.
 
@@ -20,7 +21,7 @@ use super::snapshot::{Protocol, Section, SectionHash, SectionKey};
 use crate::codec::Validate;
 use crate::error::WireError;
 use crate::ids::{NodeId, Revision, ServiceId, check_name};
-use crate::limits::SECTIONS_MAX;
+use crate::limits::{NAME_BYTES_MAX, RESOLVED_ADDRESSES_MAX, RESOLVED_NAMES_MAX, SECTIONS_MAX};
 
 /// A sidecar introduces itself and says which sections it already holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,6 +146,25 @@ pub struct AppHealth {
     pub ports: Vec<PortHealth>,
 }
 
+/// What one name of endpoints leads to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolvedName {
+    /// As the section [`super::snapshot::Names`] has it.
+    pub name: String,
+    /// In the order of trying; none before the first answer.
+    pub addresses: Vec<IpAddr>,
+    /// Code of what went wrong with the last lookup, e.g. `timeout`; empty if nothing did.
+    pub trouble: String,
+}
+
+/// What all names of endpoints lead to, as the sidecar found; replaces what it said before. For
+/// people: nothing in the mesh is decided by it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolved {
+    /// Sorted by name.
+    pub names: Vec<ResolvedName>,
+}
+
 impl Validate for Hello {
     fn validate(&self) -> Result<(), WireError> {
         self.node.validate()?;
@@ -193,6 +213,25 @@ impl Validate for Registration {
             return Err(WireError::Invalid("registration: no ports".into()));
         }
         Ok(())
+    }
+}
+
+impl Validate for Resolved {
+    fn validate(&self) -> Result<(), WireError> {
+        let over = |what, got, max| match got > max {
+            true => Err(WireError::TooLong { what, got, max }),
+            false => Ok(()),
+        };
+        over("resolved names", self.names.len(), RESOLVED_NAMES_MAX)?;
+        self.names.iter().try_for_each(|one| {
+            over("resolved name", one.name.len(), NAME_BYTES_MAX)?;
+            over("trouble of a name", one.trouble.len(), NAME_BYTES_MAX)?;
+            over(
+                "addresses of a name",
+                one.addresses.len(),
+                RESOLVED_ADDRESSES_MAX,
+            )
+        })
     }
 }
 

@@ -44,6 +44,7 @@ pub(crate) fn decode_payload(kind: Kind, payload: &[u8]) -> Result<(), WireError
         Kind::Nack => codec::decode::<Nack>(payload).map(drop),
         Kind::Register => codec::decode::<Registration>(payload).map(drop),
         Kind::AppHealth => codec::decode::<AppHealth>(payload).map(drop),
+        Kind::Resolved => codec::decode::<Resolved>(payload).map(drop),
         Kind::Enroll => codec::decode::<Enroll>(payload).map(drop),
         Kind::Renew => codec::decode::<Renew>(payload).map(drop),
         Kind::Issued => codec::decode::<Issued>(payload).map(drop),
@@ -385,12 +386,31 @@ pub(crate) fn all() -> Vec<Sample> {
         ),
         sample("log_ack", Kind::LogAck, LogAck { next: 102 }),
         sample("snapshot", Kind::Snapshot, snapshot),
+        sample_of(2, "resolved", Kind::Resolved, resolved()),
         sample_of(named_push.schema(), "push_names", Kind::Push, named_push),
         sample_of(named.schema(), "snapshot_names", Kind::Snapshot, named),
     ];
     all.extend(ups());
     all.extend(downs());
     all
+}
+
+fn resolved() -> Resolved {
+    let name = |name, addresses: &[[u8; 4]], trouble| ResolvedName {
+        name: text(name),
+        addresses: addresses.iter().map(|four| IpAddr::from(*four)).collect(),
+        trouble: text(trouble),
+    };
+    Resolved {
+        names: vec![
+            name(
+                "eu.payments.example.com",
+                &[[10, 0, 0, 7], [10, 0, 0, 8]],
+                "",
+            ),
+            name("us.payments.example.com", &[], "timeout"),
+        ],
+    }
 }
 
 fn registration() -> Registration {

@@ -2,9 +2,13 @@
 //! endpoints.
 
 use super::*;
+use ringmesh_wire::limits::{RESOLVED_ADDRESSES_MAX, RESOLVED_NAMES_MAX};
+use ringmesh_wire::session::ResolvedName;
+
 use crate::admin::NameRow;
 use crate::agent::names::ask;
-use crate::agent::names::book::{Book, Lookup, Refresh};
+use crate::agent::names::book::{Book, Lookup, NAMES_MAX, Refresh};
+use crate::agent::names::message::ADDRESSES_MAX;
 use crate::settings::Dns;
 
 /// How long the first answers may hold readiness back. Without them the names' services answer 503;
@@ -17,6 +21,11 @@ const REBUILT_EVERY: Duration = Duration::from_secs(1);
 /// Lookups that have ended and are not yet looked at: no more than are under way.
 const ENDED_MAX: usize = 64;
 
+const _: () = assert!(
+    NAMES_MAX <= RESOLVED_NAMES_MAX && 2 * ADDRESSES_MAX <= RESOLVED_ADDRESSES_MAX,
+    "what is known of all names fits one message to control"
+);
+
 /// The agent's part of name resolution.
 pub(super) struct Names {
     servers: Vec<SocketAddr>,
@@ -27,6 +36,8 @@ pub(super) struct Names {
     /// Until then the first answers are waited for.
     awaited_until: Option<Instant>,
     ended: mpsc::Sender<(String, Lookup)>,
+    /// What control was told last.
+    told: Vec<ResolvedName>,
 }
 
 impl Names {
@@ -42,6 +53,7 @@ impl Names {
             rebuilt: None,
             awaited_until: None,
             ended,
+            told: Vec::new(),
         };
         (names, ended_queue)
     }
@@ -170,8 +182,25 @@ impl Agent {
         }
     }
 
+    /// For control, where it has changed: as often as lookups end at most, one datagram or two each.
+    fn tell_names(&mut self) {
+        let rows = self.names.book.rows().map(|(name, row)| ResolvedName {
+            name: name.to_owned(),
+            addresses: row.addresses,
+            trouble: row
+                .fault
+                .map_or(String::new(), |fault| fault.code().to_owned()),
+        });
+        let names: Vec<_> = rows.collect();
+        if names != self.names.told {
+            self.names.told.clone_from(&names);
+            self.tell_session(Input::Names(names));
+        }
+    }
+
     /// For `/endpoints` and `/metrics`.
     fn show_names(&mut self) {
+        self.tell_names();
         let book = &self.names.book;
         let now = self.now();
         let rows = book.rows().map(|(name, row)| {
