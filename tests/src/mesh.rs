@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{ControlService, Node, NodePlan, Ran, Stage, repository, stage};
+use crate::{ControlService, Node, NodePlan, Ran, SOON, Stage, repository, stage, wait};
 
 /// Fields drop in order: nodes, control, the folder.
 #[derive(Debug)]
@@ -84,6 +84,22 @@ impl Mesh {
             .iter_mut()
             .find(|node| node.plan.service == service && node.plan.version == version);
         found.unwrap_or_else(|| panic!("{service} {version} is not on stage"))
+    }
+
+    /// Waits until `reviews` v3 is answered by `ratings`: before everybody has heard of everybody a call
+    /// may be refused.
+    ///
+    /// # Panics
+    /// That does not come about.
+    pub fn wait_for_a_call(&self) {
+        let caller = self.node("reviews", "v3");
+        wait::until("the first call", SOON, || {
+            match caller.call("ratings", "/ratings/0", &[])?.status {
+                200 => Ok(()),
+                status => Err(status.to_string()),
+            }
+        })
+        .expect("a working pair");
     }
 
     /// Applies a users' rule file; panics with the tool's words if refused.

@@ -9,27 +9,13 @@ use ringmesh_tests::{Conn, Node, NodePlan, SOON, Sidecar, wait};
 
 const CAST: [(&str, &str); 2] = [("reviews", "v3"), ("ratings", "v1")];
 
-fn ready(mesh: &Mesh) {
-    wait::until("the first call", SOON, || {
-        match mesh
-            .node("reviews", "v3")
-            .call("ratings", "/ratings/0", &[])?
-            .status
-        {
-            200 => Ok(()),
-            status => Err(status.to_string()),
-        }
-    })
-    .expect("a working pair");
-}
-
 #[test]
 fn plaintext_does_not_reach_a_strict_service() {
     if !has(&[Ability::Uring]) {
         return;
     }
     let mesh = Mesh::start("{}\n", &CAST);
-    ready(&mesh);
+    mesh.wait_for_a_call();
     let ratings = mesh.node("ratings", "v1");
     ratings.app.reset().expect("reset");
     for to in [ratings.sidecar.mesh(), ratings.sidecar.inbound()] {
@@ -45,7 +31,7 @@ fn plaintext_does_not_reach_a_strict_service() {
         }
     }
     assert_eq!(ratings.app.count().expect("count"), 0);
-    ready(&mesh);
+    mesh.wait_for_a_call();
 }
 
 #[test]
@@ -54,7 +40,7 @@ fn the_sidecar_s_own_certificate_is_mutual_tls_1_3_only() {
         return;
     }
     let mesh = Mesh::start("{}\n", &CAST);
-    ready(&mesh);
+    mesh.wait_for_a_call();
     // openssl without a client certificate: the handshake may start but no request gets through.
     let to = mesh.node("ratings", "v1").sidecar.mesh();
     mesh.node("ratings", "v1").app.reset().expect("reset");
@@ -163,7 +149,7 @@ fn an_endpoint_goes_at_once_on_term_and_within_three_seconds_of_kill() {
         .sidecar
         .wait_ready()
         .expect("ready");
-    ready(&mesh);
+    mesh.wait_for_a_call();
     let count = |mesh: &Mesh| {
         let text = mesh
             .control
@@ -193,7 +179,7 @@ fn an_endpoint_goes_at_once_on_term_and_within_three_seconds_of_kill() {
         || count(&mesh) == 1,
     );
     gone.expect("withdrawn within 3 s");
-    ready(&mesh);
+    mesh.wait_for_a_call();
 }
 
 #[test]

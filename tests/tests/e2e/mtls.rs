@@ -163,13 +163,7 @@ fn a_revoked_certificate_is_used_for_the_last_time_within_five_seconds() {
     let mesh = Mesh::start("{}\n", &cast);
     let echo = Echo::start(&mesh);
     let reviews = mesh.node("reviews", "v3");
-    wait::until("the first call", SOON, || {
-        match reviews.call("ratings", "/ratings/0", &[])?.status {
-            200 => Ok(()),
-            status => Err(status.to_string()),
-        }
-    })
-    .expect("a working pair");
+    mesh.wait_for_a_call();
 
     // The caller's: its callees refuse it. Then a callee's: its callers do without it.
     let details = mesh.node("details", "v1");

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ringmesh_tests::ability::{Ability, has};
 use ringmesh_tests::load::{Call, statuses, with_status};
 use ringmesh_tests::mesh::Mesh;
-use ringmesh_tests::{SOON, Stop, wait};
+use ringmesh_tests::{Stop, wait};
 
 /// Stage and hash of every root, as the tool tells them.
 fn roots(mesh: &Mesh) -> Vec<(String, String)> {
@@ -59,13 +59,7 @@ fn a_root_takes_the_others_place_under_traffic_and_no_call_fails() {
         target: "/ratings/0",
         caller: "reviews/v3",
     };
-    wait::until("the first call", SOON, || {
-        match call.times(1, 1)?[0].status {
-            200 => Ok(()),
-            status => Err(status.to_string()),
-        }
-    })
-    .expect("a working pair");
+    mesh.wait_for_a_call();
     // This machine is off while all of it happens, and has a token nobody has used yet.
     let joins_later = mesh.plan("ratings", "v2");
     let old_token = mesh.control.token(&joins_later).expect("token");
@@ -195,17 +189,7 @@ fn a_ca_of_somebody_else_certifies_the_mesh() {
         "svid_life: 5s\nca: {{certificate: {at}/sub.pem, key: {at}/sub.key, roots: {at}/root.pem}}\n"
     );
     let mesh = Mesh::start(&config, &[("reviews", "v3"), ("ratings", "v1")]);
-    wait::until("a call", SOON, || {
-        match mesh
-            .node("reviews", "v3")
-            .call("ratings", "/ratings/0", &[])?
-            .status
-        {
-            200 => Ok(()),
-            status => Err(status.to_string()),
-        }
-    })
-    .expect("a working pair");
+    mesh.wait_for_a_call();
     let state = &mesh.node("ratings", "v1").sidecar.state;
     assert!(root_of_svid(state, &dir.path().join("root.pem")));
     // The tool says the same, without a control service.

@@ -38,13 +38,7 @@ fn short_certificates_rotate_under_http_and_opaque_traffic_and_nobody_notices() 
         target: "/ratings/0",
         caller: "reviews/v3",
     };
-    wait::until("the first call", SOON, || {
-        match call.times(1, 1)?[0].status {
-            200 => Ok(()),
-            status => Err(status.to_string()),
-        }
-    })
-    .expect("a working pair");
+    mesh.wait_for_a_call();
     wait::until("the first tunnel", SOON, || tunnel(outbound)).expect("a tunnel");
     let sidecars = [
         reviews.sidecar.admin(),
