@@ -6,6 +6,7 @@
 //! ```text
 //! ring      the io_uring: sockets, buffers, timers, tasks       (unsafe lives here and nowhere else)
 //! shard     one thread: glommio, a ring, an inbox               (the only room that names glommio)
+//! budget    what a shard keeps beside the ring's pools           (pure)
 //! accept    listeners and where a connection was meant to go
 //! tls       mutual TLS between sidecars
 //! detect    which protocol is this
@@ -27,6 +28,7 @@ pub mod admin;
 pub mod agent;
 pub mod balance;
 pub mod bootstrap;
+pub mod budget;
 pub mod detect;
 pub mod exchange;
 pub mod http1;

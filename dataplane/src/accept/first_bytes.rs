@@ -6,8 +6,9 @@
 
 use std::pin::pin;
 
+use crate::budget::Kept;
 use crate::detect::{DETECT_BYTES_MAX, Detected, detect};
-use crate::exchange::{Kept, ShardState};
+use crate::exchange::ShardState;
 use crate::reason::Reason;
 use crate::ring::{ByteStream, Chunk, Ring};
 use crate::time::Mono;

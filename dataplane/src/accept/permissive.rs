@@ -51,6 +51,6 @@ async fn mesh(shard: &Rc<ShardState>, flow: &Flow, socket: Socket, first: Chunk)
     let Some(material) = shard.material() else {
         return route_conn::refuse(shard, &socket, Reason::SvidExpired);
     };
-    let accepting = tls::accept_begun(&shard.ring, socket, first, &material);
+    let accepting = tls::accept_begun(&shard.ring, socket, first, &material, &shard.budget);
     route_conn::serve_mesh(shard, accepting, flow.local, flow.peer.address).await;
 }

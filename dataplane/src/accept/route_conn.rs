@@ -184,7 +184,7 @@ async fn mesh(shard: &Rc<ShardState>, socket: Socket, local: SocketAddr, address
     let Some(material) = shard.material() else {
         return refuse(shard, &socket, Reason::SvidExpired);
     };
-    let accepting = tls::accept(&shard.ring, socket, &material);
+    let accepting = tls::accept(&shard.ring, socket, &material, &shard.budget);
     serve_mesh(shard, accepting, local, address).await;
 }
 

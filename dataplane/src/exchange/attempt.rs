@@ -234,12 +234,14 @@ impl Carried<'_, '_> {
             }
             Carrier::Shared(lane, sender) => {
                 let left = deadline.min(try_deadline);
-                open_stream(x, changes, framing, upgrade, body, sender, left, &outgoing)
-                    .inspect_err(|fault| {
-                        if matches!(fault, SendFault::Closed) {
-                            lane.distrust();
-                        }
-                    })
+                open_stream(
+                    x, changes, framing, upgrade, body, lane, sender, left, &outgoing,
+                )
+                .inspect_err(|fault| {
+                    if matches!(fault, SendFault::Closed) {
+                        lane.distrust();
+                    }
+                })
             }
         };
         let mut outflow = match sent {

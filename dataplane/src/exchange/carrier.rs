@@ -7,8 +7,8 @@ use std::rc::Rc;
 use h2::client::SendRequest;
 use ringmesh_wire::SpiffeId;
 
-use super::budget::{Budget, Kept};
 use super::head_in::{HeadBytes, HeadRead, HeadReader};
+use crate::budget::{Budget, Kept};
 use crate::http1::{Parsed, ResponseHead};
 use crate::http2::{Outgoing, Piece, ReadHead};
 use crate::upstream::{Lane, SharedLane};
@@ -60,9 +60,11 @@ pub(super) async fn read_head(
             ReadHead::Head(bytes) => {
                 parser.reset();
                 match parser.parse(&bytes) {
-                    Parsed::Head(_) => {
-                        HeadRead::Head(HeadBytes::Gathered(Kept::free_of_charge(bytes)))
-                    }
+                    // Its fields are kept as they came, too.
+                    Parsed::Head(_) => match Kept::whole(budget, bytes, true) {
+                        Ok(kept) => HeadRead::Head(HeadBytes::Gathered(kept)),
+                        Err(_) => HeadRead::NoRoom,
+                    },
                     Parsed::Refuse(refusal) => HeadRead::Refuse(refusal),
                     Parsed::Partial => HeadRead::Failed { begun: true },
                 }

@@ -6,7 +6,7 @@
 use std::ops::Deref;
 use std::rc::Rc;
 
-use super::budget::{Budget, Kept};
+use crate::budget::{Budget, Kept};
 use crate::http1::{Parsed, Refusal, RequestHead, ResponseHead};
 use crate::ring::{ByteStream, Chunk};
 

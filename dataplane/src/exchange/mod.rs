@@ -33,7 +33,6 @@ mod answer;
 mod attempt;
 mod body;
 pub mod borrow;
-mod budget;
 mod carrier;
 mod early;
 mod flow;
@@ -57,7 +56,6 @@ mod tunnel;
 mod upgrade;
 
 pub use answer::SHED_ANSWER;
-pub use budget::Kept;
 pub use early::Early;
 pub use flow::{Direction, Flow};
 pub use plaintext::Enlisted;

@@ -14,7 +14,7 @@ use crate::http1::{ClientCert, Framing, Known, RequestPlan};
 use crate::http2::{self, Outgoing, Piece, grpc, websocket};
 use crate::ring::{ByteStream, Chunk};
 use crate::time::Mono;
-use crate::upstream::Stream;
+use crate::upstream::{SharedLane, Stream};
 
 /// Why a request did not go out.
 pub(super) enum SendFault {
@@ -61,6 +61,7 @@ pub(super) fn open_stream<'o>(
     framing: Framing,
     upgrade: bool,
     body: &mut BodySource<'_>,
+    lane: &SharedLane,
     sender: &SendRequest<Piece>,
     deadline: Mono,
     outgoing: &'o OnceCell<Outgoing>,
@@ -88,7 +89,13 @@ pub(super) fn open_stream<'o>(
     };
     if upgrade {
         let accept = websocket::accept_of(&x.request).ok_or(SendFault::Unsayable)?;
-        let stream = Outgoing::open_websocket(&x.shard.ring, &mut sender.clone(), head, accept);
+        let stream = Outgoing::open_websocket(
+            &x.shard.ring,
+            &mut sender.clone(),
+            lane.account(),
+            head,
+            accept,
+        );
         let stream = stream.map_err(|_| SendFault::Closed)?;
         let stream = outgoing.get_or_init(|| stream);
         return Ok(Outflow::Request {
@@ -111,7 +118,13 @@ pub(super) fn open_stream<'o>(
     let ended = body.is_at_end();
     let mut left = kept.len() + usize::from(ready.is_some());
     let last = ended && left == 0;
-    let stream = Outgoing::open(&x.shard.ring, &mut sender.clone(), head, last);
+    let stream = Outgoing::open(
+        &x.shard.ring,
+        &mut sender.clone(),
+        lane.account(),
+        head,
+        last,
+    );
     let stream = stream.map_err(|_| SendFault::Closed)?;
     let stream = outgoing.get_or_init(|| stream);
     for piece in kept.into_iter().chain(ready) {

@@ -18,8 +18,11 @@ use super::sides::Client;
 use super::state::ShardState;
 use super::stream_tasks::StreamTasks;
 use super::{answer, note};
+use crate::budget::{Charge, NoRoom};
 use crate::http1::{Answer, Parsed, RequestHead};
-use crate::http2::{Asks, Incoming, KeepAlive, Piece, Wire, grpc, head, limits, websocket};
+use crate::http2::{
+    Account, Asks, Incoming, KeepAlive, Part, Piece, Wire, grpc, head, limits, websocket,
+};
 use crate::reason::Reason;
 use crate::ring::{ByteStream, Chunk, Sleep};
 use crate::time::Mono;
@@ -44,12 +47,14 @@ struct Shared {
     tasks: StreamTasks<Opened>,
     streams: Cell<u32>,
     cancels: RefCell<Cancels>,
+    account: Rc<Account>,
 }
 
 /// Serves a connection whose preface has begun, or that agreed on HTTP/2 by ALPN.
 pub(super) async fn serve(shard: &Rc<ShardState>, flow: &Flow, stream: Stream, first: Chunk) {
     let stream = Rc::new(stream);
-    let wire = Wire::of_client(&shard.ring, Rc::clone(&stream), first);
+    let account = Account::of_client(&shard.budget);
+    let wire = Wire::of_client(&shard.ring, Rc::clone(&stream), first, &account);
     let shared = Rc::new(Shared {
         shard: Rc::clone(shard),
         flow: flow.clone(),
@@ -57,6 +62,7 @@ pub(super) async fn serve(shard: &Rc<ShardState>, flow: &Flow, stream: Stream, f
         tasks: StreamTasks::default(),
         streams: Cell::new(0),
         cancels: RefCell::new(Cancels::new(shard.now())),
+        account,
     });
     let _closing = Closing(&shared);
     let mut begun = pin!(limits::server().handshake::<_, Piece>(wire.clone()));
@@ -74,6 +80,9 @@ pub(super) async fn serve(shard: &Rc<ShardState>, flow: &Flow, stream: Stream, f
     match in_time.unwrap_or(Err(Some(Reason::HeadTimeout))) {
         Ok(mut connection) => {
             carry(&shared, &wire, &mut connection).await;
+            if wire.is_overdrawn() {
+                shard.meter().refused(Reason::Shed);
+            }
             // GOAWAY and what else was said last.
             let until = shard.now().plus_ms(shard.limits.head_timeout_ms);
             let last = poll_fn(|cx| wire.poll_push(cx));
@@ -143,6 +152,9 @@ async fn carry(shared: &Rc<Shared>, wire: &Wire, connection: &mut Connection<Wir
                     Code::PROTOCOL_ERROR,
                 );
                 polled = connection.poll_accept(cx);
+            }
+            if polled.is_pending() {
+                wire.settle();
             }
             if polled.is_pending() && matches!(wire.poll_push(cx), Poll::Ready(Err(_))) {
                 return Poll::Ready(None);
@@ -303,6 +315,8 @@ impl Cancels {
 /// A stream a client has opened.
 struct Opened {
     counted: Counted,
+    /// What of its body the connection's account holds.
+    part: Option<Part>,
     request: http::Request<RecvStream>,
     respond: SendResponse<Piece>,
 }
@@ -316,8 +330,10 @@ fn open(shared: &Rc<Shared>, request: http::Request<RecvStream>, mut respond: Se
     if shared.shard.draining.get() && shared.shard.active().is_none() {
         return respond.send_reset(Code::REFUSED_STREAM);
     }
+    let part = shared.account.part_of(request.body());
     let opened = Opened {
         counted,
+        part,
         request,
         respond,
     };
@@ -362,8 +378,9 @@ async fn exchange(
 ) {
     let Opened {
         counted: _counted,
+        part,
         request,
-        respond,
+        mut respond,
     } = opened;
     let shard = &shared.shard;
     let (mut parts, body) = request.into_parts();
@@ -384,9 +401,17 @@ async fn exchange(
             (Asks::WebSocket, told)
         }
     };
+    let _heads = match charge_heads(shard, spelled, &parts.headers) {
+        Ok(heads) => heads,
+        Err(NoRoom) => {
+            shard.meter().refused(Reason::Shed);
+            // Nothing of it was processed.
+            return respond.send_reset(Code::REFUSED_STREAM);
+        }
+    };
     let bytes = &**spelled;
     let connection = Rc::clone(&shared.stream);
-    let stream = Incoming::new(&shard.ring, connection, body, respond, parts, asks);
+    let stream = Incoming::new(&shard.ring, connection, part, body, respond, parts, asks);
     let client = Client::Http2(&stream);
     parser.reset();
     let refusal = match told {
@@ -427,4 +452,20 @@ async fn exchange(
     if stream.reset_by_client().is_some() {
         shared.cancels.borrow_mut().count(shard.now());
     }
+}
+
+/// Charges a head that is no small one: as it was spelled, and as it came, with what the h2 crate keeps
+/// beside each field.
+fn charge_heads(
+    shard: &ShardState,
+    spelled: &[u8],
+    fields: &http::HeaderMap,
+) -> Result<Option<Charge>, NoRoom> {
+    const FIELD_BYTES: usize = 64;
+    if spelled.len() <= SPELLED_BYTES_KEPT {
+        return Ok(None);
+    }
+    let charge = Charge::new(&shard.budget);
+    charge.set(2 * spelled.len() + FIELD_BYTES * fields.len())?;
+    Ok(Some(charge))
 }

@@ -15,10 +15,10 @@ use ringmesh_quota::TICK_MS_MIN;
 use ringmesh_wire::snapshot::MtlsMode;
 
 use super::borrow::{self, Borrowing};
-use super::budget::Budget;
 use super::flow::{Direction, Flow};
 use super::plaintext::Plaintext;
 use crate::balance::Balancer;
+use crate::budget::Budget;
 use crate::detect::Verdicts;
 use crate::http2::Pings;
 use crate::policy::Notes;
@@ -239,17 +239,18 @@ impl ShardState {
         plan: &WorkerPlan,
         log: Option<LogBuf>,
     ) -> Self {
+        let budget = Budget::new(plan.limits.kept_bytes_max);
         let unix_us_at_zero = plan.unix_us.saturating_sub(ring.now().0 / 1_000);
         Self {
             ring,
             outbox,
             limits: plan.limits,
-            budget: Budget::new(plan.limits.kept_bytes_max),
+            budget: Rc::clone(&budget),
             balancer: RefCell::new(Balancer::new(plan.share)),
             pools: RefCell::default(),
             lines: Lines::default(),
             borrowing: Borrowing::default(),
-            shared: Rc::new(RefCell::new(SharedConns::new(plan.limits.pings))),
+            shared: Rc::new(RefCell::new(SharedConns::new(plan.limits.pings, budget))),
             trunks: Rc::default(),
             verdicts: RefCell::default(),
             quota: RefCell::new(QuotaCells::new(plan.quota_home, plan.seed)),

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use h2::RecvStream;
 
+use super::account::Part;
 use super::head;
 use crate::ring::{Chunk, Ring};
 
@@ -27,10 +28,12 @@ pub struct Body {
     over: Cell<bool>,
     tunnel: bool,
     cut: Cell<Option<h2::Reason>>,
+    /// What of it the connection's account holds; none where nothing can come.
+    part: Option<Part>,
 }
 
 impl Body {
-    pub(super) fn new(ring: &Ring, stream: RecvStream) -> Self {
+    pub(super) fn new(ring: &Ring, stream: RecvStream, part: Option<Part>) -> Self {
         Self {
             ring: ring.clone(),
             tunnel: false,
@@ -40,14 +43,15 @@ impl Body {
             owed: Cell::new(0),
             trailers: OnceCell::new(),
             cut: Cell::new(None),
+            part,
         }
     }
 
     /// Bytes of a tunnel.
-    pub(super) fn of_tunnel(ring: &Ring, stream: RecvStream) -> Self {
+    pub(super) fn of_tunnel(ring: &Ring, stream: RecvStream, part: Option<Part>) -> Self {
         Self {
             tunnel: true,
-            ..Self::new(ring, stream)
+            ..Self::new(ring, stream, part)
         }
     }
 
@@ -112,6 +116,9 @@ impl Body {
         if owed > 0 {
             // Fails only if it was never received.
             let _ = stream.flow_control().release_capacity(owed);
+            if let Some(part) = &self.part {
+                part.pass_on(owed);
+            }
         }
         if !self.rest.borrow().is_empty() {
             return Poll::Ready(Ok(Some(())));

@@ -8,6 +8,7 @@ use http::header::{HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 
 use super::frames::Frames;
+use super::held::Held;
 use super::{grpc, head, websocket};
 use crate::http1::{Parsed, RequestHead};
 use crate::time::Mono;
@@ -32,11 +33,13 @@ pub fn grpc(bytes: &[u8]) {
 pub fn frames(bytes: &[u8]) {
     let now = Mono::default();
     let (mut whole, mut cut) = (Frames::behind(0, now), Frames::behind(0, now));
-    whole.pass(bytes);
+    let (mut held, mut held_cut) = (Held::of_client(), Held::of_client());
+    whole.pass(bytes, &mut held);
     for byte in bytes {
-        cut.pass(std::slice::from_ref(byte));
+        cut.pass(std::slice::from_ref(byte), &mut held_cut);
     }
     assert_eq!(format!("{whole:?}"), format!("{cut:?}"));
+    assert_eq!(format!("{held:?}"), format!("{held_cut:?}"));
     let _ = whole.is_flood(now);
 }
 

@@ -5,6 +5,7 @@
 //! over time and with every frame or answer that is of use to somebody. An honest peer stays near its bottom,
 //! whatever it carries; a flood (CVE-2019-9511 and its kin) is over its brim in no time, whatever it hides behind.
 
+use super::held::Held;
 use super::limits;
 use crate::time::Mono;
 
@@ -14,8 +15,10 @@ const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 0x1;
 const ACK: u8 = 0x1;
+const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 
 /// The frames of one direction, and what they cost.
@@ -37,6 +40,11 @@ pub(super) struct Frames {
     leaked_at: Mono,
     /// Bytes of answers that frames have had made since we sent last: no credit for them.
     owed_bytes: u32,
+    /// Bytes of the header block that is coming, and whether its last frame is.
+    block_bytes: u32,
+    block_ends: bool,
+    /// The stream it begins, if payload may follow; 0 otherwise.
+    block_stream: u32,
 }
 
 impl Frames {
@@ -52,6 +60,9 @@ impl Frames {
             chatter: 0,
             leaked_at: now,
             owed_bytes: 0,
+            block_bytes: 0,
+            block_ends: false,
+            block_stream: 0,
         }
     }
 
@@ -65,12 +76,24 @@ impl Frames {
         self.misbegun
     }
 
-    /// Looks at the next bytes.
-    pub(super) fn pass(&mut self, mut bytes: &[u8]) {
+    /// Bytes of a header block that is not whole, as far as its frames have begun.
+    pub(super) fn block_bytes(&self) -> u32 {
+        match self.block_ends && self.skip == 0 {
+            true => 0,
+            false => self.block_bytes,
+        }
+    }
+
+    /// Looks at the next bytes; tells `held` of what streams bring.
+    pub(super) fn pass(&mut self, mut bytes: &[u8], held: &mut Held) {
         loop {
             let skipped = bytes.len().min(self.skip as usize);
             self.skip -= skipped as u32;
             bytes = &bytes[skipped..];
+            if self.skip == 0 && self.block_ends && self.block_stream != 0 {
+                // From here on the h2 crate can know it.
+                held.head(std::mem::take(&mut self.block_stream));
+            }
             if bytes.is_empty() {
                 return;
             }
@@ -80,7 +103,7 @@ impl Frames {
             self.head_len += taken;
             bytes = &bytes[taken..];
             if self.head_len == wanted && !(wanted == HEAD_BYTES && self.is_padded_data()) {
-                self.begin();
+                self.begin(held);
             }
         }
     }
@@ -93,7 +116,7 @@ impl Frames {
         self.head[3] == DATA && self.head[4] & PADDED != 0 && self.length() > 0
     }
 
-    fn begin(&mut self) {
+    fn begin(&mut self, held: &mut Held) {
         let (length, kind, flags) = (self.length(), self.head[3], self.head[4]);
         let beyond_head = (self.head_len - HEAD_BYTES) as u32;
         self.skip = length - beyond_head;
@@ -104,6 +127,19 @@ impl Frames {
         }
         // Padding is no payload, and its window comes back by itself.
         let padding = beyond_head * (1 + u32::from(self.head[HEAD_BYTES]));
+        let [.., a, b, c, d, _] = self.head;
+        let stream = u32::from_be_bytes([a & 0x7f, b, c, d]);
+        self.block_bytes = match kind {
+            HEADERS => length,
+            CONTINUATION => self.block_bytes.saturating_add(length),
+            _ => 0,
+        };
+        self.block_ends = flags & END_HEADERS != 0;
+        match kind {
+            DATA => held.payload(stream, length.saturating_sub(padding) as usize),
+            HEADERS if flags & END_STREAM == 0 => self.block_stream = stream,
+            _ => {}
+        }
         match kind {
             DATA if length > padding || flags & END_STREAM != 0 => self.is_of_use(),
             HEADERS => self.is_of_use(),
@@ -194,7 +230,7 @@ mod tests {
         ] {
             let mut frames = frames();
             for _ in 0..=limits::CHATTER_BURST {
-                frames.pass(&bytes);
+                frames.pass(&bytes, &mut Held::of_client());
             }
             assert_eq!(frames.is_flood(now()), wanted, "{what}");
         }
@@ -211,10 +247,10 @@ mod tests {
             (frame(0xfe, 0, &[]), true),
         ] {
             let mut frames = frames();
-            frames.pass(&bytes);
+            frames.pass(&bytes, &mut Held::of_client());
             assert_eq!(frames.are_misbegun(), wanted, "{bytes:?}");
             // Whatever comes later.
-            frames.pass(&frame(PING, 0, &[0; 8]));
+            frames.pass(&frame(PING, 0, &[0; 8]), &mut Held::of_client());
             assert_eq!(frames.are_misbegun(), wanted, "{bytes:?}");
         }
     }
@@ -224,7 +260,7 @@ mod tests {
         let mut frames = frames();
         let ping = frame(PING, 0, &[0; 8]);
         for _ in 0..=limits::CHATTER_BURST {
-            frames.pass(&ping);
+            frames.pass(&ping, &mut Held::of_client());
             frames.sent(ping.len());
         }
         assert!(frames.is_flood(now()));
@@ -237,8 +273,8 @@ mod tests {
         let update = frame(WINDOW_UPDATE, 0, &[0; 4]);
         for _ in 0..10 * limits::CHATTER_BURST {
             frames.sent(1_033);
-            frames.pass(&update);
-            frames.pass(&update);
+            frames.pass(&update, &mut Held::of_client());
+            frames.pass(&update, &mut Held::of_client());
             assert!(!frames.is_flood(now()));
         }
     }
@@ -249,7 +285,7 @@ mod tests {
         let ping = frame(PING, 0, &[0; 8]);
         let step = 1_000 / u64::from(limits::CHATTER_PER_SECOND);
         for at in 0..u64::from(3 * limits::CHATTER_BURST) {
-            frames.pass(&ping);
+            frames.pass(&ping, &mut Held::of_client());
             assert!(!frames.is_flood(now().plus_ms(at * step)));
         }
     }
@@ -263,13 +299,13 @@ mod tests {
         ) {
             let bytes: Vec<u8> = list.iter().flat_map(|(kind, flags, payload)| frame(*kind % 12, *flags, payload)).collect();
             let mut whole = frames();
-            whole.pass(&bytes);
+            whole.pass(&bytes, &mut Held::of_client());
             prop_assert_eq!(whole.begun, list.len() as u64);
             let mut pieces = frames();
             let (mut rest, mut cuts) = (&bytes[..], cuts.iter().cycle());
             while !rest.is_empty() {
                 let (piece, after) = rest.split_at(rest.len().min(*cuts.next().unwrap()));
-                pieces.pass(piece);
+                pieces.pass(piece, &mut Held::of_client());
                 rest = after;
             }
             prop_assert_eq!(format!("{whole:?}"), format!("{pieces:?}"));
@@ -278,9 +314,44 @@ mod tests {
         #[test]
         fn any_bytes_pass(bytes in prop::collection::vec(any::<u8>(), 0..500), sent in any::<u32>()) {
             let mut frames = frames();
-            frames.pass(&bytes);
+            frames.pass(&bytes, &mut Held::of_client());
             frames.sent(sent as usize);
             let _ = frames.is_flood(now());
         }
+    }
+
+    #[test]
+    fn a_header_block_counts_until_it_is_whole() {
+        let mut frames = frames();
+        let mut pass = |bytes: &[u8]| {
+            frames.pass(bytes, &mut Held::of_client());
+            frames.block_bytes()
+        };
+        assert_eq!(pass(&frame(HEADERS, 0, &[0; 100])), 100);
+        let last = frame(CONTINUATION, END_HEADERS, &[0; 50]);
+        assert_eq!(pass(&last[..20]), 150);
+        assert_eq!(pass(&last[20..]), 0);
+        assert_eq!(pass(&frame(HEADERS, END_HEADERS, &[0; 10])), 0);
+        assert_eq!(pass(&frame(PING, 0, &[0; 8])), 0);
+    }
+
+    #[test]
+    fn payload_of_streams_is_told_without_its_padding() {
+        let (mut frames, mut held) = (frames(), Held::of_client());
+        frames.pass(&frame(HEADERS, END_HEADERS, &[0; 10]), &mut held);
+        frames.pass(&frame(DATA, 0, &[0; 30]), &mut held);
+        assert_eq!(held.bytes(), 30);
+        // Nine bytes of padding, and the one that says so.
+        let padded = [&[9][..], &[0; 29]].concat();
+        frames.pass(&frame(DATA, PADDED, &padded), &mut held);
+        assert_eq!(held.bytes(), 50);
+        held.close(1);
+        // Nothing more can come of what has ended with its head.
+        let ended = END_HEADERS | END_STREAM;
+        let mut frames = Frames::behind(0, now());
+        let mut held = Held::of_client();
+        frames.pass(&frame(HEADERS, ended, &[0; 10]), &mut held);
+        frames.pass(&frame(DATA, 0, &[0; 30]), &mut held);
+        assert_eq!(held.bytes(), 0);
     }
 }

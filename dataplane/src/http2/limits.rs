@@ -11,6 +11,9 @@ pub const STREAM_WINDOW_BYTES: u32 = 65_535;
 /// The same of a whole connection: every stream's window at once, so that streams nobody reads do
 /// not hold up the others. Bounds what a connection can make us keep.
 pub const CONN_WINDOW_BYTES: u32 = STREAMS_MAX * STREAM_WINDOW_BYTES;
+/// What a connection may have sent and not seen passed on, or sent of a header block that is not whole, without a
+/// charge to the shard's budget, bytes: one frame of the usual size. Small calls need no more.
+pub const KEPT_BYTES_FREE: usize = 16 * 1024;
 /// A header list, as RFC 9113 section 6.5.2 counts it; CONTINUATION frames are bounded with it.
 pub const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
 /// What one stream may have ready for a peer that does not take it, bytes.

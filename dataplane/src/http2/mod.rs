@@ -14,18 +14,21 @@
 //! Invariants:
 //! - a body's window is given back when the other side of the exchange took the bytes, never before:
 //!   what one connection can make us hold is [`limits::STREAMS_MAX`] stream windows, and a stream
-//!   that nobody reads takes nothing from its neighbours' windows;
+//!   that nobody reads takes nothing from its neighbours' windows; what all of a shard hold is bounded by
+//!   its budget ([`Account`]);
 //! - writes of all streams of a connection gather in pooled buffers and leave together, once per
 //!   turn of the connection's task;
 //! - what a peer may make us do for nothing (resets, control frames, header blocks) is bounded by
 //!   [`limits`]; over it the connection ends with ENHANCE_YOUR_CALM.
 
+mod account;
 mod body;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod drive;
 mod frames;
 pub mod grpc;
 pub mod head;
+mod held;
 mod keep_alive;
 pub mod limits;
 pub mod pass;
@@ -33,6 +36,7 @@ mod streams;
 pub mod websocket;
 mod wire;
 
+pub use account::{Account, Part};
 pub use body::Body;
 pub(crate) use keep_alive::KeepAlive;
 pub use keep_alive::Pings;

@@ -13,6 +13,7 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
 
+use super::account::{Account, Part};
 use super::body::Body;
 use super::{grpc, head, websocket};
 use crate::http1::Answer;
@@ -123,6 +124,7 @@ impl Incoming {
     pub fn new(
         ring: &Ring,
         connection: Rc<Stream>,
+        part: Option<Part>,
         body: RecvStream,
         respond: SendResponse<Piece>,
         head: http::request::Parts,
@@ -132,8 +134,8 @@ impl Incoming {
             respond: RefCell::new(respond),
             stream: OnceCell::new(),
             body: match asks {
-                Asks::WebSocket => Body::of_tunnel(ring, body),
-                Asks::Answer | Asks::Grpc => Body::new(ring, body),
+                Asks::WebSocket => Body::of_tunnel(ring, body, part),
+                Asks::Answer | Asks::Grpc => Body::new(ring, body, part),
             },
             connection,
             // A tunnel is asked for in terms of its own.
@@ -280,6 +282,8 @@ pub struct Outgoing {
     /// Fields of the last head of the response, as they came.
     fields: Cell<Option<HeaderMap>>,
     body: OnceCell<Body>,
+    /// What its connection's account holds of it, until it has a body.
+    part: Cell<Option<Part>>,
     /// Of an extended CONNECT: what answers the client's key once the server agrees.
     accept: Option<String>,
 }
@@ -311,16 +315,19 @@ impl Outgoing {
     pub fn open(
         ring: &Ring,
         connection: &mut SendRequest<Piece>,
+        account: &Rc<Account>,
         head: http::Request<()>,
         last: bool,
     ) -> Result<Self, Broken> {
         let (response, stream) = connection.send_request(head, last).map_err(|_| Broken)?;
+        let part = Part::open(account, response.stream_id().as_u32());
         Ok(Self {
             ring: ring.clone(),
             response: RefCell::new(response),
             stream: RefCell::new(stream),
             fields: Cell::new(None),
             body: OnceCell::new(),
+            part: Cell::new(Some(part)),
             accept: None,
         })
     }
@@ -332,13 +339,14 @@ impl Outgoing {
     pub fn open_websocket(
         ring: &Ring,
         connection: &mut SendRequest<Piece>,
+        account: &Rc<Account>,
         mut head: http::Request<()>,
         accept: String,
     ) -> Result<Self, Broken> {
         websocket::connect(&mut head);
         Ok(Self {
             accept: Some(accept),
-            ..Self::open(ring, connection, head, false)?
+            ..Self::open(ring, connection, account, head, false)?
         })
     }
 
@@ -395,7 +403,8 @@ impl Outgoing {
                     Ok(response) => {
                         let (parts, body) = response.into_parts();
                         let accept = self.accept.as_deref();
-                        let _ = self.body.set(Body::new(&self.ring, body));
+                        let body = Body::new(&self.ring, body, self.part.take());
+                        let _ = self.body.set(body);
                         self.spelled(parts, accept)
                     }
                     Err(error) if was_not_processed(&error) => ReadHead::Refused,

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::account::Account;
 use super::frames::Frames;
 use crate::detect::H2_PREFACE;
 use crate::ring::{Buf, ByteStream, Chunk, Out, Ring, Sleep};
@@ -36,6 +37,7 @@ struct Shared {
     recv: RefCell<RecvHalf>,
     send: RefCell<SendHalf>,
     last_received: Cell<Mono>,
+    account: Rc<Account>,
 }
 
 struct RecvHalf {
@@ -69,17 +71,23 @@ impl std::fmt::Debug for Wire {
 impl Wire {
     /// A connection to a server.
     #[must_use]
-    pub fn to_server(ring: &Ring, stream: Rc<Stream>) -> Self {
-        Self::new(ring, stream, Chunk::empty(), 0)
+    pub fn to_server(ring: &Ring, stream: Rc<Stream>, account: &Rc<Account>) -> Self {
+        Self::new(ring, stream, Chunk::empty(), 0, account)
     }
 
     /// A client's connection, of which `first` was received already.
     #[must_use]
-    pub fn of_client(ring: &Ring, stream: Rc<Stream>, first: Chunk) -> Self {
-        Self::new(ring, stream, first, H2_PREFACE.len() as u32)
+    pub fn of_client(ring: &Ring, stream: Rc<Stream>, first: Chunk, account: &Rc<Account>) -> Self {
+        Self::new(ring, stream, first, H2_PREFACE.len() as u32, account)
     }
 
-    fn new(ring: &Ring, stream: Rc<Stream>, first: Chunk, preface: u32) -> Self {
+    fn new(
+        ring: &Ring,
+        stream: Rc<Stream>,
+        first: Chunk,
+        preface: u32,
+        account: &Rc<Account>,
+    ) -> Self {
         let shared = Shared {
             ring: ring.clone(),
             stream,
@@ -91,6 +99,7 @@ impl Wire {
             }),
             send: RefCell::default(),
             last_received: Cell::new(ring.now()),
+            account: Rc::clone(account),
         };
         Self {
             shared: Rc::new(shared),
@@ -115,6 +124,23 @@ impl Wire {
     pub fn is_flooded(&self) -> bool {
         let now = self.shared.ring.now();
         self.shared.recv.borrow_mut().frames.is_flood(now)
+    }
+
+    /// What it makes the shard keep.
+    #[must_use]
+    pub fn account(&self) -> &Rc<Account> {
+        &self.shared.account
+    }
+
+    /// Whether it ended because the shard had no room for what it brought.
+    #[must_use]
+    pub fn is_overdrawn(&self) -> bool {
+        self.shared.account.is_overdrawn()
+    }
+
+    /// Every stream that the peer has begun was opened, or refused by the h2 crate.
+    pub fn settle(&self) {
+        self.shared.account.settle();
     }
 
     /// When bytes were received last.
@@ -224,8 +250,14 @@ impl AsyncRead for Wire {
         }
         let len = half.chunk.len().min(into.remaining());
         let RecvHalf { chunk, frames, .. } = &mut *half;
+        let account = &self.shared.account;
+        // Before it is kept.
+        let room = account.receive(|held| {
+            frames.pass(&chunk[..len], held);
+            frames.block_bytes() as usize
+        });
+        room.map_err(|_| io::ErrorKind::OutOfMemory)?;
         into.put_slice(&chunk[..len]);
-        frames.pass(&chunk[..len]);
         chunk.advance(len);
         Poll::Ready(Ok(()))
     }

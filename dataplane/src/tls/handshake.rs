@@ -3,6 +3,7 @@
 //! The caller bounds the time: dropping the future closes the connection.
 
 use std::fmt::Write as _;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use rustls::{ClientConnection, Connection, HandshakeKind, ServerConnection};
@@ -16,9 +17,10 @@ use super::pipe::Pipe;
 use super::refusal::TlsRefusal;
 use super::resume::Sessions;
 use super::stream::{Agreed, TlsStream};
+use crate::budget::{Budget, Charge};
 use crate::ring::{ByteStream as _, Chunk, Ring, Socket};
 
-/// Serves a handshake: the peer has to show a certificate.
+/// Serves a handshake: the peer has to show a certificate. What a long one makes us keep is charged to `budget`.
 ///
 /// # Errors
 /// [`TlsRefusal`]; the socket is gone.
@@ -26,9 +28,10 @@ pub async fn accept(
     ring: &Ring,
     socket: Socket,
     material: &Arc<TlsMaterial>,
+    budget: &Rc<Budget>,
 ) -> Result<TlsStream, TlsRefusal> {
     let first = socket.recv().await?;
-    accept_begun(ring, socket, first, material).await
+    accept_begun(ring, socket, first, material, budget).await
 }
 
 /// As [`accept`], where the first bytes have come already.
@@ -40,6 +43,7 @@ pub async fn accept_begun(
     socket: Socket,
     first: Chunk,
     material: &Arc<TlsMaterial>,
+    budget: &Rc<Budget>,
 ) -> Result<TlsStream, TlsRefusal> {
     check_own(material)?;
     // A plain request is told apart before rustls sees it, for a reason that says so.
@@ -49,7 +53,7 @@ pub async fn accept_begun(
     }
     let server = ServerConnection::new(Arc::clone(&material.server))?;
     let pipe = Pipe::new(ring, socket, Connection::Server(server));
-    finish(pipe, first, material).await
+    finish(pipe, first, material, Some(&Charge::new(budget))).await
 }
 
 /// First byte of a TLS record of type handshake (RFC 8446 section 5.1).
@@ -75,11 +79,17 @@ pub async fn connect(
     let config = sessions.of(material, material.client(inner), socket.peer_addr(), sni);
     let client = ClientConnection::new(config, name)?;
     let pipe = Pipe::new(ring, socket, Connection::Client(client));
-    finish(pipe, Chunk::empty(), material).await
+    // No more of these than we begin ourselves.
+    finish(pipe, Chunk::empty(), material, None).await
 }
 
-async fn finish(pipe: Pipe, first: Chunk, material: &TlsMaterial) -> Result<TlsStream, TlsRefusal> {
-    if let Err(error) = pipe.handshake(first).await {
+async fn finish(
+    pipe: Pipe,
+    first: Chunk,
+    material: &TlsMaterial,
+    charge: Option<&Charge>,
+) -> Result<TlsStream, TlsRefusal> {
+    if let Err(error) = pipe.handshake_charged(first, charge).await {
         // The alert that says why, as far as it goes out.
         let _ = pipe.drain().await;
         return Err(error.into());

@@ -13,6 +13,7 @@ use std::io::{self, IoSlice, Read, Write};
 
 use rustls::Connection;
 
+use crate::budget::Charge;
 use crate::ring::{Buf, ByteStream, Chunk, OUT_PIECES_MAX, Out, Ring, Socket};
 
 /// A TLS connection over a ring socket. What rustls was told to verify is verified; who may be at the
@@ -48,6 +49,9 @@ enum Decrypted {
 
 /// Plaintext that is encrypted before the socket has to accept it.
 const ENCRYPT_AHEAD_BYTES: usize = 64 * 1024;
+/// What a handshake may bring without a charge to the shard's budget, bytes: those of sidecars, with a certificate,
+/// have about three.
+const HANDSHAKE_BYTES_FREE: usize = 8 * 1024;
 /// How often a buffer is asked for when the pool is empty; buffers come back within a turn or two.
 const BUFFER_RETRY_MS: u64 = 1;
 /// How long for: after that the shard is stuck, not busy.
@@ -94,6 +98,17 @@ impl Pipe {
     /// The socket's, or with a [`rustls::Error`] inside: the peer's certificate or its bytes are not
     /// acceptable, or it refused us. Our alert that says so leaves by [`drain`](Self::drain).
     pub async fn handshake(&self, first: Chunk) -> io::Result<()> {
+        self.handshake_charged(first, None).await
+    }
+
+    /// As [`handshake`](Self::handshake); `charge` follows what rustls may keep of it. Out of memory: there was no
+    /// room for more.
+    pub(super) async fn handshake_charged(
+        &self,
+        first: Chunk,
+        charge: Option<&Charge>,
+    ) -> io::Result<()> {
+        let mut received = first.len();
         if !first.is_empty() {
             self.take(first);
         }
@@ -107,7 +122,12 @@ impl Pipe {
                 if chunk.is_empty() {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
+                received += chunk.len();
                 self.take(chunk);
+            }
+            if let Some(charge) = charge {
+                let kept = received.saturating_sub(HANDSHAKE_BYTES_FREE);
+                charge.set(kept).map_err(|_| io::ErrorKind::OutOfMemory)?;
             }
             self.state.borrow_mut().feed()?;
         }

@@ -21,6 +21,8 @@ pub enum TlsRefusal {
     OwnExpired,
     /// A server name that cannot be one.
     ServerName,
+    /// The shard keeps too much already for more of a handshake.
+    NoRoom,
     /// The connection ended or failed.
     Io(io::Error),
 }
@@ -35,6 +37,7 @@ impl TlsRefusal {
             Self::Peer(_) | Self::Protocol(_) => Reason::PeerRefused,
             Self::NoProtocol => Reason::UnsupportedProtocol,
             Self::OwnExpired => Reason::SvidExpired,
+            Self::NoRoom => Reason::Shed,
             Self::ServerName | Self::Io(_) => Reason::ConnectFailure,
         }
     }
@@ -49,6 +52,7 @@ impl fmt::Display for TlsRefusal {
             Self::Protocol(why) => write!(f, "TLS: {why}"),
             Self::OwnExpired => f.write_str("our own certificate has expired"),
             Self::ServerName => f.write_str("the server name is no DNS name"),
+            Self::NoRoom => f.write_str("no memory is left for more of its handshake"),
             Self::Io(why) => write!(f, "the connection failed: {why}"),
         }
     }
@@ -63,6 +67,7 @@ impl From<io::Error> for TlsRefusal {
             .and_then(|inner| inner.downcast_ref::<rustls::Error>())
         {
             Some(inner) => inner.clone().into(),
+            None if error.kind() == io::ErrorKind::OutOfMemory => Self::NoRoom,
             None => Self::Io(error),
         }
     }

@@ -22,7 +22,8 @@ use ringmesh_wire::SpiffeId;
 use super::connect::{Dial, connect};
 use super::lines::Opened;
 use super::stream::Stream;
-use crate::http2::{KeepAlive, Piece, Pings, Wire, limits};
+use crate::budget::Budget;
+use crate::http2::{Account, KeepAlive, Piece, Pings, Wire, limits};
 use crate::reason::Reason;
 use crate::ring::{ByteStream as _, Ring};
 use crate::tables::{ClusterKey, Link, Seeded};
@@ -42,19 +43,21 @@ const GOODBYE_MAX_MS: u64 = 1_000;
 const RETIRED_LONG_MS: u64 = 1_000;
 
 /// All HTTP/2 connections of a shard.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct SharedConns {
     by_link: HashMap<Link, Vec<Rc<SharedConn>>, Seeded>,
     pings: Pings,
+    budget: Rc<Budget>,
 }
 
 impl SharedConns {
     /// None yet.
     #[must_use]
-    pub fn new(pings: Pings) -> Self {
+    pub fn new(pings: Pings, budget: Rc<Budget>) -> Self {
         Self {
+            by_link: HashMap::default(),
             pings,
-            ..Self::default()
+            budget,
         }
     }
 
@@ -125,6 +128,7 @@ struct SharedConn {
     retired: Cell<Option<Mono>>,
     idle_since: Cell<Mono>,
     stream: OnceCell<Rc<Stream>>,
+    account: Rc<Account>,
     /// The server's SETTINGS are here.
     introduced: Cell<bool>,
     /// The server said something else first: nothing it says counts.
@@ -255,6 +259,12 @@ impl SharedLane {
         peer.map(|peer| &peer.spiffe)
     }
 
+    /// What the connection makes the shard keep.
+    #[must_use]
+    pub fn account(&self) -> &Rc<Account> {
+        &self.conn.account
+    }
+
     /// The connection's bytes, once it is made.
     #[must_use]
     pub fn stream(&self) -> Option<&Stream> {
@@ -339,6 +349,7 @@ pub fn begin(
     opened: Option<Opened>,
 ) -> Option<(SharedLane, Making)> {
     let mut all = conns.borrow_mut();
+    let all = &mut *all;
     let list = all.by_link.entry(wanted.link).or_default();
     if list.len() >= CONNS_PER_ENDPOINT_MAX {
         return None;
@@ -354,6 +365,7 @@ pub fn begin(
         retired: Cell::new(None),
         idle_since: Cell::new(ring.now()),
         stream: OnceCell::new(),
+        account: Account::of_server(&all.budget),
         introduced: Cell::new(false),
         misbegun: Cell::new(false),
         waiting: RefCell::default(),
@@ -414,7 +426,7 @@ impl Making {
         };
         let stream = Rc::new(stream);
         let _ = conn.stream.set(Rc::clone(&stream));
-        let wire = Wire::to_server(&ring, stream);
+        let wire = Wire::to_server(&ring, stream, &conn.account);
         // Sends its settings and does not wait for the server's.
         let Ok((sender, connection)) = limits::client().handshake(wire.clone()).await else {
             return conn.turn(State::Closed(Reason::ConnectFailure));

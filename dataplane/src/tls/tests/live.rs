@@ -9,6 +9,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use super::*;
+use crate::budget::Budget;
 use crate::reason::Reason;
 use crate::ring::{ByteStream, Chunk, ListenOptions, Listener, Out, Park, Ring, RingPlan, Socket};
 
@@ -108,7 +109,7 @@ async fn connected(
         stream.finish_handshake().await?;
         Ok(stream)
     };
-    both(accept(ring, at_server, server), connect).await
+    both(accept(ring, at_server, server, &Budget::new(0)), connect).await
 }
 
 fn reviews(house: &House) -> TlsMaterial {
@@ -303,7 +304,7 @@ fn the_wrong_peer_gets_no_stream() {
         )
         .await;
         assert_eq!(reason(refused), Reason::SvidExpired);
-        let refused = accept(&ring, at_server, &expired).await;
+        let refused = accept(&ring, at_server, &expired, &Budget::new(0)).await;
         assert_eq!(reason(refused), Reason::SvidExpired);
     });
 }
@@ -389,7 +390,7 @@ async fn accept_forged(
         let _ = pipe.drain().await;
         pipe
     };
-    let (refused, _client) = both(accept(ring, at_server, &server), client).await;
+    let (refused, _client) = both(accept(ring, at_server, &server, &Budget::new(0)), client).await;
     refused.map(drop).unwrap_err()
 }
 
@@ -403,7 +404,7 @@ fn what_is_not_tls_is_refused_by_name() {
             .send(out(b"GET / HTTP/1.1\r\nHost: reviews\r\n\r\n"))
             .await
             .unwrap();
-        let refusal = accept(&ring, at_server, &server)
+        let refusal = accept(&ring, at_server, &server, &Budget::new(0))
             .await
             .map(drop)
             .unwrap_err();
@@ -420,7 +421,7 @@ fn what_is_not_tls_is_refused_by_name() {
             ))
             .await
             .unwrap();
-        let refusal = accept(&ring, at_server, &server)
+        let refusal = accept(&ring, at_server, &server, &Budget::new(0))
             .await
             .map(drop)
             .unwrap_err();
@@ -429,7 +430,7 @@ fn what_is_not_tls_is_refused_by_name() {
         // Nothing but an end.
         let (at_server, at_client) = pair(&ring).await;
         drop(at_client);
-        let refusal = accept(&ring, at_server, &server)
+        let refusal = accept(&ring, at_server, &server, &Budget::new(0))
             .await
             .map(drop)
             .unwrap_err();
@@ -484,5 +485,35 @@ fn a_torn_stream_sends_no_more() {
         assert!(stuck);
         let error = client.send(out(b"more")).await.unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
+    });
+}
+
+#[test]
+fn a_long_handshake_needs_room() {
+    on_ring(|ring| async move {
+        let house = House::new();
+        let server = Arc::new(reviews(&house));
+        // A hello of 64 KiB, in records of 8 KiB.
+        let record: &'static [u8] = [&[22, 3, 1, 0x20, 0][..], &[1, 0, 0xff, 0xf0], &[7; 8_188]]
+            .concat()
+            .leak();
+        for (max, fits) in [(0, false), (1 << 20, true)] {
+            let budget = Budget::new(max);
+            let (at_server, at_client) = pair(&ring).await;
+            at_client.send(out(record)).await.unwrap();
+            at_client.send(out(record)).await.unwrap();
+            if fits {
+                at_client.shutdown_write();
+            }
+            let refusal = accept(&ring, at_server, &server, &budget)
+                .await
+                .map(drop)
+                .unwrap_err();
+            match fits {
+                true => assert!(matches!(refusal, TlsRefusal::Io(_)), "{refusal}"),
+                false => assert_eq!(refusal.reason(), Reason::Shed, "{refusal}"),
+            }
+            assert_eq!(budget.kept(), 0);
+        }
     });
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::live::{SNI, both, on_ring, out, shake_again};
 use super::*;
+use crate::budget::Budget;
 use crate::ring::{ByteStream, ListenOptions, Listener, Ring, Socket};
 
 /// A server that stays at one address, and a client with the sessions it has collected.
@@ -39,7 +40,13 @@ impl Two {
         let (at_server, at_client) =
             both(listener.accept(), Socket::connect(&self.ring, address)).await;
         let serve = async {
-            let stream = accept(&self.ring, at_server.unwrap(), &self.server).await?;
+            let stream = accept(
+                &self.ring,
+                at_server.unwrap(),
+                &self.server,
+                &Budget::new(0),
+            )
+            .await?;
             let question = stream.recv().await?;
             assert_eq!(&question[..], b"question");
             stream.send(out(b"answer")).await?;
@@ -204,7 +211,11 @@ fn a_peer_whose_certificate_ended_meanwhile_is_not_resumed() {
             let _ = pipe.drain().await;
             pipe.with_tls(|tls| tls.handshake_kind())
         };
-        let (server, kind) = both(accept(&ring, at_server.unwrap(), &two.server), client).await;
+        let (server, kind) = both(
+            accept(&ring, at_server.unwrap(), &two.server, &Budget::new(0)),
+            client,
+        )
+        .await;
         let refused = server.map(drop).unwrap_err();
         assert!(
             matches!(refused, TlsRefusal::Peer(PeerRefusal::Expired)),

@@ -1,8 +1,9 @@
 //! What a shard keeps beside its pools, and how much of it.
 //!
-//! A pool is a bound by itself. Heads that come in pieces are copied together outside of any, so each
-//! connection's bound times the number of connections would be the shard's. Here it has one of its
-//! own: what is kept is charged before it is kept, and the charge goes back with it.
+//! A pool is a bound by itself. Heads that come in pieces, what HTTP/2 streams have received and handshakes
+//! are kept outside of any, so each connection's bound times the number of connections would be the
+//! shard's. Here it has one of its own: what is kept is charged before it is kept, and the charge goes back
+//! with it.
 
 use std::cell::Cell;
 use std::ops::Deref;
@@ -39,6 +40,49 @@ impl Budget {
     }
 }
 
+/// A charge that follows what somebody else keeps.
+#[derive(Debug)]
+pub struct Charge {
+    budget: Rc<Budget>,
+    bytes: Cell<usize>,
+}
+
+impl Charge {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(budget: &Rc<Budget>) -> Self {
+        Self {
+            budget: Rc::clone(budget),
+            bytes: Cell::new(0),
+        }
+    }
+
+    /// From now on `bytes` are kept.
+    ///
+    /// # Errors
+    /// [`NoRoom`]: it is more than before, there is no room for that, and the charge stays.
+    pub fn set(&self, bytes: usize) -> Result<(), NoRoom> {
+        let before = self.bytes.get();
+        if bytes == before {
+            return Ok(());
+        }
+        let kept = self.budget.kept.get() - before + bytes;
+        if bytes > before && kept > self.budget.max {
+            return Err(NoRoom);
+        }
+        self.budget.kept.set(kept);
+        self.bytes.set(bytes);
+        Ok(())
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        // Less always finds room.
+        let _ = self.set(0);
+    }
+}
+
 /// Bytes that are kept, charged by the memory they take.
 #[derive(Debug, Default)]
 pub struct Kept {
@@ -48,13 +92,28 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// Bytes bounded elsewhere.
-    #[must_use]
-    pub(super) fn free_of_charge(bytes: Vec<u8>) -> Self {
-        Self {
-            bytes,
-            charged: None,
+    /// Bytes that somebody else has put together; `twice`: they are kept in another form as well. Small
+    /// ones are free: as many as there are tasks.
+    ///
+    /// # Errors
+    /// [`NoRoom`].
+    pub fn whole(budget: &Rc<Budget>, bytes: Vec<u8>, twice: bool) -> Result<Self, NoRoom> {
+        let cost = bytes.capacity() * (1 + usize::from(twice));
+        if cost <= 2 * KEPT_BYTES_MIN {
+            return Ok(Self {
+                bytes,
+                charged: None,
+            });
         }
+        let kept = budget.kept.get() + cost;
+        if kept > budget.max {
+            return Err(NoRoom);
+        }
+        budget.kept.set(kept);
+        Ok(Self {
+            bytes,
+            charged: Some((Rc::clone(budget), cost)),
+        })
     }
 
     /// Keeps more.
@@ -79,7 +138,7 @@ impl Kept {
     }
 
     /// Forgets what is behind the first `len` bytes.
-    pub(super) fn truncate(&mut self, len: usize) {
+    pub fn truncate(&mut self, len: usize) {
         self.bytes.truncate(len);
     }
 }
@@ -123,7 +182,33 @@ mod tests {
         assert_eq!(budget.kept(), 900);
         drop(other);
         assert_eq!(budget.kept(), 0);
-        drop(Kept::free_of_charge(vec![0; 5_000]));
+    }
+
+    #[test]
+    fn what_others_put_together_is_charged_whole() {
+        let budget = Budget::new(2_000);
+        let small = Kept::whole(&budget, vec![0; KEPT_BYTES_MIN], true).unwrap();
+        assert_eq!(budget.kept(), 0);
+        let one = Kept::whole(&budget, vec![0; 900], true).unwrap();
+        assert_eq!(budget.kept(), 1_800);
+        assert!(Kept::whole(&budget, vec![0; 600], true).is_err());
+        drop((small, one));
+        assert_eq!(budget.kept(), 0);
+    }
+
+    #[test]
+    fn a_charge_follows_up_and_down_and_ends_with_its_owner() {
+        let budget = Budget::new(1_000);
+        let (one, other) = (Charge::new(&budget), Charge::new(&budget));
+        one.set(600).unwrap();
+        assert_eq!(other.set(500), Err(NoRoom));
+        assert_eq!(budget.kept(), 600);
+        one.set(100).unwrap();
+        other.set(500).unwrap();
+        assert_eq!(budget.kept(), 600);
+        drop(other);
+        assert_eq!(budget.kept(), 100);
+        drop(one);
         assert_eq!(budget.kept(), 0);
     }
 
