@@ -286,6 +286,7 @@ mod tests {
     use crate::policy::{Call, check};
     use crate::tables::Site;
     use crate::tables::testing::{Arena, Draft, peer};
+    use crate::view::Peer;
 
     fn dimension(name: &str, map: &str, label: &str) -> (String, Expr) {
         let mut arena = Arena::default();
@@ -312,6 +313,30 @@ mod tests {
         }
     }
 
+    const NOW: Mono = Mono(1_000_000_000);
+
+    /// The cells of a sidecar alone, under `tables`.
+    fn alone_with(tables: &Tables) -> QuotaCells {
+        let home = Home {
+            shard: 0,
+            shards: 1,
+            standalone: true,
+        };
+        let mut cells = QuotaCells::new(home, 7);
+        cells.swap(tables, NOW);
+        cells
+    }
+
+    /// A call of `peer` that arrives for the app.
+    fn call_of(peer: &Peer) -> Call<'_> {
+        Call {
+            site: Site::Inbound,
+            peer,
+            request: None,
+            destination: ([127, 0, 0, 1], 8080).into(),
+        }
+    }
+
     /// Rules with equal dimensions share their values; each still has its own limit and buckets,
     /// also where another rule stands between them.
     #[test]
@@ -329,23 +354,10 @@ mod tests {
         let sets: Vec<u32> = tables.quotas().iter().map(|q| q.dimension_set).collect();
         assert_eq!(sets, [0, 0, 1, 0]);
         assert!(tables.quotas().iter().all(|q| q.stays == Stays::ForCaller));
-        let home = Home {
-            shard: 0,
-            shards: 1,
-            standalone: true,
-        };
-        let mut cells = QuotaCells::new(home, 7);
-        let now = Mono(1_000_000_000);
-        cells.swap(&tables, now);
+        let mut cells = alone_with(&tables);
         let mut ask = |name: &str, version: &str| {
             let peer = peer(name, version);
-            let call = Call {
-                site: Site::Inbound,
-                peer: &peer,
-                request: None,
-                destination: ([127, 0, 0, 1], 8080).into(),
-            };
-            check(&tables, &call, &mut cells, now)
+            check(&tables, &call_of(&peer), &mut cells, NOW)
                 .map(|permit| permit.notes().charged)
                 .map_err(|refusal| (refusal.policy.to_owned(), refusal.notes.charged))
         };
@@ -381,32 +393,19 @@ mod tests {
         let mut draft = Draft::new();
         draft.quotas = vec![rule("a", 3, vec![dimension("app", "source.labels", "app")])];
         let tables = draft.tables();
-        let home = Home {
-            shard: 0,
-            shards: 1,
-            standalone: true,
-        };
-        let mut cells = QuotaCells::new(home, 7);
-        let now = Mono(1_000_000_000);
-        cells.swap(&tables, now);
-        let mut ask = |peer: &crate::view::Peer, memo: &mut QuotaMemo| {
-            let call = Call {
-                site: Site::Inbound,
-                peer,
-                request: None,
-                destination: ([127, 0, 0, 1], 8080).into(),
-            };
+        let mut cells = alone_with(&tables);
+        let mut ask = |peer: &Peer, memo: &mut QuotaMemo| {
             let mut connection = OfConnection {
                 cells: &mut cells,
                 memo,
                 site: Site::Inbound,
             };
-            let charged = check(&tables, &call, &mut connection, now);
+            let charged = check(&tables, &call_of(peer), &mut connection, NOW);
             let charged = charged.map(|permit| permit.notes().charged);
             let shared = cells.shared.iter().filter(|memo| memo.of.is_some()).count();
             (charged.ok(), memo.of.is_some(), shared)
         };
-        let stranger = crate::view::Peer {
+        let stranger = Peer {
             identity: None,
             ..peer("x", "v1")
         };
@@ -439,21 +438,9 @@ mod tests {
         let mut draft = Draft::new();
         draft.quotas = vec![rule("a", 2, vec![dimension("app", "source.labels", "app")])];
         let tables = draft.tables();
-        let home = Home {
-            shard: 0,
-            shards: 1,
-            standalone: true,
-        };
-        let mut cells = QuotaCells::new(home, 7);
-        let now = Mono(1_000_000_000);
-        cells.swap(&tables, now);
+        let mut cells = alone_with(&tables);
         let peer = peer("x", "v1");
-        let call = Call {
-            site: Site::Inbound,
-            peer: &peer,
-            request: None,
-            destination: ([127, 0, 0, 1], 8080).into(),
-        };
+        let call = call_of(&peer);
         let mut memo = QuotaMemo::default();
         let mut ask = || {
             let mut connection = OfConnection {
@@ -461,7 +448,7 @@ mod tests {
                 memo: &mut memo,
                 site: Site::Inbound,
             };
-            check(&tables, &call, &mut connection, now).map(|permit| permit.notes().charged)
+            check(&tables, &call, &mut connection, NOW).map(|permit| permit.notes().charged)
         };
         assert_eq!(ask().ok(), Some(true));
         assert_eq!(ask().ok(), Some(true));
