@@ -70,6 +70,12 @@ impl Client {
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 format!("{why}; --server-name asks for another name")
             }
+            // What `openssl req -x509` writes unless told otherwise. The error is of a crate below rustls.
+            CertificateError::Other(other) if other.to_string() == "CaUsedAsEndEntity" => {
+                "it is a CA's own, and a server has to show one that a CA has signed \
+                 (basicConstraints=CA:FALSE); --insecure checks nothing"
+                    .to_owned()
+            }
             other => other.to_string(),
         }
     }
