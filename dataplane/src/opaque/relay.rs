@@ -195,7 +195,8 @@ async fn splice(from: &Socket, to: &Socket, count: &Count<'_>) -> io::Result<End
     to.flush().await?;
     let mut splice = Splice::start(from, to)?;
     let mut small = 0;
-    while small < SMALL_STREAK {
+    // A pipeful is sent to its end: what is left in a pipe nobody else can send.
+    while small < SMALL_STREAK || splice.holds_bytes() {
         match splice.step().await? {
             Spliced::Bytes(bytes) => {
                 count.add(bytes.into());
@@ -281,14 +282,22 @@ mod tests {
         caller: impl FnOnce(TcpStream) -> A + Send + 'static,
         callee: impl FnOnce(TcpStream) -> B + Send + 'static,
     ) -> (A, B, Relayed) {
-        let ring = ring();
-        let listener = listen(&ring);
+        through_ring(&ring(), idle_timeout_ms, caller, callee)
+    }
+
+    fn through_ring<A: Send + 'static, B: Send + 'static>(
+        ring: &Ring,
+        idle_timeout_ms: u64,
+        caller: impl FnOnce(TcpStream) -> A + Send + 'static,
+        callee: impl FnOnce(TcpStream) -> B + Send + 'static,
+    ) -> (A, B, Relayed) {
+        let listener = listen(ring);
         let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let upstream: SocketAddr = server.local_addr().unwrap();
         let callee = std::thread::spawn(move || callee(server.accept().unwrap().0));
         let caller = client(listener.local_addr(), caller);
         let inner = ring.clone();
-        let relayed = drive(&ring, async move {
+        let relayed = drive(ring, async move {
             let a = listener.accept().await.unwrap();
             let b = Socket::connect(&inner, upstream).await.unwrap();
             let options = RelayOptions {
@@ -297,7 +306,7 @@ mod tests {
             };
             relay(&inner, &a, &b, Chunk::empty(), Chunk::empty(), &options).await
         });
-        (join(&ring, caller), join(&ring, callee), relayed)
+        (join(ring, caller), join(ring, callee), relayed)
     }
 
     const LONG: u64 = 60_000;
@@ -392,6 +401,26 @@ mod tests {
         assert_eq!(relayed.forth, LEN as u64);
         assert_eq!(relayed.back, LEN as u64 + 1);
         assert!(relayed.spliced > LEN as u64, "{relayed:?}");
+    }
+
+    /// A receiver that takes little at a time is no reason to leave the rest of a pipeful behind.
+    #[test]
+    fn what_is_in_a_pipe_is_sent_to_its_end() {
+        const LEN: usize = 2 << 20;
+        let ring = ring();
+        ring.drain_pipes_slowly(1_000);
+        let ((), got, relayed) = through_ring(
+            &ring,
+            LONG,
+            |stream| {
+                write_all(&stream, &pattern(LEN));
+                stream.shutdown(Shutdown::Write).unwrap();
+                assert_eq!(read_all(&stream).unwrap(), b"");
+            },
+            |stream| read_all(&stream).unwrap(),
+        );
+        assert!(relayed.spliced > 0, "{relayed:?}");
+        assert!(got == pattern(LEN), "{} of {LEN} bytes came", got.len());
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub(super) struct Faults {
     held: RefCell<Vec<Completion>>,
     made: Cell<u64>,
     spares: Cell<bool>,
+    drained_most: Cell<u32>,
 }
 
 impl Faults {
@@ -41,6 +42,7 @@ impl Faults {
             held: RefCell::default(),
             made: Cell::new(0),
             spares: Cell::new(false),
+            drained_most: Cell::new(u32::MAX),
         }
     }
 
@@ -142,6 +144,16 @@ impl Faults {
     /// From now on no send without a copy is told to have been copied.
     pub(super) fn spare_copies(&self) {
         self.spares.set(true);
+    }
+
+    /// Bytes that a pipe may send at once.
+    pub(super) fn drained(&self, bytes: u32) -> u32 {
+        bytes.min(self.drained_most.get())
+    }
+
+    /// From now on a pipe sends no more than this at once, as to a receiver that is slow.
+    pub(super) fn drain_at_most(&self, bytes: u32) {
+        self.drained_most.set(bytes);
     }
 
     /// Whether all pipes are to look used.

@@ -219,6 +219,12 @@ impl Ring {
         self.core.trim();
     }
 
+    /// From now on a pipe sends no more than `bytes` at once, as to a receiver that is slow.
+    #[cfg(test)]
+    pub(crate) fn drain_pipes_slowly(&self, bytes: u32) {
+        self.core.faults.drain_at_most(bytes);
+    }
+
     /// Drops all tasks, cancels what is in flight and waits for it (at most about two seconds).
     /// Sends that were accepted and not finished are lost: drain before. Without this a ring with
     /// operations in flight is never freed.
