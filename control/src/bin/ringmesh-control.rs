@@ -27,6 +27,7 @@ certificate authority. Nothing on a request's way ever waits for it: sidecars go
 
 When it serves, it prints one line to stdout:
   ready mesh=ADDRESS metrics=ADDRESS api=PATH
+HUP reads the files of a CA that was given (`ca` in --config) again.
 TERM stops it (sidecars keep their endpoints for 15 s after the next start), a second TERM at once.";
 
 const EXAMPLES: &str = "\
@@ -283,7 +284,13 @@ async fn run(plan: Plan) -> Result<(), String> {
         tokio::select! {
             _ = term.recv() => break Ok(()),
             _ = interrupt.recv() => break Ok(()),
-            _ = hup.recv() => tracing::info!("HUP: nothing to reload; rules come by `ringmesh apply`"),
+            _ = hup.recv() => {
+                let control = Arc::clone(&control);
+                let read = tokio::task::spawn_blocking(move || control.read_ca_again("HUP"));
+                if let Err(error) = read.await {
+                    tracing::error!(%error, "HUP");
+                }
+            }
             Some(ended) = tasks.join_next() => match ended {
                 Ok(Err(why)) => break Err(why),
                 Ok(Ok(())) => break Err("a part of the service ended by itself".to_owned()),

@@ -65,6 +65,25 @@ impl Control {
         Ok(())
     }
 
+    /// Reads the files of a CA that was given again, and tells what came of it. Blocks on the disk.
+    pub fn read_ca_again(&self, who: &str) {
+        match self.issuer.authority().read_again(SystemTime::now()) {
+            Ok(true) => {
+                self.tell_roots();
+                self.audit(who, "the CA's files were read again");
+            }
+            Ok(false) => tracing::info!(
+                who,
+                "nothing to read again: the CA is our own, and rules come by `ringmesh apply`"
+            ),
+            Err(error) => tracing::error!(
+                who,
+                %error,
+                "the CA's files are not taken; what was in force stays"
+            ),
+        }
+    }
+
     fn step_roots(&self) -> Result<(), Refusal> {
         let now = SystemTime::now();
         let authority = self.issuer.authority();

@@ -28,6 +28,8 @@ use super::{sha256_hex, unix_ms};
 pub struct Authority {
     dir: PathBuf,
     trust_domain: String,
+    /// Where certificate and key were given.
+    given: Option<Given>,
     held: RwLock<Held>,
 }
 
@@ -83,6 +85,7 @@ impl Authority {
         Ok(Self {
             dir: dir.to_owned(),
             trust_domain: trust_domain.to_owned(),
+            given: None,
             held: RwLock::new(load(dir, trust_domain, succession, now)?),
         })
     }
@@ -92,17 +95,37 @@ impl Authority {
     /// # Errors
     /// [`CaError`], naming the file and what is wrong with it.
     pub fn given(given: &Given, trust_domain: &str, now: SystemTime) -> Result<Self, CaError> {
-        let (ca, roots) = given::open(given, trust_domain, now)?;
         Ok(Self {
             dir: PathBuf::new(),
             trust_domain: trust_domain.to_owned(),
-            held: RwLock::new(Held {
-                succession: Succession::default(),
-                roots: Vec::new(),
-                issuing: Arc::new(ca),
-                given: roots,
-            }),
+            given: Some(given.clone()),
+            held: RwLock::new(read_given(given, trust_domain, now)?),
         })
+    }
+
+    /// Reads again what was given; false if nothing was. What is wrong with it changes nothing. Blocks on
+    /// the disk.
+    ///
+    /// # Errors
+    /// [`CaError`], naming the file; also where the root that would sign is not among those in force, so
+    /// that sidecars do not know it yet.
+    pub fn read_again(&self, now: SystemTime) -> Result<bool, CaError> {
+        let Some(given) = &self.given else {
+            return Ok(false);
+        };
+        let next = read_given(given, &self.trust_domain, now)?;
+        let root = next.issuing.root_der();
+        if !self.trusted().iter().any(|known| known == root) {
+            return Err(CaError::Wrong {
+                path: given.roots.display().to_string(),
+                why: "the first root is not in force yet, so no sidecar would take what it signs: put it \
+                      behind those of before first, and exchange certificate and key when all sidecars \
+                      have it"
+                    .into(),
+            });
+        }
+        *self.held.write().unwrap_or_else(PoisonError::into_inner) = next;
+        Ok(true)
     }
 
     fn held(&self) -> Held {
@@ -270,6 +293,16 @@ impl Held {
         });
         own.chain(self.given.iter().cloned()).collect()
     }
+}
+
+fn read_given(given: &Given, trust_domain: &str, now: SystemTime) -> Result<Held, CaError> {
+    let (ca, roots) = given::open(given, trust_domain, now)?;
+    Ok(Held {
+        succession: Succession::default(),
+        roots: Vec::new(),
+        issuing: Arc::new(ca),
+        given: roots,
+    })
 }
 
 fn load(

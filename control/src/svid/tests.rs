@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -151,7 +152,7 @@ fn openssl_verifies_the_chain_strictly() {
 }
 
 /// Whether openssl takes `leaf` strictly, for a client, under `roots` by way of `between`.
-fn strictly(dir: &std::path::Path, leaf: &[u8], between: &[Vec<u8>], roots: &[&[u8]]) -> String {
+fn strictly(dir: &Path, leaf: &[u8], between: &[Vec<u8>], roots: &[&[u8]]) -> String {
     let put = |name: &str, certs: &[&[u8]]| {
         let path = dir.join(name);
         let text: String = certs.iter().map(|der| pem(der)).collect();
@@ -317,7 +318,7 @@ fn one_root_takes_the_others_place_and_every_chain_stays_good() {
 }
 
 /// A CA that others run: a root and an intermediate, made by openssl.
-fn foreign_ca(dir: &std::path::Path, uri: &str) {
+fn foreign_ca(dir: &Path, uri: &str) {
     let run = |args: &[&str]| {
         let out = std::process::Command::new("openssl")
             .args(args)
@@ -472,6 +473,59 @@ fn a_ca_of_somebody_else_signs_and_its_chain_is_good() {
     assert!(told.contains("openssl pkcs8"), "{told}");
     let told = wrong(&|given| given.roots = at("nothing.pem"));
     assert!(told.contains("nothing.pem: "), "{told}");
+    // Read again, they are looked at as at start, and what is wrong changes nothing.
+    let held = Authority::given(&given, "mesh.local", now).unwrap();
+    let before = (
+        held.trusted(),
+        held.issuing().own(DAY, now).unwrap().0.chain.len(),
+    );
+    let put = |from: &Path, to: &str| std::fs::copy(from, at(to)).unwrap();
+    let good = dir.path().join("kept.pem");
+    std::fs::rename(at("sub.pem"), &good).unwrap();
+    for (wrong, told) in [
+        (at("nothing.pem"), "sub.pem: "),
+        (at("leaf.pem"), "the first certificate is not a CA's"),
+        (
+            other.path().join("sub.pem"),
+            "is made for spiffe://other.domain",
+        ),
+    ] {
+        if wrong.exists() {
+            put(&wrong, "sub.pem");
+        }
+        let error = held.read_again(now).unwrap_err().to_string();
+        assert!(error.contains(told), "{error}");
+        assert_eq!(held.trusted(), before.0);
+    }
+    put(&good, "sub.pem");
+    assert!(held.read_again(now).unwrap());
+    assert_eq!(held.trusted(), before.0);
+    // Another root signs when it has been told, and not before.
+    let new = tempfile::tempdir().unwrap();
+    foreign_ca(new.path(), "spiffe://mesh.local");
+    let now = SystemTime::now();
+    let old_root = std::fs::read_to_string(at("root.pem")).unwrap();
+    let new_root = std::fs::read_to_string(new.path().join("root.pem")).unwrap();
+    for name in ["sub.pem", "sub.key"] {
+        put(&new.path().join(name), name);
+    }
+    std::fs::write(at("root.pem"), format!("{new_root}{old_root}")).unwrap();
+    let error = held.read_again(now).unwrap_err().to_string();
+    assert!(
+        error.contains("root.pem: the first root is not in force"),
+        "{error}"
+    );
+    std::fs::write(at("root.pem"), format!("{old_root}{new_root}")).unwrap();
+    assert!(held.read_again(now).unwrap());
+    std::fs::write(at("root.pem"), format!("{new_root}{old_root}")).unwrap();
+    assert!(held.read_again(now).unwrap());
+    assert_eq!(held.issuing().root_der(), held.trusted()[0]);
+    assert_ne!(held.trusted()[0], before.0[0]);
+    // Our own CA has no such files.
+    let own = tempfile::tempdir().unwrap();
+    let own = Authority::open(own.path(), "mesh.local", now).unwrap();
+    assert!(!own.read_again(now).unwrap());
+
     let domain = Authority::given(
         &Given {
             certificate: other.path().join("sub.pem"),

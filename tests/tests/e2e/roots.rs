@@ -1,6 +1,6 @@
 //! Whose signature counts: one root after the other under traffic, and a CA of somebody else's.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use ringmesh_tests::ability::{Ability, has};
 use ringmesh_tests::load::{Call, statuses, with_status};
 use ringmesh_tests::mesh::Mesh;
-use ringmesh_tests::{Stop, wait};
+use ringmesh_tests::{SOON, Stop, wait};
+use rustix::process::Signal;
 
 /// Stage and hash of every root, as the tool tells them.
 fn roots(mesh: &Mesh) -> Vec<(String, String)> {
@@ -188,7 +189,7 @@ fn a_ca_of_somebody_else_certifies_the_mesh() {
     let config = format!(
         "svid_life: 5s\nca: {{certificate: {at}/sub.pem, key: {at}/sub.key, roots: {at}/root.pem}}\n"
     );
-    let mesh = Mesh::start(&config, &[("reviews", "v3"), ("ratings", "v1")]);
+    let mut mesh = Mesh::start(&config, &[("reviews", "v3"), ("ratings", "v1")]);
     mesh.wait_for_a_call();
     let state = &mesh.node("ratings", "v1").sidecar.state;
     assert!(root_of_svid(state, &dir.path().join("root.pem")));
@@ -207,4 +208,59 @@ fn a_ca_of_somebody_else_certifies_the_mesh() {
     let told = mesh.control.tool(&["cert", "rotate-root"]).expect("tool");
     let told = told.done().expect_err("not ours to rotate");
     assert!(told.contains("were given"), "{told}");
+    another_takes_over(&mut mesh, dir.path());
+}
+
+/// Another CA's files are put in place of those in `dir` while everything runs: first its root is told, then
+/// it signs.
+fn another_takes_over(mesh: &mut Mesh, dir: &Path) {
+    let next = tempfile::tempdir().expect("folder");
+    foreign_ca(next.path());
+    let text = |path: PathBuf| std::fs::read_to_string(path).expect("file");
+    let (old, new) = (
+        text(dir.join("root.pem")),
+        text(next.path().join("root.pem")),
+    );
+    let roots = |text: &str| std::fs::write(dir.join("root.pem"), text).expect("file");
+    let states = ["reviews/v3", "ratings/v1"].map(|name| {
+        let (service, version) = name.split_once('/').expect("a name");
+        mesh.node(service, version).sidecar.state.clone()
+    });
+    let hup = |mesh: &mut Mesh| mesh.control.process.signal(Signal::HUP);
+    let serve_until = |mesh: &Mesh, what: &str, done: &dyn Fn() -> bool| {
+        // A machine that stands still for seconds lets certificates of five end.
+        wait::until(what, SOON * 2, || {
+            let caller = mesh.node("reviews", "v3");
+            match caller.call("ratings", "/ratings/0", &[])?.status {
+                200 if done() => Ok(()),
+                status => Err(format!("not yet; answered with {status}")),
+            }
+        })
+        .expect("served on");
+    };
+
+    // What is wrong changes nothing, and is told.
+    roots("no certificate");
+    hup(mesh);
+    serve_until(mesh, "a word of the wrong file", &|| {
+        let log = mesh.control.process.log();
+        log.contains("what was in force stays") && log.contains("root.pem: holds no certificate")
+    });
+    roots(&format!("{old}{new}"));
+    hup(mesh);
+    serve_until(mesh, "both roots at every sidecar", &|| {
+        states.iter().all(|state| {
+            let known = text(state.join("roots.pem"));
+            known.matches("BEGIN CERTIFICATE").count() == 2
+        })
+    });
+    for name in ["sub.pem", "sub.key"] {
+        std::fs::copy(next.path().join(name), dir.join(name)).expect("file");
+    }
+    roots(&format!("{new}{old}"));
+    hup(mesh);
+    serve_until(mesh, "certificates of the other CA", &|| {
+        let root = next.path().join("root.pem");
+        states.iter().all(|state| root_of_svid(state, &root))
+    });
 }
