@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use crate::time::Mono;
 
-/// From so many requests under way to one endpoint they share. To be found by measurement: this is a
-/// guess (docs/decisions/0016-lanes-by-load.md).
-const UNDER_WAY_MIN: usize = 8;
+/// With so many other requests under way to one endpoint they share. Measured: up to five at once a
+/// lane gains nothing, from six on it does (docs/decisions/0016-lanes-by-load.md).
+const UNDER_WAY_MIN: usize = 5;
 /// Sharing goes on for so long after there were as many: load comes in waves, and a lane that lies idle
 /// costs nothing.
 const GOES_ON: Duration = Duration::from_secs(1);

@@ -136,7 +136,7 @@ fn a_silent_sidecar_is_given_up_by_both_ends_and_a_slow_one_is_not() {
 #[test]
 fn a_silent_sidecar_with_lanes_is_given_up_and_what_may_be_asked_again_is() {
     // From so many requests on they share.
-    const ALONE: usize = 8;
+    const ALONE: usize = 5;
     let asked = Arc::new(AtomicUsize::new(0));
     let answers = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let (count, does) = (Arc::clone(&asked), Arc::clone(&answers));
