@@ -5,7 +5,7 @@ use std::pin::pin;
 use super::acquire_lane::{Laned, open_lane};
 use super::attempt::Way;
 use super::borrow;
-use super::pipeline::Exchange;
+use super::context::Exchange;
 use super::state::ShardState;
 use crate::balance::{Limit, Pick};
 use crate::http1::Framing;

@@ -7,7 +7,7 @@ use ringmesh_wire::SpiffeId;
 
 use super::acquire::NoLane;
 use super::attempt::Way;
-use super::pipeline::Exchange;
+use super::context::Exchange;
 use crate::lanes::{Trunk, TrunkEnd};
 use crate::reason::Reason;
 use crate::telemetry::Event as Counted;

@@ -10,7 +10,7 @@ use ringmesh_wire::SpiffeId;
 use super::acquire::{Bound, NoLane, Room, room};
 use super::attempt::Way;
 use super::borrow;
-use super::pipeline::Exchange;
+use super::context::Exchange;
 use crate::balance::Limit;
 use crate::http2::Piece;
 use crate::reason::Reason;

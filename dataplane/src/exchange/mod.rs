@@ -9,6 +9,8 @@
 //! stream_tasks  the tasks that carry them, one stream after the other
 //! pipeline  outbound: resolve, route, fault, policy of external services, tries
 //!           inbound: policy, then the app
+//! context   what each of its steps may look at
+//! tries     pick an endpoint, attempt, decide about another
 //! attempt   one try at one endpoint: lane, request out, answer's head in
 //! acquire   a lane for it, within the cluster's limits
 //! borrow    room under a limit, of the other shards
@@ -34,6 +36,7 @@ mod attempt;
 mod body;
 pub mod borrow;
 mod carrier;
+mod context;
 mod early;
 mod flow;
 mod head_in;
@@ -52,6 +55,7 @@ mod serve_lanes;
 mod sides;
 mod state;
 mod stream_tasks;
+mod tries;
 mod tunnel;
 mod upgrade;
 

@@ -2,8 +2,8 @@
 
 use ringmesh_wire::ServiceId;
 
+use super::context::Exchange;
 use super::flow::{Direction, Flow};
-use super::pipeline::Exchange;
 use super::record::Record;
 use super::sides::Client;
 use super::state::ShardState;

@@ -10,29 +10,24 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 
-use ringmesh_wire::snapshot::{AbortWith, Protocol, Redirect, Retry};
+use ringmesh_wire::snapshot::{AbortWith, Protocol, Redirect};
 
-use super::acquire::Bound;
-use super::attempt::{self, Changes, Speaks, TryEnd, Way};
+use super::attempt::{Changes, Way};
 use super::body::BodySource;
+use super::context::Exchange;
 use super::flow::{Direction, Flow};
 use super::record::Record;
 use super::sides::Client;
-use super::state::{Active, ShardState};
-use super::{answer, borrow, note, request_id, tunnel};
-use crate::balance::{Limit, Retrying, Tried, Verdict};
-use crate::http1::{Answer, BodyDecoder, Edits, Known, Request, ResponseHead, TargetForm, path};
-use crate::http2::{grpc, websocket};
+use super::state::ShardState;
+use super::{answer, note, request_id, tries, tunnel};
+use crate::http1::{Answer, BodyDecoder, Edits, Request, ResponseHead, TargetForm, path};
 use crate::policy::quota::{self, QuotaMemo};
 use crate::policy::{self, Call, Permit};
 use crate::reason::Reason;
 use crate::ring::{Chunk, Sleep};
 use crate::route::fault;
-use crate::route::retry::{self, Next, RetryState, TryFacts, TryOutcome};
-use crate::route::{self, Choice, Decided};
-use crate::tables::{ClusterIndex, Destined, Link, Site, Target, Tunnel, WorkloadPort};
-use crate::telemetry::Event;
-use crate::time::Mono;
+use crate::route::{self, Decided};
+use crate::tables::{Link, Site, Target, WorkloadPort};
 use crate::view::RequestView;
 
 /// What becomes of the downstream connection.
@@ -57,114 +52,13 @@ pub struct Tools {
     quota: RefCell<QuotaMemo>,
 }
 
-/// What every step of an exchange may look at.
-pub(super) struct Exchange<'x> {
-    pub(super) shard: &'x Rc<ShardState>,
-    pub(super) active: &'x Rc<Active>,
-    pub(super) flow: &'x Flow,
-    pub(super) client: Client<'x>,
-    pub(super) request: Request<'x>,
-    /// When its head was complete.
-    pub(super) started: Mono,
-    /// Who is asked.
-    pub(super) authority: &'x str,
-    /// Normalised path.
-    pub(super) path: &'x str,
-    /// Used where the request brings none.
-    pub(super) request_id: &'x str,
-    /// Quota cells this connection found before.
-    pub(super) quota: &'x RefCell<QuotaMemo>,
-    /// The client's next request, seen while it waited.
-    pub(super) early: Cell<Option<Chunk>>,
-}
-
-impl<'x> Exchange<'x> {
-    pub(super) fn has_early(&self) -> bool {
-        let early = self.early.take();
-        let has = early.is_some();
-        self.early.set(early);
-        has
-    }
-
-    fn view(&self, port: u16) -> RequestView<'_> {
-        RequestView {
-            method: self.request.method(),
-            authority: self.authority,
-            path: self.path,
-            query: self.request.query(),
-            headers: &self.request,
-            port,
-        }
-    }
-
-    /// Where the local app's request is meant to go, and whether it is a tunnel that begins here.
-    fn target(&self) -> (Target, bool) {
-        let (tables, original_dst) = (&self.active.tables, self.flow.original_dst);
-        let authority = self.authority;
-        if self.request.form() == TargetForm::Authority
-            && let Tunnel::Here(target) = tables.resolve_tunnel(authority, original_dst)
-        {
-            return (target, true);
-        }
-        (tables.resolve_http(authority, original_dst), false)
-    }
-
-    /// The addresses of the endpoint of a try, where it has many.
-    pub(super) fn among(&self, way: &Way<'_>) -> &[SocketAddr] {
-        way.endpoint.map_or(&[], |(cluster, at)| {
-            &self.active.tables.cluster(cluster).endpoints[at].among
-        })
-    }
-
-    /// Whether it is a gRPC call.
-    pub(super) fn is_grpc(&self) -> bool {
-        matches!(self.client, Client::Http2(stream) if stream.is_grpc())
-    }
-
-    /// When a gRPC client stops waiting.
-    fn grpc_deadline(&self) -> Mono {
-        let timeout = self
-            .is_grpc()
-            .then(|| self.request.field(Known::GrpcTimeout));
-        timeout
-            .flatten()
-            .and_then(grpc::timeout_ms)
-            .map_or(Mono::NEVER, |ms| self.started.plus_ms(ms))
-    }
-
-    /// What the upstream is spoken to in: what its port declares, else what the client speaks. gRPC
-    /// has no other way than HTTP/2, and tunnels none than HTTP/1.1, nor have upgrades to anything
-    /// but WebSocket.
-    fn speaks(&self, declared: Protocol) -> Speaks {
-        let from_http2 = matches!(self.client, Client::Http2(_));
-        let asks_for_other =
-            self.request.upgrade().is_some() && !websocket::is_asked_for(&self.request);
-        if asks_for_other || self.request.form() == TargetForm::Authority {
-            return Speaks::Http1;
-        }
-        match declared {
-            Protocol::Http2 | Protocol::Grpc => Speaks::Http2,
-            Protocol::Http1 if !self.is_grpc() => Speaks::Http1,
-            _ if from_http2 => Speaks::Http2,
-            _ => Speaks::Http1,
-        }
-    }
-
-    /// A request id is taken over as it came; the caller's sidecar made it.
-    pub(super) fn id(&self) -> &str {
-        let sent = self.request.field(Known::RequestId);
-        sent.and_then(|id| std::str::from_utf8(id).ok())
-            .unwrap_or(self.request_id)
-    }
-}
-
 /// The parts of a connection that an exchange changes.
-struct Moving<'m> {
-    body: BodySource<'m>,
-    response: &'m mut ResponseHead,
-    response_body: &'m mut BodyDecoder,
-    rewritten: &'m mut String,
-    sleep: Pin<&'m mut Sleep>,
+pub(super) struct Moving<'m> {
+    pub(super) body: BodySource<'m>,
+    pub(super) response: &'m mut ResponseHead,
+    pub(super) response_body: &'m mut BodyDecoder,
+    pub(super) rewritten: &'m mut String,
+    pub(super) sleep: Pin<&'m mut Sleep>,
 }
 
 /// Carries out one exchange. `pending` holds what came behind the head, and afterwards what came
@@ -246,14 +140,14 @@ pub(super) async fn run(
 }
 
 /// How an exchange ended, before an answer of our own is written.
-enum End<'x> {
+pub(super) enum End<'x> {
     Done(After),
     Answer(Answer<'x>),
     ClientGone,
 }
 
 impl End<'_> {
-    fn of(reason: Reason) -> Self {
+    pub(super) fn of(reason: Reason) -> Self {
         Self::Answer(Answer::of(reason))
     }
 }
@@ -349,7 +243,8 @@ async fn outbound<'x>(
                 request: request_edits,
                 response: response_edits,
             };
-            let end = tries(x, moving, record, &destined, &choice, cluster, &changes).await;
+            let end =
+                tries::by_rule(x, moving, record, &destined, &choice, cluster, &changes).await;
             *moving.rewritten = rewritten;
             end
         }
@@ -360,221 +255,6 @@ async fn outbound<'x>(
             ..Answer::of(Reason::None)
         }),
     }
-}
-
-/// The tries of one request, with the place in the retry budget that a repeated one holds from its
-/// back-off to its end.
-async fn tries<'x>(
-    x: &'x Exchange<'x>,
-    moving: &mut Moving<'_>,
-    record: &mut Record,
-    destined: &Destined,
-    choice: &Choice<'_>,
-    cluster: ClusterIndex,
-    changes: &Changes<'_>,
-) -> End<'x> {
-    let held = Cell::new(None);
-    let end = try_by_try(x, moving, record, destined, choice, cluster, changes, &held).await;
-    if let Some(retrying) = held.take() {
-        x.shard.balancer.borrow_mut().retried(retrying);
-    }
-    end
-}
-
-/// Pick, attempt, decide, again.
-async fn try_by_try<'x>(
-    x: &'x Exchange<'x>,
-    moving: &mut Moving<'_>,
-    record: &mut Record,
-    destined: &Destined,
-    choice: &Choice<'_>,
-    cluster: ClusterIndex,
-    changes: &Changes<'_>,
-    held: &Cell<Option<Retrying>>,
-) -> End<'x> {
-    let shard = x.shard;
-    let tables = &*x.active.tables;
-    let row = tables.cluster(cluster);
-    let rule = &choice.route.retry;
-    // The route's timeout does not cover an injected delay (SEMANTICS 2.13).
-    let begun = shard.now();
-    let deadline = choice
-        .route
-        .timeout_ms
-        .map_or(Mono::NEVER, |ms| begun.plus_ms(ms))
-        .min(x.grpc_deadline());
-    let mut state = RetryState::default();
-    let mut tried = Tried::default();
-    loop {
-        record.tries += 1;
-        let now = shard.now();
-        let random = shard.random();
-        let picked =
-            shard
-                .balancer
-                .borrow_mut()
-                .pick(tables, cluster, now, random, &tried, destined.only);
-        let pick = match picked {
-            // Another shard may have room. Boxed: the rare way takes no room in every exchange.
-            Err(Reason::Overflow) if shard.borrowing.has_peers() => {
-                let slot = shard.balancer.borrow_mut().slot(tables, cluster);
-                Box::pin(borrow::take(shard, slot, Limit::Requests, |balancer| {
-                    balancer.pick(tables, cluster, now, random, &tried, destined.only)
-                }))
-                .await
-            }
-            picked => picked,
-        };
-        let pick = match pick {
-            Ok(pick) => pick,
-            Err(reason) => return End::of(reason),
-        };
-        if rule.attempts > 0 {
-            borrow::ahead(shard, pick.cluster, Limit::Retries);
-        }
-        let at = pick.endpoint;
-        let endpoint = &row.endpoints[at];
-        tried.push(endpoint.address);
-        record.endpoint = Some(at);
-        record.upstream = Some(endpoint.address);
-        if endpoint.addresses().any(|at| shard.is_own(at)) {
-            shard
-                .balancer
-                .borrow_mut()
-                .finish(pick, Verdict::Neutral, now);
-            return End::of(Reason::Loop);
-        }
-        let way = Way {
-            link: endpoint.link,
-            sni: &row.sni,
-            pool: x.active.pool(cluster, at),
-            lanes: x.active.lanes(cluster, at),
-            endpoint: Some((cluster, at)),
-            bound: row.limits_connecting().then_some(Bound {
-                pick: &pick,
-                cluster: &row.key,
-                counts: row.limits_connections(),
-            }),
-            connect_timeout_ms: row.policy.connect_timeout_ms,
-            exchanges_max: row.policy.limits.requests_per_connection_max,
-            speaks: x.speaks(row.port.protocol),
-            fresh: state.raced(),
-        };
-        let try_deadline = match rule.per_try_timeout_ms {
-            0 => Mono::NEVER,
-            ms => now.plus_ms(ms),
-        };
-        let idempotent = retry::is_idempotent(x.request.method());
-        let mut backoff = 0;
-        let mut next_state = state;
-        let end = attempt::attempt(
-            x,
-            &way,
-            changes,
-            &mut moving.body,
-            moving.response,
-            moving.response_body,
-            record,
-            moving.sleep.as_mut(),
-            deadline,
-            try_deadline,
-            |status, grpc_status| {
-                let outcome = TryOutcome::Answer {
-                    status,
-                    grpc_status,
-                };
-                let facts = TryFacts {
-                    idempotent,
-                    sent: true,
-                    // Asked only when the whole body was sent; what was kept of it is whole then
-                    // or was given up.
-                    replayable: true,
-                    response_begun: false,
-                    remaining_ms: remaining_ms(deadline, shard.now()),
-                    retry_non_idempotent: tables.mesh.retry_non_idempotent,
-                };
-                match next_state.next(rule, outcome, &facts, shard.random()) {
-                    // Without a place in the budget the answer stands as it came.
-                    Next::Retry { backoff_ms } if may_retry(x, cluster, held) => {
-                        backoff = backoff_ms;
-                        true
-                    }
-                    Next::Retry { .. } | Next::GiveUp => false,
-                }
-            },
-        )
-        .await;
-        let verdict = match &end {
-            TryEnd::Finished(_, verdict) | TryEnd::Hopeless(_, verdict) => *verdict,
-            TryEnd::Unwanted(status) => Verdict::Answer(*status),
-            TryEnd::Failed(..) => Verdict::LocalFailure,
-            TryEnd::ClientGone => Verdict::Neutral,
-        };
-        shard
-            .balancer
-            .borrow_mut()
-            .finish(pick, verdict, shard.now());
-        let (outcome, reason) = match end {
-            TryEnd::Finished(after, _) => return End::Done(after),
-            TryEnd::Hopeless(reason, _) => return End::of(reason),
-            TryEnd::ClientGone => return End::ClientGone,
-            TryEnd::Unwanted(_) if moving.body.is_replayable() => {
-                state = next_state;
-                back_off(x, moving, backoff).await;
-                continue;
-            }
-            TryEnd::Unwanted(_) => return End::of(Reason::BadResponse),
-            TryEnd::Failed(outcome, reason) => (outcome, reason),
-        };
-        let facts = TryFacts {
-            idempotent,
-            sent: !matches!(outcome, TryOutcome::ConnectFailure | TryOutcome::Refused),
-            replayable: moving.body.is_replayable(),
-            response_begun: false,
-            remaining_ms: remaining_ms(deadline, shard.now()),
-            retry_non_idempotent: tables.mesh.retry_non_idempotent,
-        };
-        if facts.remaining_ms == Some(0) {
-            return End::of(Reason::Timeout);
-        }
-        match state.next(rule, outcome, &facts, shard.random()) {
-            Next::Retry { backoff_ms } if may_retry(x, cluster, held) => {
-                back_off(x, moving, backoff_ms).await;
-            }
-            Next::Retry { .. } | Next::GiveUp => return End::of(reason),
-        }
-    }
-}
-
-/// Takes a place in the retry budget, after giving back the one of the retry before. False: the
-/// budget is used up.
-fn may_retry(x: &Exchange<'_>, cluster: ClusterIndex, held: &Cell<Option<Retrying>>) -> bool {
-    let mut balancer = x.shard.balancer.borrow_mut();
-    if let Some(over) = held.take() {
-        balancer.retried(over);
-    }
-    let taken = balancer.retry(&x.active.tables, cluster).ok();
-    let may = taken.is_some();
-    held.set(taken);
-    if may {
-        x.shard.meter().count(Event::Retried);
-    }
-    may
-}
-
-async fn back_off(x: &Exchange<'_>, moving: &mut Moving<'_>, backoff_ms: u64) {
-    if backoff_ms > 0 {
-        moving
-            .sleep
-            .as_mut()
-            .reset(x.shard.now().plus_ms(backoff_ms));
-        moving.sleep.as_mut().await;
-    }
-}
-
-fn remaining_ms(deadline: Mono, now: Mono) -> Option<u64> {
-    (deadline != Mono::NEVER)
-        .then(|| u64::try_from(deadline.since(now).as_millis()).unwrap_or(u64::MAX))
 }
 
 /// To the local app, with a permit.
@@ -621,7 +301,7 @@ async fn to_app<'x>(
         speaks: x.speaks(protocol),
         fresh: false,
     };
-    once(x, moving, record, &way).await
+    tries::once(x, moving, record, &way).await
 }
 
 /// The app is on this host: it accepts at once or not at all.
@@ -652,84 +332,7 @@ async fn passthrough<'x>(
         speaks: x.speaks(Protocol::Auto),
         fresh: false,
     };
-    once(x, moving, record, &way).await
-}
-
-/// A way without routing rules: no timeout, and no retry but the one for a pooled connection that
-/// the server was just closing.
-async fn once<'x>(
-    x: &'x Exchange<'x>,
-    moving: &mut Moving<'_>,
-    record: &mut Record,
-    way: &Way<'_>,
-) -> End<'x> {
-    /// A server that did not process a request may be asked again (RFC 9113 section 8.7).
-    const NO_RETRIES: Retry = Retry {
-        attempts: 1,
-        per_try_timeout_ms: 0,
-        on: ringmesh_wire::snapshot::RetryOn {
-            connect_failure: false,
-            refused_stream: true,
-            reset: false,
-            try_timeout: false,
-            server_error: false,
-            gateway_error: false,
-            retriable_4xx: false,
-            statuses: Vec::new(),
-            grpc: Vec::new(),
-        },
-    };
-    let changes = Changes {
-        path: Some(x.path),
-        host: None,
-        request: &[],
-        response: &[],
-    };
-    let deadline = x.grpc_deadline();
-    if deadline != Mono::NEVER && deadline <= x.shard.now() {
-        return End::of(Reason::Timeout);
-    }
-    let mut state = RetryState::default();
-    loop {
-        record.tries += 1;
-        let way = Way {
-            fresh: state.raced(),
-            ..*way
-        };
-        let end = attempt::attempt(
-            x,
-            &way,
-            &changes,
-            &mut moving.body,
-            moving.response,
-            moving.response_body,
-            record,
-            moving.sleep.as_mut(),
-            deadline,
-            Mono::NEVER,
-            |_, _| false,
-        )
-        .await;
-        let (outcome, reason) = match end {
-            TryEnd::Finished(after, _) => return End::Done(after),
-            TryEnd::Hopeless(reason, _) => return End::of(reason),
-            TryEnd::ClientGone => return End::ClientGone,
-            TryEnd::Unwanted(_) => return End::of(Reason::BadResponse),
-            TryEnd::Failed(outcome, reason) => (outcome, reason),
-        };
-        let facts = TryFacts {
-            idempotent: retry::is_idempotent(x.request.method()),
-            sent: !matches!(outcome, TryOutcome::ConnectFailure | TryOutcome::Refused),
-            replayable: moving.body.is_replayable(),
-            response_begun: false,
-            remaining_ms: remaining_ms(deadline, x.shard.now()),
-            retry_non_idempotent: false,
-        };
-        match state.next(&NO_RETRIES, outcome, &facts, x.shard.random()) {
-            Next::Retry { .. } => {}
-            Next::GiveUp => return End::of(reason),
-        }
-    }
+    tries::once(x, moving, record, &way).await
 }
 
 /// Asks the policy room.

@@ -6,9 +6,9 @@ use h2::client::SendRequest;
 
 use super::attempt::Changes;
 use super::body::{BodySink, BodySource};
+use super::context::Exchange;
 use super::flow::Direction;
 use super::head_out::HeadOut;
-use super::pipeline::Exchange;
 use super::sides::{Client, Outflow};
 use crate::http1::{ClientCert, Framing, Known, RequestPlan};
 use crate::http2::{self, Outgoing, Piece, grpc, websocket};

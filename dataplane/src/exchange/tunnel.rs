@@ -5,8 +5,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::context::Exchange;
 use super::head_out::HeadOut;
-use super::pipeline::{After, Exchange};
+use super::pipeline::After;
 use super::record::Record;
 use super::relay;
 use super::sides::Client;

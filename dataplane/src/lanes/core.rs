@@ -6,21 +6,15 @@
 //! A lane is over when END has gone both ways or RESET has. Only then its place is used again, so a
 //! frame always belongs to whom its number says.
 
-use std::collections::VecDeque;
 use std::io;
 use std::task::{Context, Poll, Waker};
 
 use super::frame::{Decoder, Frame, FrameFault, LaneId, Step};
-use super::limits::{
-    CHUNKS_APART_MAX, IDLE_FRAMES_BURST, IDLE_FRAMES_PER_SECOND, LANES_MAX, TELL_TAKEN_BYTES,
-    WINDOW_BYTES,
-};
+use super::limits::{IDLE_FRAMES_BURST, IDLE_FRAMES_PER_SECOND, LANES_MAX, WINDOW_BYTES};
+use super::slot::Slot;
 use super::staged::{NoBuffer, Portion, Staged};
 use crate::ring::{Chunk, Out, Ring};
 use crate::time::Mono;
-
-/// Above this a place is not used any more.
-const USES_MAX: u32 = (1 << 24) - 1;
 
 /// Which end of the connection this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,105 +66,6 @@ struct Last {
     heard: bool,
 }
 
-/// One place and its latest lane.
-#[derive(Debug)]
-struct Slot {
-    id: LaneId,
-    /// Not over.
-    open: bool,
-    /// OPEN has not been said.
-    unopened: bool,
-    /// Somebody has the lane's stream.
-    held: bool,
-    resting: bool,
-    incoming: VecDeque<Chunk>,
-    /// What the peer may still send.
-    window: u32,
-    /// Taken and not told.
-    taken: u32,
-    /// What may still be sent.
-    credit: u32,
-    end_owed: bool,
-    end_said: bool,
-    end_heard: bool,
-    reset_owed: bool,
-    reset_said: bool,
-    reset_heard: bool,
-    /// A send was given up half-way.
-    torn: bool,
-    ended_at: Option<Mono>,
-    receiver: Option<Waker>,
-    sender: Option<Waker>,
-}
-
-impl Slot {
-    fn new(id: LaneId) -> Self {
-        Self {
-            id,
-            open: false,
-            unopened: false,
-            held: false,
-            resting: false,
-            incoming: VecDeque::new(),
-            window: WINDOW_BYTES,
-            taken: 0,
-            credit: WINDOW_BYTES,
-            end_owed: false,
-            end_said: false,
-            end_heard: false,
-            reset_owed: false,
-            reset_said: false,
-            reset_heard: false,
-            torn: false,
-            ended_at: None,
-            receiver: None,
-            sender: None,
-        }
-    }
-
-    /// Begins a lane at this place. Lists keep their room.
-    fn begin(&mut self, id: LaneId) {
-        let mut incoming = std::mem::take(&mut self.incoming);
-        incoming.clear();
-        *self = Self {
-            incoming,
-            open: true,
-            held: true,
-            ..Self::new(id)
-        };
-    }
-
-    /// Whether nothing more may be sent.
-    fn is_mute(&self) -> bool {
-        !self.open || self.end_owed || self.end_said || self.is_reset()
-    }
-
-    fn is_reset(&self) -> bool {
-        self.reset_owed || self.reset_said || self.reset_heard
-    }
-
-    fn settle(&mut self) {
-        if (self.end_said && self.end_heard) || (self.reset_said && self.reset_heard) {
-            self.open = false;
-        }
-    }
-
-    fn wake_receiver(&mut self) -> bool {
-        let waker = self.receiver.take();
-        let woken = waker.is_some();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-        woken
-    }
-
-    fn wake_sender(&mut self) {
-        if let Some(waker) = self.sender.take() {
-            waker.wake();
-        }
-    }
-}
-
 impl Core {
     pub(super) fn new(side: Side, now: Mono) -> Self {
         Self {
@@ -204,7 +99,7 @@ impl Core {
         if self.over || self.last.heard || self.last.owed || self.last.said {
             return 0;
         }
-        let taken = self.slots.iter().filter(|slot| !is_free(slot)).count();
+        let taken = self.slots.iter().filter(|slot| !slot.is_free()).count();
         LANES_MAX - taken
     }
 
@@ -213,7 +108,7 @@ impl Core {
         if self.room() == 0 {
             return None;
         }
-        let place = match self.slots.iter().position(is_free) {
+        let place = match self.slots.iter().position(Slot::is_free) {
             Some(place) => place,
             None => {
                 let place = u8::try_from(self.slots.len()).ok()?;
@@ -487,7 +382,7 @@ impl Core {
         };
         let Some(slot) = self.slot(lane) else { return };
         if slot.held && !slot.is_reset() {
-            keep(&mut slot.incoming, bytes, continued, ring);
+            slot.keep(bytes, continued, ring);
             slot.wake_receiver();
         } else if !slot.is_reset() {
             // Nobody listens.
@@ -509,7 +404,7 @@ impl Core {
         let Some(slot) = self.slot(id) else {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         };
-        if let Some(received) = take(slot, over) {
+        if let Some(received) = slot.take(over) {
             self.owe(id);
             return Poll::Ready(received);
         }
@@ -526,7 +421,7 @@ impl Core {
         let Some(slot) = self.slot(id) else {
             return Some(Err(io::ErrorKind::ConnectionReset.into()));
         };
-        let received = take(slot, over);
+        let received = slot.take(over);
         self.owe(id);
         received
     }
@@ -705,7 +600,7 @@ impl Core {
         while self.owing != 0 {
             let place = self.owing.trailing_zeros() as usize;
             if let Some(slot) = self.slots.get_mut(place) {
-                say_owed_of(slot, staged, ring)?;
+                slot.say_owed(staged, ring)?;
             }
             self.owing &= !(1 << place);
         }
@@ -726,7 +621,7 @@ impl Core {
     /// Marks a lane's place if it owes frames.
     fn owe(&mut self, id: LaneId) {
         let slot = self.slots.get(id.place()).filter(|slot| slot.id == id);
-        if slot.is_some_and(|slot| slot.reset_owed || slot.end_owed || owes_taken(slot)) {
+        if slot.is_some_and(|slot| slot.reset_owed || slot.end_owed || slot.owes_taken()) {
             self.owing |= 1 << id.place();
         }
     }
@@ -744,82 +639,6 @@ fn opens(lane: LaneId) -> Frame {
         open: true,
         end: false,
         len: 0,
-    }
-}
-
-fn is_free(slot: &Slot) -> bool {
-    !slot.open && !slot.held && slot.id.uses() < USES_MAX
-}
-
-fn owes_taken(slot: &Slot) -> bool {
-    slot.taken >= TELL_TAKEN_BYTES && slot.open && !slot.end_heard && !slot.is_reset()
-}
-
-fn say_owed_of(slot: &mut Slot, staged: &mut Staged, ring: &Ring) -> Result<(), NoBuffer> {
-    let lane = slot.id;
-    if owes_taken(slot) {
-        let bytes = u16::try_from(slot.taken).unwrap_or(u16::MAX);
-        staged.frame(Frame::Taken { lane, bytes }, ring)?;
-        slot.taken -= u32::from(bytes);
-        slot.window += u32::from(bytes);
-    }
-    if slot.reset_owed {
-        staged.frame(Frame::Reset { lane }, ring)?;
-        (slot.reset_owed, slot.end_owed, slot.reset_said) = (false, false, true);
-        slot.settle();
-    }
-    if slot.end_owed {
-        let frame = Frame::Data {
-            lane,
-            open: slot.unopened,
-            end: true,
-            len: 0,
-        };
-        staged.frame(frame, ring)?;
-        (slot.end_owed, slot.end_said, slot.unopened) = (false, true, false);
-        slot.settle();
-    }
-    Ok(())
-}
-
-/// What a lane's reader gets now.
-fn take(slot: &mut Slot, over: bool) -> Option<io::Result<Chunk>> {
-    if let Some(chunk) = slot.incoming.pop_front() {
-        slot.taken += u32::try_from(chunk.len()).unwrap_or(u32::MAX);
-        return Some(Ok(chunk));
-    }
-    if slot.end_heard {
-        return Some(Ok(Chunk::empty()));
-    }
-    if slot.is_reset() {
-        return Some(Err(io::ErrorKind::ConnectionReset.into()));
-    }
-    over.then(|| Err(io::ErrorKind::UnexpectedEof.into()))
-}
-
-/// Keeps received bytes until they are taken: where they are, or, behind several that wait already,
-/// copied together, so that a few bytes do not hold a block each. `continued`: they belong to a frame
-/// that was cut, and a head is parsed in place only where it is in one piece.
-fn keep(incoming: &mut VecDeque<Chunk>, bytes: Chunk, continued: bool, ring: &Ring) {
-    let gathers = incoming.len() >= CHUNKS_APART_MAX || (continued && !incoming.is_empty());
-    let Some(last) = incoming.back_mut().filter(|_| gathers) else {
-        return incoming.push_back(bytes);
-    };
-    if last.append(&bytes) {
-        return;
-    }
-    // Without a buffer they stay where they are.
-    let Some(mut buf) = ring.buf() else {
-        return incoming.push_back(bytes);
-    };
-    if continued && last.len() + bytes.len() <= buf.room() {
-        let _ = buf.extend_from_slice(last);
-        let _ = buf.extend_from_slice(&bytes);
-        *last = buf.freeze();
-    } else if buf.extend_from_slice(&bytes).is_ok() {
-        incoming.push_back(buf.freeze());
-    } else {
-        incoming.push_back(bytes);
     }
 }
 

@@ -18,6 +18,7 @@ pub mod drive;
 mod frame;
 mod lane;
 mod limits;
+mod slot;
 mod staged;
 #[cfg(test)]
 mod tests;
