@@ -421,3 +421,70 @@ fn bodies_larger_than_a_window_pass_both_ways() {
     }
     assert!(got.ends_with(&body));
 }
+
+/// Decodes a chunked body.
+fn read_chunks(stream: &mut TcpStream) -> Vec<u8> {
+    let mut body = Vec::new();
+    loop {
+        let mut line = Vec::new();
+        let mut byte = [0];
+        while !line.ends_with(b"\r\n") {
+            stream.read_exact(&mut byte).unwrap();
+            line.push(byte[0]);
+        }
+        let len = std::str::from_utf8(&line).unwrap().trim();
+        let len = usize::from_str_radix(len, 16).unwrap();
+        let mut piece = vec![0; len + 2];
+        stream.read_exact(&mut piece).unwrap();
+        body.extend_from_slice(&piece[..len]);
+        if len == 0 {
+            return body;
+        }
+    }
+}
+
+/// Through two sidecars, bodies whose length nobody knows before: several times what a lane may hold, on all
+/// lanes of a connection at once.
+#[test]
+fn large_bodies_of_many_clients_pass_byte_for_byte() {
+    const LEN: usize = 300_000;
+    let barrier = Arc::new(Barrier::new(CLIENTS));
+    let app = server(move |_, mut stream| {
+        while read_head(&mut stream).is_some() {
+            // All are under way before any goes on.
+            barrier.wait();
+            let body = read_chunks(&mut stream);
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+            stream.write_all(head.as_bytes()).unwrap();
+            stream.write_all(&body).unwrap();
+        }
+    });
+    let pair = Pair::of(Protocol::Http1, app);
+    let at = pair.caller.at;
+    std::thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            scope.spawn(move || {
+                let mut stream = TcpStream::connect(at).unwrap();
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                let body: Vec<u8> = (0..LEN).map(|at| ((at * 7 + client) % 251) as u8).collect();
+                let mut request =
+                    b"POST / HTTP/1.1\r\nHost: ratings\r\nTransfer-Encoding: chunked\r\n\r\n"
+                        .to_vec();
+                for piece in body.chunks(20_001) {
+                    request.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+                    request.extend_from_slice(piece);
+                    request.extend_from_slice(b"\r\n");
+                }
+                request.extend_from_slice(b"0\r\n\r\n");
+                stream.write_all(&request).unwrap();
+                let head = read_head(&mut stream).unwrap();
+                assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+                let mut got = vec![0; LEN];
+                stream.read_exact(&mut got).unwrap();
+                assert!(got == body, "client {client} got other bytes");
+            });
+        }
+    });
+    let opened = Pair::counted(&pair.caller, OPENED);
+    assert!(opened >= CLIENTS as u64 - 8, "{opened} lanes");
+}
