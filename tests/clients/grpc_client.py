@@ -75,6 +75,7 @@ class Requests:
         self.waiting.put(one)
 
     def end(self):
+        self.waiting.put(b"")
         self.waiting.put(None)
 
 
@@ -139,7 +140,7 @@ def custom_metadata():
     same(answer, pattern(LARGE_ANSWER))
     same(dict(call.initial_metadata())[INITIAL], sent[0][1])
     same(dict(call.trailing_metadata())[TRAILING], sent[1][1])
-    call = duplex(iter((request(5, 4),)), timeout=PATIENCE_S, metadata=sent)
+    call = duplex(iter((request(5, 4), b"")), timeout=PATIENCE_S, metadata=sent)
     same(dict(call.initial_metadata())[INITIAL], sent[0][1], "of a stream")
     same(list(call), [pattern(5)])
     same(dict(call.trailing_metadata())[TRAILING], sent[1][1], "of a stream")

@@ -6,7 +6,8 @@ Prints its port; ends when its input does. The methods of `ringmesh.Interop`:
   Unary       a request that begins with four bytes, a length: that many bytes
   Collect     a stream: the sum of its lengths, as text
   Serve       lengths, as text with commas: a stream of messages so long
-  Duplex      a stream of Unary's requests: its answers, each as soon as its request is there
+  Duplex      a stream of Unary's requests: its answers, each as soon as its request is there; an
+              empty request says that the stream is through
   Status      `code:message`: a call that ends so
   Sleep       nothing, until the call is given up
   Remaining   the time the call may still take, microseconds as text
@@ -68,7 +69,7 @@ def serve(request, _):
 
 
 def duplex(requests, context):
-    through = False
+    through = True
 
     def end():
         if not through:
@@ -76,8 +77,10 @@ def duplex(requests, context):
 
     context.add_callback(end)
     for request in requests:
-        yield wanted(request)
-    through = True
+        # The loop's end says nothing: of a call that was given up grpcio may see the end of the requests first.
+        through = not request
+        if request:
+            yield wanted(request)
 
 
 def status(request, context):

@@ -15,6 +15,8 @@ use crate::watched::Metrics;
 
 /// Clients, each with one connection.
 const CONNS: u64 = 8;
+/// So few that sidecars share none between them.
+const CONNS_APART: u64 = 4;
 /// So many that sidecars share connections between them (docs/lanes.md).
 const CONNS_THAT_SHARE: u64 = 40;
 const WARM_UP: u64 = 4_000;
@@ -154,7 +156,7 @@ fn tls_lanes_and_http2_allocate_no_more_than_they_did() {
     }
     let (upstream, http2) = (Upstream::http(LOCAL), Server::node("http2_server.js"));
     for (mode, upstream, requests, conns, bound) in [
-        ("http", upstream.address, 8_000, CONNS, TLS_MAX),
+        ("http", upstream.address, 8_000, CONNS_APART, TLS_MAX),
         (
             "http",
             upstream.address,
