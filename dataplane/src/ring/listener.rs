@@ -36,8 +36,6 @@ pub struct ListenOptions {
     pub reuse_port: bool,
     /// Connections the kernel may hold before we accept them.
     pub backlog: u32,
-    /// IP_TRANSPARENT, for TPROXY; needs CAP_NET_ADMIN.
-    pub transparent: bool,
 }
 
 impl Default for ListenOptions {
@@ -45,7 +43,6 @@ impl Default for ListenOptions {
         Self {
             reuse_port: false,
             backlog: 4096,
-            transparent: false,
         }
     }
 }
@@ -82,13 +79,6 @@ impl Listener {
         }
         if options.reuse_port {
             socket.set_reuse_port(true)?;
-        }
-        if options.transparent {
-            if at.is_ipv6() {
-                socket.set_ip_transparent_v6(true)?;
-            } else {
-                socket.set_ip_transparent_v4(true)?;
-            }
         }
         socket.set_tcp_nodelay(true)?;
         socket.bind(&at.into())?;
