@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use ringmesh_quota::Home;
 
+use super::port::Port;
 use super::{WorkerPlan, run};
 use crate::accept::Role;
 use crate::balance::ShardShare;
@@ -159,6 +160,7 @@ struct Stage {
     mailbox: Mailbox<ToShard>,
     collected: Collected<FromShard>,
     at: SocketAddr,
+    _port: Port,
     listener: TcpListener,
     client: Option<End>,
     server: Option<End>,
@@ -169,9 +171,8 @@ impl Stage {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("listen");
         listener.set_nonblocking(true).expect("nonblocking");
         let upstream = listener.local_addr().expect("address");
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("listen");
-        let at = free.local_addr().expect("address");
-        drop(free);
+        let port = Port::new();
+        let at = port.at;
         let remote = RemoteWaker::new().expect("waker");
         let (mailbox, seed) = inbox(remote.clone());
         let (mut boxes, collected) = outboxes(1, &(Arc::new(|| ()) as _));
@@ -223,6 +224,7 @@ impl Stage {
             mailbox,
             collected,
             at,
+            _port: port,
             listener,
             client: None,
             server: None,

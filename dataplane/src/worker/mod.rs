@@ -6,6 +6,8 @@
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod drive;
+#[cfg(any(test, feature = "fuzzing"))]
+mod port;
 
 use std::net::SocketAddr;
 use std::rc::Rc;

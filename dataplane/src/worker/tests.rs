@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 use ringmesh_quota::Home;
 use ringmesh_wire::snapshot::{Abort, AbortWith, Delay, Fault, Protocol, RetryOn};
 
+use super::port::Port;
 use super::{WorkerPlan, run};
 use crate::accept::Role;
 use crate::balance::ShardShare;
@@ -44,6 +45,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// One worker between a client and a server.
 struct Bed {
     at: SocketAddr,
+    _port: Port,
     mailbox: Mailbox<ToShard>,
     collected: Collected<FromShard>,
     thread: Option<JoinHandle<()>>,
@@ -96,7 +98,8 @@ impl Bed {
         ring_plan: RingPlan,
         turns: impl FnOnce(&Ring, &dyn Fn() -> bool) + Send + 'static,
     ) -> Self {
-        let at = free_address();
+        let port = Port::new();
+        let at = port.at;
         let remote = RemoteWaker::new().unwrap();
         let (mailbox, seed) = inbox(remote.clone());
         let (mut boxes, collected) = outboxes(1, &(Arc::new(|| ()) as _));
@@ -134,6 +137,7 @@ impl Bed {
         mailbox.send(ToShard::LogSpare(Vec::new())).unwrap();
         let bed = Self {
             at,
+            _port: port,
             mailbox,
             collected,
             thread: Some(thread),
@@ -228,13 +232,6 @@ impl Drop for Bed {
             );
         }
     }
-}
-
-fn free_address() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
 }
 
 /// Reads one answer with Content-Length, or to the end of the connection.

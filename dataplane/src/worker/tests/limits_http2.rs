@@ -302,8 +302,8 @@ fn the_only_connection_goes_to_the_shard_that_needs_it() {
 #[test]
 fn a_place_comes_back_however_the_connection_ends() {
     let seen = Shared::default();
-    let nobody = free_address();
-    for (app, fails) in [(app(&seen, None), None), (nobody, Some("connect_failure"))] {
+    let nobody = Port::new();
+    for (app, fails) in [(app(&seen, None), None), (nobody.at, Some("connect_failure"))] {
         let mut draft = service(&[app], one());
         draft.at("app").policy.outlier = None;
         let bed = Bed::start(&draft, Role::Outbound);

@@ -81,8 +81,8 @@ fn connect_to_an_address_is_a_connection_to_it() {
 fn connect_is_refused_with_its_reason() {
     let (guarded, connections) = reverser();
     let (outside, _) = reverser();
-    let nobody = free_address();
-    let mut draft = draft(nobody);
+    let nobody = Port::new();
+    let mut draft = draft(nobody.at);
     draft.mesh.outbound = OutboundMode::RegistryOnly;
     draft = draft.service("guarded", &[80]);
     draft.at("guarded").external = true;

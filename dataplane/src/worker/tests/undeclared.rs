@@ -406,8 +406,8 @@ fn a_greeting_is_not_told_to_those_whom_policy_refuses() {
 
 #[test]
 fn without_a_server_http_is_told_so_and_others_are_ended() {
-    let nowhere = free_address();
-    for bed in ways(nowhere) {
+    let nowhere = Port::new();
+    for bed in ways(nowhere.at) {
         // Before it is known for HTTP, whose clients may be silent for as long as they like.
         let mut silent = bed.client();
         let ended = silent.read(&mut [0; 1]).map_err(|error| error.kind());
