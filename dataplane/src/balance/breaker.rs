@@ -2,6 +2,7 @@
 
 use ringmesh_wire::snapshot::Limits;
 
+use super::claims::Claims;
 use super::ledger::Ledger;
 use crate::reason::Reason;
 
@@ -67,6 +68,8 @@ pub(super) struct Breaker {
     pub(super) pending: Ledger,
     pub(super) requests: Ledger,
     pub(super) retries: Ledger,
+    /// On `connections`.
+    pub(super) claims: Claims,
 }
 
 impl Breaker {

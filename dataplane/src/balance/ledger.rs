@@ -30,8 +30,6 @@ pub(super) struct Ledger {
     moved: i64,
     /// What may be used: the part, changed by what moved.
     max: u32,
-    /// Until then the next credit that is free is for a shard that has none.
-    promised_until: Mono,
     question: Question,
 }
 
@@ -75,19 +73,6 @@ impl Ledger {
         Ok(())
     }
 
-    /// The next credit that is free is not to be taken here: a shard that uses none has asked for it. It
-    /// asks again before `until`. Who uses none either promises nothing, or a credit would go to and fro.
-    pub(super) fn promise(&mut self, until: Mono) {
-        if self.used > 0 {
-            self.promised_until = until;
-        }
-    }
-
-    /// Whether what is free is for another shard.
-    pub(super) fn is_promised(&self, now: Mono) -> bool {
-        now < self.promised_until
-    }
-
     pub(super) fn give(&mut self) {
         debug_assert!(self.used > 0, "given back twice");
         self.used = self.used.saturating_sub(1);
@@ -99,18 +84,29 @@ impl Ledger {
     }
 
     /// Gives credits away to a shard that asks: half of the free ones, so that a lasting difference
-    /// in load settles in a few questions.
-    pub(super) fn lend(&mut self) -> u32 {
-        if self.limit == u32::MAX {
-            return 0;
-        }
-        let lent = self.max.saturating_sub(self.used).div_ceil(2);
-        if lent > 0 {
-            self.promised_until = Mono::default();
-        }
+    /// in load settles in a few questions. `kept` of them are for who waits here: what has come for
+    /// them would else be gone again before they look.
+    pub(super) fn lend(&mut self, kept: u32) -> u32 {
+        let lent = self.free().saturating_sub(kept).div_ceil(2);
         self.moved -= i64::from(lent);
         self.settle();
         lent
+    }
+
+    /// Gives one away, if one is free.
+    pub(super) fn lend_one(&mut self) -> bool {
+        let is_free = self.free() > 0;
+        self.moved -= i64::from(is_free);
+        self.settle();
+        is_free
+    }
+
+    /// What could be given away.
+    fn free(&self) -> u32 {
+        match self.limit {
+            u32::MAX => 0,
+            _ => self.max.saturating_sub(self.used),
+        }
     }
 
     /// An answer has come.
@@ -272,7 +268,7 @@ mod tests {
             let (_, _, mail) = self.mail.remove(first.unwrap());
             match mail {
                 Mail::Want(round) => {
-                    let lent = self.shards[to].lend();
+                    let lent = self.shards[to].lend(0);
                     self.mail.push((to, from, Mail::Lent(round, lent)));
                 }
                 Mail::Lent(round, credits) => self.shards[to].lent(round, credits, self.now),

@@ -19,6 +19,7 @@
 //! once a cluster has been used.
 
 mod breaker;
+mod claims;
 mod cluster;
 mod ledger;
 mod outlier;
@@ -29,6 +30,7 @@ mod tests;
 use std::net::SocketAddr;
 
 pub use breaker::{Limit, ShardShare};
+pub use claims::Claim;
 pub use ledger::ANSWER_MS;
 pub use outlier::Verdict;
 
@@ -125,11 +127,14 @@ pub enum Credits {
         round: u32,
         /// Where the asking shard has the cluster.
         slot: Slot,
-        /// It uses none, so nothing it waits for ends by itself.
-        has_none: bool,
+        /// Since when the first of its requests waits for a connection, where they wait: it gets the next
+        /// that comes free when it is its turn ([`Claim`]).
+        since: Option<Mono>,
     },
     /// The answer.
     Lent {
+        /// The shard that answers.
+        from: u16,
         /// Which limit.
         limit: Limit,
         /// From the question.
@@ -138,6 +143,13 @@ pub enum Credits {
         slot: Slot,
         /// How many; they are the receiver's from now on.
         credits: u32,
+    },
+    /// A connection has come free, and it is the receiver's turn: it may have one more from now on.
+    Yielded {
+        /// The shard that gives way.
+        from: u16,
+        /// From the question.
+        slot: Slot,
     },
     /// A limit was lowered, and the sender has lent more than it now has.
     Owed {
@@ -292,17 +304,24 @@ impl Balancer {
         }
     }
 
-    /// Counts a connection that is about to be opened for this pick's cluster.
+    /// Counts a connection that is about to be opened for this pick's cluster. `own_since` as for
+    /// [`Self::is_owed`].
     ///
     /// # Errors
-    /// [`Reason::Overflow`] at the limit, or where the next place is promised to another shard.
-    pub fn open(&mut self, pick: &Pick, now: Mono) -> Result<Open, Reason> {
+    /// [`Reason::Overflow`] at the limit, or where it is another shard's turn.
+    pub fn open(
+        &mut self,
+        pick: &Pick,
+        own_since: Option<Mono>,
+        now: Mono,
+    ) -> Result<Open, Reason> {
         let slot = pick.cluster;
-        let take = |state: &mut ClusterState| match state.breaker.connections.is_promised(now) {
-            true => Err(Reason::Overflow),
-            false => state.breaker.connections.take(),
-        };
-        self.state(slot).map_or(Ok(()), take).map(|()| Open(slot))
+        if self.is_owed(slot, own_since, now) {
+            return Err(Reason::Overflow);
+        }
+        self.state(slot)
+            .map_or(Ok(()), |state| state.breaker.connections.take())
+            .map(|()| Open(slot))
     }
 
     /// Gives the connection back.
@@ -345,16 +364,15 @@ impl Balancer {
             .is_some_and(|state| state.breaker.ledger(limit).is_short())
     }
 
-    /// What to do where it has none left.
+    /// What to do where it has none left. `since` as in [`Credits::Want`].
     #[must_use]
-    pub fn ask(&mut self, slot: Slot, limit: Limit, now: Mono) -> Ask {
+    pub fn ask(&mut self, slot: Slot, limit: Limit, since: Option<Mono>, now: Mono) -> Ask {
         let from = u16::try_from(self.share.shard).unwrap_or(u16::MAX);
         let others = u16::try_from(self.share.shards.saturating_sub(1)).unwrap_or(u16::MAX);
         let Some(state) = self.state(slot) else {
             return Ask::Refused;
         };
         let ledger = state.breaker.ledger(limit);
-        let has_none = ledger.used == 0;
         match ledger.ask(others, now) {
             ledger::Ask::Now(round) => Ask::Now(Credits::Want {
                 from,
@@ -362,26 +380,69 @@ impl Balancer {
                 limit,
                 round,
                 slot,
-                has_none,
+                since,
             }),
             ledger::Ask::Wait => Ask::Wait,
             ledger::Ask::Refused => Ask::Refused,
         }
     }
 
-    /// Gives credits of a cluster away, to a shard that asks; 0 if there is none free.
+    /// Gives credits of a cluster away, to a shard that asks; 0 if there is none free but the `kept` that
+    /// requests here wait for.
     #[must_use]
-    pub fn lend(&mut self, tables: &Tables, cluster: &ClusterKey, limit: Limit) -> u32 {
-        self.named(tables, cluster)
-            .map_or(0, |state| state.breaker.ledger(limit).lend())
+    pub fn lend(&mut self, slot: Slot, limit: Limit, kept: u32) -> u32 {
+        self.state(slot)
+            .map_or(0, |state| state.breaker.ledger(limit).lend(kept))
     }
 
-    /// The next connection's place that is free goes to a shard that has none and asks again before `until`:
-    /// those who wait here would otherwise take it each time.
-    pub fn promise(&mut self, tables: &Tables, cluster: &ClusterKey, until: Mono) {
-        if let Some(state) = self.named(tables, cluster) {
-            state.breaker.connections.promise(until);
+    /// Another shard waits for a connection.
+    pub fn claim(&mut self, slot: Slot, claim: Claim, now: Mono) {
+        if let Some(state) = self.state(slot) {
+            state.breaker.claims.renew(claim, now);
         }
+    }
+
+    /// Whether the next connection that comes free is another shard's. `own_since`: since when the first of
+    /// the requests here waits, if one does.
+    #[must_use]
+    pub fn is_owed(&mut self, slot: Slot, own_since: Option<Mono>, now: Mono) -> bool {
+        let state = self.state(slot);
+        state.is_some_and(|state| state.breaker.claims.first(own_since, now).is_some())
+    }
+
+    /// Gives one connection's credit to the shard whose turn it is, if one is free. `own_since` as for
+    /// [`Self::is_owed`].
+    #[must_use]
+    pub fn give_way(&mut self, slot: Slot, own_since: Option<Mono>, now: Mono) -> Option<Claim> {
+        let breaker = &mut self.state(slot)?.breaker;
+        let first = breaker.claims.first(own_since, now)?;
+        if !breaker.connections.lend_one() {
+            return None;
+        }
+        breaker.claims.met(first.from);
+        Some(first)
+    }
+
+    /// Another shard has given a connection's credit: it does not wait for one before this, whatever it said
+    /// before. (If it still waits, it says so again.)
+    pub fn given_by(&mut self, slot: Slot, from: u16) {
+        if let Some(state) = self.state(slot) {
+            state.breaker.claims.met(from);
+        }
+    }
+
+    /// Another shard has given way; or the message that this one does could not be sent.
+    pub fn yielded(&mut self, slot: Slot) {
+        if let Some(state) = self.state(slot) {
+            state.breaker.connections.take_back(1);
+        }
+    }
+
+    /// Where a cluster's state is, made if it is new; `None` for one that is gone.
+    #[must_use]
+    pub fn slot_named(&mut self, tables: &Tables, cluster: &ClusterKey) -> Option<Slot> {
+        let index = tables.cluster_by_key(cluster)?;
+        Some(self.slot_of(tables, index))
     }
 
     /// Another shard has answered. Credits of a cluster that is gone go with it.
@@ -426,8 +487,7 @@ impl Balancer {
     }
 
     fn named(&mut self, tables: &Tables, cluster: &ClusterKey) -> Option<&mut ClusterState> {
-        let index = tables.cluster_by_key(cluster)?;
-        let slot = self.slot_of(tables, index);
+        let slot = self.slot_named(tables, cluster)?;
         self.state(slot)
     }
 

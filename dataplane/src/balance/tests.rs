@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use proptest::prelude::*;
 use ringmesh_wire::snapshot::{Balance, EndpointState, Outlier};
 
-use super::{Balancer, ClusterStatus, Limit, Pick, ShardShare, Tried, Verdict};
+use super::{Balancer, Claim, ClusterStatus, Limit, Pick, ShardShare, Tried, Verdict};
 use crate::reason::Reason;
 use crate::tables::testing::Draft;
 use crate::tables::{ClusterIndex, ClusterKey, Tables};
@@ -413,9 +413,9 @@ fn limits_are_kept_and_come_back() {
     bench.balancer.waited(waiting);
     let waiting = bench.balancer.wait(&second).unwrap();
     bench.balancer.waited(waiting);
-    let open = bench.balancer.open(&first, bench.now).unwrap();
+    let open = bench.balancer.open(&first, None, bench.now).unwrap();
     assert_eq!(
-        bench.balancer.open(&second, bench.now).unwrap_err(),
+        bench.balancer.open(&second, None, bench.now).unwrap_err(),
         Reason::Overflow
     );
     bench.balancer.closed(open);
@@ -515,46 +515,63 @@ fn state_is_carried_over_by_address() {
 }
 
 #[test]
-fn a_promised_place_goes_to_another_shard_and_not_to_who_waits_here() {
+fn a_free_place_goes_to_the_shard_that_has_waited_longest() {
     let mut draft = draft(1);
     draft.at("a").policy.limits.connections_max = 1;
     let mut bench = Bench::new(&draft);
     let key = bench.tables.cluster(bench.cluster).key.clone();
+    let slot = bench.balancer.slot_named(&bench.tables, &key).unwrap();
     let pick = bench.pick();
-    let soon = bench.now.plus_ms(20);
-    // Who has none promises none.
-    bench.balancer.promise(&bench.tables, &key, soon);
-    let open = bench.balancer.open(&pick, bench.now).unwrap();
-    bench.balancer.promise(&bench.tables, &key, soon);
-    bench.balancer.closed(open);
+    let now = bench.now;
+    let balancer = &mut bench.balancer;
+    let claim = |from, since| Claim { from, slot, since };
+    let open = balancer.open(&pick, None, now).unwrap();
+    balancer.claim(slot, claim(2, now.plus_ms(5)), now);
+    balancer.claim(slot, claim(1, now), now);
+    let now = now.plus_ms(50);
+    // It is in use.
+    assert!(balancer.is_owed(slot, None, now));
+    assert_eq!(balancer.give_way(slot, None, now), None);
+    balancer.closed(open);
+    assert_eq!(balancer.open(&pick, None, now), Err(Reason::Overflow));
+    // Who waits here came hardly later.
+    let own_since = Some(bench.now.plus_ms(5));
+    let open = balancer.open(&pick, own_since, now).unwrap();
+    balancer.closed(open);
+    // One place is for one claim.
     assert_eq!(
-        bench.balancer.open(&pick, bench.now).unwrap_err(),
-        Reason::Overflow
+        balancer.give_way(slot, None, now),
+        Some(claim(1, bench.now))
     );
-    // Nobody came for it.
-    let open = bench.balancer.open(&pick, soon).unwrap();
-    bench
-        .balancer
-        .promise(&bench.tables, &key, soon.plus_ms(20));
-    bench.balancer.closed(open);
-    // Somebody did, and it is back.
-    assert_eq!(
-        bench.balancer.lend(&bench.tables, &key, Limit::Connections),
-        1
-    );
-    bench
-        .balancer
-        .take_back(&bench.tables, &key, Limit::Connections, 1);
-    let open = bench.balancer.open(&pick, soon).unwrap();
-    bench.balancer.closed(open);
+    assert_eq!(balancer.give_way(slot, None, now), None);
+    assert!(balancer.is_owed(slot, None, now));
+    balancer.yielded(slot);
+    let other = balancer.give_way(slot, None, now).unwrap();
+    assert_eq!(other.from, 2);
+    assert!(!balancer.is_owed(slot, None, now));
     bench.finish(pick, Verdict::Neutral);
+}
+
+#[test]
+fn what_requests_here_wait_for_is_not_lent() {
+    let mut draft = draft(1);
+    draft.at("a").policy.limits.connections_max = 4;
+    let mut bench = Bench::new(&draft);
+    let slot = bench.balancer.slot(&bench.tables, bench.cluster);
+    let lend = |bench: &mut Bench, kept| bench.balancer.lend(slot, Limit::Connections, kept);
+    assert_eq!(lend(&mut bench, 4), 0);
+    assert_eq!(lend(&mut bench, 7), 0);
+    assert_eq!(lend(&mut bench, 3), 1);
+    // Half of the others.
+    assert_eq!(lend(&mut bench, 1), 1);
+    assert_eq!(lend(&mut bench, 0), 1);
 }
 
 #[test]
 fn tokens_of_what_is_gone_change_nothing() {
     let mut bench = Bench::new(&draft(1));
     let pick = bench.pick();
-    let open = bench.balancer.open(&pick, bench.now).unwrap();
+    let open = bench.balancer.open(&pick, None, bench.now).unwrap();
     let waiting = bench.balancer.wait(&pick).unwrap();
     let retrying = bench.balancer.retry(&bench.tables, bench.cluster).unwrap();
     let other = Draft::new()

@@ -119,7 +119,7 @@ pub(super) async fn room<T>(
     mut look: impl FnMut() -> Option<T>,
 ) -> Result<Room<T>, Reason> {
     let end = deadline.min(shard.now().plus_ms(WAIT_MAX_MS));
-    let ticket = shard.lines.join(bound.pick.cluster);
+    let ticket = shard.lines.join(bound.pick.cluster, shard.now());
     let mut sleep = pin!(shard.ring.sleep_until(end));
     loop {
         let mut next_look = end;
@@ -157,8 +157,9 @@ async fn open(
     if is_short && !shard.evict(bound.cluster) && may_retire() {
         shard.retire(bound.cluster);
     }
+    borrow::give_way(shard, slot);
     let open = borrow::take(shard, slot, Limit::Connections, |balancer| {
-        balancer.open(bound.pick, shard.now())
+        balancer.open(bound.pick, shard.lines.since(slot), shard.now())
     });
     let open = open.await;
     open.ok().map(|open| shard.lines.opened(open))

@@ -30,7 +30,7 @@ use crate::route::retry::TryOutcome;
 use crate::tables::{ClusterIndex, Link};
 use crate::time::Mono;
 use crate::tls::Standing;
-use crate::upstream::{Opened, PoolId};
+use crate::upstream::PoolId;
 use crate::view::HeaderLookup;
 
 /// Where a try goes.
@@ -187,12 +187,7 @@ impl Carried<'_, '_> {
         let shard = self.x.shard;
         let stays = self.clean.get() && lane.exchanges < self.exchanges_max;
         if stays && shard.standing(&lane.stream) == Standing::Good {
-            let limited = lane.opened.as_ref().map(Opened::cluster);
-            shard.pools.borrow_mut().give_back(lane, shard.now());
-            shard.sweep_while_idle();
-            if let Some(cluster) = limited {
-                shard.lines.call(cluster);
-            }
+            shard.rest(lane);
         } else if let Some(pool) = lane.pool {
             shard.pools.borrow_mut().lost(pool);
         }

@@ -11,17 +11,14 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use super::state::ShardState;
-use crate::balance::{ANSWER_MS, Ask, Balancer, Credits, Limit, Slot};
+use crate::balance::{ANSWER_MS, Ask, Balancer, Claim, Credits, Limit, Slot};
 use crate::reason::Reason;
 use crate::shard::Peers;
+use crate::tables::ClusterKey;
 use crate::wait;
 
 /// Requests that wait for an answer at once; above, a request is refused as if there were none.
 const WAITING_MAX: usize = 256;
-
-/// For so long the next place of a connection is kept for a shard that has none, milliseconds: it asks every
-/// few.
-const PROMISE_MS: u64 = 20;
 
 /// The other shards, and who waits for word of them.
 #[derive(Debug, Default)]
@@ -105,8 +102,12 @@ pub(super) fn ahead(shard: &ShardState, slot: Slot, limit: Limit) {
 fn ask(shard: &ShardState, slot: Slot, limit: Limit) -> bool {
     let peers = shard.borrowing.peers.borrow();
     let Some(peers) = &*peers else { return false };
+    let since = match limit {
+        Limit::Connections => shard.lines.since(slot),
+        Limit::Pending | Limit::Requests | Limit::Retries => None,
+    };
     let mut balancer = shard.balancer.borrow_mut();
-    match balancer.ask(slot, limit, shard.now()) {
+    match balancer.ask(slot, limit, since, shard.now()) {
         Ask::Wait => true,
         Ask::Refused => false,
         Ask::Now(question) => {
@@ -138,24 +139,24 @@ pub fn hear(shard: &ShardState, message: Credits) {
             limit,
             round,
             slot,
-            has_none,
+            since,
         } => {
-            shard.note_closed();
-            let mut credits = shard.balancer.borrow_mut().lend(tables, &cluster, limit);
-            if credits == 0 && limit == Limit::Connections {
-                if shard.evict(&cluster) {
-                    credits = shard.balancer.borrow_mut().lend(tables, &cluster, limit);
-                } else if has_none {
-                    // It asks again, and finds the place when the connection has ended.
+            let own_slot = shard.balancer.borrow_mut().slot_named(tables, &cluster);
+            let credits = own_slot.map_or(0, |own| lend(shard, own, &cluster, limit));
+            if credits == 0
+                && let (Some(own), Some(since)) = (own_slot, since)
+            {
+                let claim = Claim { from, slot, since };
+                let now = shard.now();
+                shard.balancer.borrow_mut().claim(own, claim, now);
+                give_way(shard, own);
+                if shard.is_owed(own) {
+                    // It has the place when the connection has ended.
                     shard.retire(&cluster);
-                }
-                if credits == 0 && has_none {
-                    let until = shard.now().plus_ms(PROMISE_MS);
-                    let mut balancer = shard.balancer.borrow_mut();
-                    balancer.promise(tables, &cluster, until);
                 }
             }
             let answer = Credits::Lent {
+                from: peers.own(),
                 limit,
                 round,
                 slot,
@@ -167,6 +168,7 @@ pub fn hear(shard: &ShardState, message: Credits) {
             }
         }
         Credits::Lent {
+            from,
             limit,
             round,
             slot,
@@ -174,8 +176,18 @@ pub fn hear(shard: &ShardState, message: Credits) {
         } => {
             let mut balancer = shard.balancer.borrow_mut();
             balancer.lent(slot, limit, round, credits, shard.now());
+            if credits > 0 && limit == Limit::Connections {
+                balancer.given_by(slot, from);
+            }
             drop(balancer);
-            shard.borrowing.hear();
+            heard(shard, slot);
+        }
+        Credits::Yielded { from, slot } => {
+            let mut balancer = shard.balancer.borrow_mut();
+            balancer.yielded(slot);
+            balancer.given_by(slot, from);
+            drop(balancer);
+            heard(shard, slot);
         }
         Credits::Owed {
             cluster,
@@ -188,6 +200,45 @@ pub fn hear(shard: &ShardState, message: Credits) {
             pass_debt(peers, &mut balancer, shard, cluster, limit, rest, passed);
         }
     }
+}
+
+/// What another shard that asks may have at once.
+fn lend(shard: &ShardState, slot: Slot, cluster: &ClusterKey, limit: Limit) -> u32 {
+    if limit != Limit::Connections {
+        return shard.balancer.borrow_mut().lend(slot, limit, 0);
+    }
+    shard.note_closed();
+    let kept = u32::try_from(shard.lines.len(slot)).unwrap_or(u32::MAX);
+    let credits = shard.balancer.borrow_mut().lend(slot, limit, kept);
+    if credits == 0 && kept == 0 && shard.evict(cluster) {
+        return shard.balancer.borrow_mut().lend(slot, limit, kept);
+    }
+    credits
+}
+
+/// Gives what connections have come free to the shards whose turn it is.
+pub(super) fn give_way(shard: &ShardState, slot: Slot) {
+    let peers = shard.borrowing.peers.borrow();
+    let Some(peers) = &*peers else { return };
+    shard.note_closed();
+    let own_since = shard.lines.since(slot);
+    let mut balancer = shard.balancer.borrow_mut();
+    while let Some(claim) = balancer.give_way(slot, own_since, shard.now()) {
+        let yielded = Credits::Yielded {
+            from: peers.own(),
+            slot: claim.slot,
+        };
+        if !peers.send(claim.from, yielded) {
+            balancer.yielded(slot);
+        }
+    }
+}
+
+/// Credits may have come: for who waits for an answer, and the first in line, which may have waited for
+/// too long to hear the answer.
+fn heard(shard: &ShardState, slot: Slot) {
+    shard.borrowing.hear();
+    shard.lines.call(slot);
 }
 
 /// After a swap: what is owed goes to the next shard.
@@ -206,7 +257,7 @@ fn pass_debt(
     peers: &Peers,
     balancer: &mut Balancer,
     shard: &ShardState,
-    cluster: crate::tables::ClusterKey,
+    cluster: ClusterKey,
     limit: Limit,
     credits: u32,
     passed: u16,

@@ -18,7 +18,7 @@ use crate::ring::{ByteStream, Chunk};
 use crate::route;
 use crate::tables::{Site, TcpTarget};
 use crate::tls::Inner;
-use crate::upstream::{Lane, Opened, Stream};
+use crate::upstream::{Lane, Stream};
 
 /// See the module.
 #[derive(Debug)]
@@ -134,21 +134,14 @@ impl Early {
                 .and_then(|(cluster, at)| active.pool(cluster, at)),
         };
         let Some(pool) = pool else { return };
-        let limited = self.lane.opened.as_ref().map(Opened::cluster);
         let lane = Lane {
             pool: Some(pool),
             exchanges: 0,
             ..self.lane
         };
-        let mut pools = shard.pools.borrow_mut();
         // As if it had been asked for and were given back.
-        pools.begin(pool);
-        pools.give_back(lane, shard.now());
-        drop(pools);
-        shard.sweep_while_idle();
-        if let Some(cluster) = limited {
-            shard.lines.call(cluster);
-        }
+        shard.pools.borrow_mut().begin(pool);
+        shard.rest(lane);
     }
 }
 

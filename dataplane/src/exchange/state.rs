@@ -17,7 +17,7 @@ use ringmesh_wire::snapshot::MtlsMode;
 use super::borrow::{self, Borrowing};
 use super::flow::{Direction, Flow};
 use super::plaintext::Plaintext;
-use crate::balance::Balancer;
+use crate::balance::{Balancer, Slot};
 use crate::budget::Budget;
 use crate::detect::Verdicts;
 use crate::http2::Pings;
@@ -30,7 +30,7 @@ use crate::tables::{ClusterIndex, ClusterKey, ClusterRow, EndpointRow, Link, Tab
 use crate::telemetry::{Event, LogBuf, Meter, Outcome};
 use crate::time::Mono;
 use crate::tls::{Live, Sessions, Standing, TlsMaterial, TlsStream};
-use crate::upstream::{Lines, PoolId, PoolKey, Pools, SharedConns, Stream, Trunks};
+use crate::upstream::{Lane, Lines, Opened, PoolId, PoolKey, Pools, SharedConns, Stream, Trunks};
 use crate::wait;
 use crate::worker::WorkerPlan;
 
@@ -651,6 +651,30 @@ impl ShardState {
         let evicted = self.pools.borrow_mut().evict(cluster);
         self.note_closed();
         evicted || self.shared.borrow().evict(cluster)
+    }
+
+    /// Whether the next connection of a cluster that comes free is another shard's.
+    pub fn is_owed(&self, slot: Slot) -> bool {
+        let own_since = self.lines.since(slot);
+        (self.balancer.borrow_mut()).is_owed(slot, own_since, self.now())
+    }
+
+    /// Takes a lane back whose last exchange has ended cleanly: into its pool, for the first in line; or, if
+    /// it is counted and another shard's turn has come, it ends in favour of that.
+    pub fn rest(self: &Rc<Self>, lane: Lane) {
+        let counted_by = lane.opened.as_ref().map(Opened::cluster);
+        if let Some(slot) = counted_by.filter(|slot| self.is_owed(*slot)) {
+            if let Some(pool) = lane.pool {
+                self.pools.borrow_mut().lost(pool);
+            }
+            drop(lane);
+            return borrow::give_way(self, slot);
+        }
+        self.pools.borrow_mut().give_back(lane, self.now());
+        self.sweep_while_idle();
+        if let Some(slot) = counted_by {
+            self.lines.call(slot);
+        }
     }
 
     /// Has an HTTP/2 connection of a cluster take no more streams, unless one already ends.

@@ -53,6 +53,12 @@ impl Peers {
         self.all.len().saturating_sub(1)
     }
 
+    /// This one.
+    #[must_use]
+    pub fn own(&self) -> u16 {
+        u16::try_from(self.own).unwrap_or(u16::MAX)
+    }
+
     /// The one after this.
     #[must_use]
     pub fn next(&self) -> u16 {

@@ -66,6 +66,12 @@ impl<T> Mailbox<T> {
 }
 
 impl<T> InboxSeed<T> {
+    /// The next message, for tests that are a shard themselves.
+    #[cfg(test)]
+    pub fn take(&self) -> Option<T> {
+        self.queue.pop()
+    }
+
     /// The shard's end, on the shard's thread.
     #[must_use]
     pub fn on(self, ring: Ring) -> Inbox<T> {

@@ -11,6 +11,7 @@ use std::task::{Poll, Waker};
 
 use crate::balance::{Open, Slot};
 use crate::tables::Seeded;
+use crate::time::Mono;
 
 /// The lines of one shard. They are as long as `http1MaxPendingRequests` allows.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +28,7 @@ struct Inner {
 #[derive(Debug)]
 struct Waiting {
     ticket: u64,
+    since: Mono,
     /// Something has changed since it looked.
     called: bool,
     waker: Option<Waker>,
@@ -39,15 +41,31 @@ impl Lines {
         !self.0.borrow().by_cluster.contains_key(&cluster)
     }
 
+    /// How many wait for a connection of a cluster.
+    #[must_use]
+    pub fn len(&self, cluster: Slot) -> usize {
+        let inner = self.0.borrow();
+        inner.by_cluster.get(&cluster).map_or(0, VecDeque::len)
+    }
+
+    /// Since when the first of them does.
+    #[must_use]
+    pub fn since(&self, cluster: Slot) -> Option<Mono> {
+        let inner = self.0.borrow();
+        let first = inner.by_cluster.get(&cluster)?.front()?;
+        Some(first.since)
+    }
+
     /// Joins the end of a line.
     #[must_use]
-    pub fn join(&self, cluster: Slot) -> Ticket {
+    pub fn join(&self, cluster: Slot, now: Mono) -> Ticket {
         let mut inner = self.0.borrow_mut();
         inner.next_ticket += 1;
         let number = inner.next_ticket;
         let line = inner.by_cluster.entry(cluster).or_default();
         line.push_back(Waiting {
             ticket: number,
+            since: now,
             called: false,
             waker: None,
         });

@@ -16,6 +16,7 @@ mod protocol;
 mod silence;
 mod slow_heads;
 mod tunnels;
+mod turns;
 mod undeclared;
 mod weather;
 mod websocket;

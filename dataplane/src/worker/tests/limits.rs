@@ -9,16 +9,16 @@ use crate::shard::Peers;
 
 /// A server that holds every request until it is let go.
 #[derive(Debug, Default)]
-struct Gate {
+pub(super) struct Gate {
     state: Mutex<Inside>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
-struct Inside {
+pub(super) struct Inside {
     now: usize,
-    most: usize,
-    all: usize,
+    pub(super) most: usize,
+    pub(super) all: usize,
     open: bool,
 }
 
@@ -35,13 +35,13 @@ impl Gate {
         state.now -= 1;
     }
 
-    fn set_open(&self, open: bool) {
+    pub(super) fn set_open(&self, open: bool) {
         self.state.lock().unwrap().open = open;
         self.changed.notify_all();
     }
 
     /// Waits until that many requests are inside.
-    fn wait_for(&self, inside: usize) {
+    pub(super) fn wait_for(&self, inside: usize) {
         let state = self.state.lock().unwrap();
         let (_unused, timeout) = self
             .changed
@@ -50,12 +50,12 @@ impl Gate {
         assert!(!timeout.timed_out(), "{inside} requests were never inside");
     }
 
-    fn seen(&self) -> Inside {
+    pub(super) fn seen(&self) -> Inside {
         *self.state.lock().unwrap()
     }
 }
 
-fn gated() -> (SocketAddr, Arc<AtomicUsize>, Arc<Gate>) {
+pub(super) fn gated() -> (SocketAddr, Arc<AtomicUsize>, Arc<Gate>) {
     let gate = Arc::new(Gate::default());
     let inside = Arc::clone(&gate);
     let (at, connections) = server(move |_, mut stream| {
@@ -110,7 +110,7 @@ pub(super) fn shards(count: u32, draft: &Draft) -> Vec<Bed> {
 }
 
 /// Sends a request and does not wait for its answer.
-fn begin(bed: &Bed) -> TcpStream {
+pub(super) fn begin(bed: &Bed) -> TcpStream {
     let mut client = bed.client();
     client
         .write_all(b"GET / HTTP/1.1\r\nHost: app\r\n\r\n")

@@ -16,15 +16,15 @@ use super::*;
 
 /// What the apps of a service saw together.
 #[derive(Debug, Default)]
-struct Seen {
-    connections: usize,
+pub(super) struct Seen {
+    pub(super) connections: usize,
     /// Connections with a call on them.
     busy: usize,
-    busy_most: usize,
-    calls: usize,
+    pub(super) busy_most: usize,
+    pub(super) calls: usize,
 }
 
-type Shared = Arc<Mutex<Seen>>;
+pub(super) type Shared = Arc<Mutex<Seen>>;
 
 /// A call of a connection.
 struct Call {
@@ -58,7 +58,7 @@ impl Drop for Call {
 }
 
 /// An app that speaks HTTP/2: a call ends when its request does. `/last` is the last of its connection.
-fn app(seen: &Shared, streams_max: Option<u32>) -> SocketAddr {
+pub(super) fn app(seen: &Shared, streams_max: Option<u32>) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let at = listener.local_addr().unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -114,7 +114,7 @@ async fn answer(
     let _ = stream.send_data(Bytes::from_static(b"hello"), true);
 }
 
-fn service(apps: &[SocketAddr], limits: Limits) -> Draft {
+pub(super) fn service(apps: &[SocketAddr], limits: Limits) -> Draft {
     let mut draft = limited(apps[0], limits);
     for app in &apps[1..] {
         draft = draft.endpoint_with("app", &app.ip().to_string(), &[], |endpoint| {
@@ -136,14 +136,14 @@ fn bed(limits: Limits, streams_max: Option<u32>) -> (Bed, Shared) {
 }
 
 /// A call that lasts until its request is ended.
-struct Open {
+pub(super) struct Open {
     answer: ResponseFuture,
     body: Option<RecvStream>,
     request: SendStream<Bytes>,
 }
 
 impl Open {
-    async fn begin(sender: &mut SendRequest<Bytes>, path: &str) -> Self {
+    pub(super) async fn begin(sender: &mut SendRequest<Bytes>, path: &str) -> Self {
         let mut ready = sender.clone().ready().await.unwrap();
         let request = Request::post(format!("http://app{path}")).body(());
         let (answer, request) = ready.send_request(request.unwrap(), false).unwrap();
@@ -165,11 +165,11 @@ impl Open {
     }
 
     /// The app has it.
-    async fn is_inside(&mut self) {
+    pub(super) async fn is_inside(&mut self) {
         assert_eq!(self.answered().await, (200, String::new()));
     }
 
-    async fn end(mut self) {
+    pub(super) async fn end(mut self) {
         self.request.send_data(Bytes::new(), true).unwrap();
         if self.body.is_none() {
             self.is_inside().await;
@@ -188,7 +188,7 @@ async fn call(sender: &mut SendRequest<Bytes>, path: &str) {
     Open::begin(sender, path).await.end().await;
 }
 
-fn one() -> Limits {
+pub(super) fn one() -> Limits {
     Limits {
         connections_max: 1,
         ..Limits::default()
@@ -303,7 +303,10 @@ fn the_only_connection_goes_to_the_shard_that_needs_it() {
 fn a_place_comes_back_however_the_connection_ends() {
     let seen = Shared::default();
     let nobody = Port::new();
-    for (app, fails) in [(app(&seen, None), None), (nobody.at, Some("connect_failure"))] {
+    for (app, fails) in [
+        (app(&seen, None), None),
+        (nobody.at, Some("connect_failure")),
+    ] {
         let mut draft = service(&[app], one());
         draft.at("app").policy.outlier = None;
         let bed = Bed::start(&draft, Role::Outbound);
