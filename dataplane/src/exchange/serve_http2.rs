@@ -80,9 +80,6 @@ pub(super) async fn serve(shard: &Rc<ShardState>, flow: &Flow, stream: Stream, f
     match in_time.unwrap_or(Err(Some(Reason::HeadTimeout))) {
         Ok(mut connection) => {
             carry(&shared, &wire, &mut connection).await;
-            if wire.is_overdrawn() {
-                shard.meter().refused(Reason::Shed);
-            }
             // GOAWAY and what else was said last.
             let until = shard.now().plus_ms(shard.limits.head_timeout_ms);
             let last = poll_fn(|cx| wire.poll_push(cx));
@@ -144,13 +141,13 @@ async fn carry(shared: &Rc<Shared>, wire: &Wire, connection: &mut Connection<Wir
             }
             let mut polled = connection.poll_accept(cx);
             let is_over = matches!(polled, Poll::Ready(None | Some(Err(_))));
-            if wire.is_misbegun() && !is_over && !life.cut {
-                life.cut(
-                    shard,
-                    connection,
-                    Some(Reason::BadFrame),
-                    Code::PROTOCOL_ERROR,
-                );
+            let fault = match (wire.is_misbegun(), wire.is_overdrawn()) {
+                (true, _) => Some((Reason::BadFrame, Code::PROTOCOL_ERROR)),
+                (false, true) => Some((Reason::Shed, Code::ENHANCE_YOUR_CALM)),
+                (false, false) => None,
+            };
+            if let Some((reason, code)) = fault.filter(|_| !is_over && !life.cut) {
+                life.cut(shard, connection, Some(reason), code);
                 polled = connection.poll_accept(cx);
             }
             if polled.is_pending() {

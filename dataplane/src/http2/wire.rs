@@ -132,7 +132,8 @@ impl Wire {
         &self.shared.account
     }
 
-    /// Whether it ended because the shard had no room for what it brought.
+    /// Whether the shard has no room for what it brings. Nothing more is read: the connection's task has to
+    /// say why it ends.
     #[must_use]
     pub fn is_overdrawn(&self) -> bool {
         self.shared.account.is_overdrawn()
@@ -256,7 +257,10 @@ impl AsyncRead for Wire {
             frames.pass(&chunk[..len], held);
             frames.block_bytes() as usize
         });
-        room.map_err(|_| io::ErrorKind::OutOfMemory)?;
+        if room.is_err() {
+            // Whoever polls looks at that right behind.
+            return Poll::Pending;
+        }
         into.put_slice(&chunk[..len]);
         chunk.advance(len);
         Poll::Ready(Ok(()))

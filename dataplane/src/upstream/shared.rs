@@ -462,7 +462,7 @@ impl Making {
                 if let Poll::Ready(Err(_)) = wire.poll_push(cx) {
                     return Poll::Ready(());
                 }
-                if wire.is_flooded() || wire.is_misbegun() {
+                if wire.is_flooded() || wire.is_misbegun() || wire.is_overdrawn() {
                     conn.misbegun.set(wire.is_misbegun());
                     conn.turn(State::Closed(Reason::UpstreamReset));
                     if let Some(stream) = conn.stream.get() {

@@ -625,11 +625,30 @@ impl Raw {
         Some((head[3], head[4], stream, payload))
     }
 
+    /// Waits until all that was sent has been looked at.
+    pub(super) fn settle(&mut self) {
+        let (ping, acknowledged) = (6, 1);
+        self.send(ping, 0, 0, &[7; 8]);
+        while let Some((kind, flags, ..)) = self.next() {
+            if (kind, flags) == (ping, acknowledged) {
+                return;
+            }
+        }
+        panic!("the connection ended");
+    }
+
     /// Error code of the GOAWAY that has to come.
     fn goaway(&mut self) -> u32 {
+        let (_, code) = self.goodbye();
+        code
+    }
+
+    /// Last stream and error code of the GOAWAY that has to come.
+    pub(super) fn goodbye(&mut self) -> (u32, u32) {
         while let Some((kind, _, _, payload)) = self.next() {
             if kind == 7 {
-                return u32::from_be_bytes(payload[4..8].try_into().unwrap());
+                let word = |at: usize| u32::from_be_bytes(payload[at..at + 4].try_into().unwrap());
+                return (word(0), word(4));
             }
         }
         panic!("the connection ended without GOAWAY");
