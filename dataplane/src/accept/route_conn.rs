@@ -59,36 +59,45 @@ pub(super) async fn serve(shard: &Rc<ShardState>, socket: Socket, role: Role, lo
                 && tables.inbound_app_port(dst.port()).is_some()
         });
     if inbound {
-        plain_inbound(shard, active, &mut flow, socket).await;
+        // Boxed: it keeps more than the way out does, and most connections of a caller go out.
+        Box::pin(plain_inbound(shard, active, &mut flow, socket)).await;
     } else {
         outbound(shard, active, &flow, socket).await;
     }
 }
 
-async fn outbound(shard: &Rc<ShardState>, active: Rc<Active>, flow: &Flow, socket: Socket) {
+// No async fn: that keeps its arguments twice, here for each idle connection.
+fn outbound(
+    shard: &Rc<ShardState>,
+    active: Rc<Active>,
+    flow: &Flow,
+    socket: Socket,
+) -> impl Future<Output = ()> {
     let declared = declared(&active, flow.original_dst);
     drop(active);
     let stream = Stream::Plain(socket);
-    match declared {
-        Protocol::Tcp | Protocol::Tls => {
-            Box::pin(relay::outbound(shard, flow, &stream, Chunk::empty())).await;
-        }
-        Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => {
-            exchange::serve(shard, flow, stream, Chunk::empty()).await;
-        }
-        Protocol::Auto => {
-            // Boxed, as all that is not of every HTTP connection.
-            let Some(heard) = Box::pin(undeclared::listen(shard, flow, &stream)).await else {
-                return;
-            };
-            match heard.detected {
-                Detected::Http1 | Detected::H2Preface => {
-                    let first = heard.into_http(shard, flow);
-                    exchange::serve(shard, flow, stream, first).await;
-                }
-                Detected::TlsHello | Detected::Other | Detected::NeedMore => {
-                    if let Err(first) = Box::pin(heard.carry(shard, flow, &stream)).await {
-                        Box::pin(relay::outbound(shard, flow, &stream, first)).await;
+    async move {
+        match declared {
+            Protocol::Tcp | Protocol::Tls => {
+                Box::pin(relay::outbound(shard, flow, &stream, Chunk::empty())).await;
+            }
+            Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => {
+                exchange::serve(shard, flow, stream, Chunk::empty()).await;
+            }
+            Protocol::Auto => {
+                // Boxed, as all that is not of every HTTP connection.
+                let Some(heard) = Box::pin(undeclared::listen(shard, flow, &stream)).await else {
+                    return;
+                };
+                match heard.detected {
+                    Detected::Http1 | Detected::H2Preface => {
+                        let first = heard.into_http(shard, flow);
+                        exchange::serve(shard, flow, stream, first).await;
+                    }
+                    Detected::TlsHello | Detected::Other | Detected::NeedMore => {
+                        if let Err(first) = Box::pin(heard.carry(shard, flow, &stream)).await {
+                            Box::pin(relay::outbound(shard, flow, &stream, first)).await;
+                        }
                     }
                 }
             }

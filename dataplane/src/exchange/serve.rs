@@ -1,6 +1,8 @@
 //! A downstream HTTP connection: which version, and for HTTP/1.1 one exchange after the other until
 //! one side has enough.
 
+use std::future::Future;
+use std::mem;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 
@@ -33,14 +35,25 @@ const PARK_AFTER_MS: u64 = 1_000;
 ///
 /// Parsers, decoders and the state of an exchange live in one box while requests come, and are gone
 /// while none does: an idle connection is a socket and a timer.
-pub async fn serve(shard: &Rc<ShardState>, flow: &Flow, stream: Stream, first: Chunk) {
-    let Some((is_http2, first)) = first_bytes(shard, &stream, first).await else {
-        return;
-    };
-    if is_http2 {
-        return Box::pin(serve_http2::serve(shard, flow, stream, first)).await;
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn keeps its arguments twice, here for each idle connection"
+)]
+pub fn serve(
+    shard: &Rc<ShardState>,
+    flow: &Flow,
+    stream: Stream,
+    first: Chunk,
+) -> impl Future<Output = ()> {
+    async move {
+        let Some((is_http2, first)) = first_bytes(shard, &stream, first).await else {
+            return;
+        };
+        if is_http2 {
+            return Box::pin(serve_http2::serve(shard, flow, stream, first)).await;
+        }
+        serve_http1(shard, flow, &stream, first).await;
     }
-    serve_http1(shard, flow, &stream, first).await;
 }
 
 /// Serves a lane of a connection between sidecars: HTTP/1.1, and nothing else.
@@ -48,12 +61,22 @@ pub(super) async fn serve_lane(shard: &Rc<ShardState>, flow: &Flow, lane: &Strea
     serve_http1(shard, flow, lane, Chunk::empty()).await;
 }
 
-async fn serve_http1(shard: &Rc<ShardState>, flow: &Flow, stream: &Stream, first: Chunk) {
-    let mut first = Some(first);
-    while let Some(bytes) = first.take() {
-        match Box::pin(while_busy(shard, flow, stream, bytes)).await {
-            Left::Ended => return,
-            Left::Idle => first = parked(shard, stream).await,
+#[expect(clippy::manual_async_fn, reason = "as `serve`")]
+fn serve_http1(
+    shard: &Rc<ShardState>,
+    flow: &Flow,
+    stream: &Stream,
+    mut first: Chunk,
+) -> impl Future<Output = ()> {
+    async move {
+        loop {
+            match Box::pin(while_busy(shard, flow, stream, mem::take(&mut first))).await {
+                Left::Ended => return,
+                Left::Idle => match parked(shard, stream).await {
+                    Some(more) => first = more,
+                    None => return,
+                },
+            }
         }
     }
 }
@@ -76,6 +99,19 @@ async fn first_bytes(
     if let Stream::Tls(connection) = stream {
         return Some((connection.inner() == Inner::Http2, first));
     }
+    match detect::is_h2_preface(&first) {
+        Some(is_http2) => Some((is_http2, first)),
+        // Boxed: hardly a client sends so little, and every idle connection would have room for it.
+        None => Box::pin(rest_of_preface(shard, stream, first)).await,
+    }
+}
+
+/// As [`first_bytes`], where what has come could still become the preface of HTTP/2.
+async fn rest_of_preface(
+    shard: &ShardState,
+    stream: &Stream,
+    mut first: Chunk,
+) -> Option<(bool, Chunk)> {
     let until = shard.now().plus_ms(shard.limits.head_timeout_ms);
     let mut late = pin!(shard.ring.sleep_until(until));
     loop {
@@ -87,7 +123,7 @@ async fn first_bytes(
         let mut held = [0; detect::H2_PREFACE.len()];
         let held = held.get_mut(..first.len())?;
         held.copy_from_slice(&first);
-        drop(std::mem::take(&mut first));
+        drop(mem::take(&mut first));
         let more = match wait::or_timeout(stream.recv(), late.as_mut()).await {
             Some(Ok(more)) if !more.is_empty() => more,
             // HTTP/1.1 knows what to say of half a head.

@@ -27,16 +27,24 @@ pub(super) struct Conn {
     pub(super) orphan: Cell<bool>,
     /// Closing sends a reset.
     pub(super) reset: Cell<bool>,
-    /// Bytes of buffers that sends without a copy have lent to the kernel.
-    pub(super) lent_bytes: Cell<usize>,
     /// Sends without a copy were copied all the same: no more of them.
     pub(super) copies: Cell<bool>,
-    /// Somebody else has ended it, and who waits for that.
+    /// Somebody else has ended it.
     cut: Cell<bool>,
-    cut_waker: RefCell<Option<Waker>>,
     /// Directions that are spliced: with any the descriptor is non-blocking.
     pub(super) spliced: Cell<u8>,
+    /// Boxed: most connections never need it, and an idle one is to be small.
+    seldom: OnceCell<Box<Seldom>>,
     peer: OnceCell<SocketAddr>,
+}
+
+/// What few connections need.
+#[derive(Default)]
+struct Seldom {
+    /// Bytes of buffers that sends without a copy have lent to the kernel.
+    lent_bytes: Cell<usize>,
+    /// Who waits for a cut.
+    cut_waker: RefCell<Option<Waker>>,
 }
 
 impl Conn {
@@ -49,11 +57,10 @@ impl Conn {
             send: RefCell::default(),
             orphan: Cell::new(false),
             reset: Cell::new(false),
-            lent_bytes: Cell::new(0),
             copies: Cell::new(false),
             cut: Cell::new(false),
-            cut_waker: RefCell::default(),
             spliced: Cell::new(0),
+            seldom: OnceCell::new(),
             peer: OnceCell::new(),
         })
     }
@@ -101,7 +108,7 @@ impl Conn {
         // Fails only where the peer has ended it already.
         let _ = self.sys().shutdown(Shutdown::Both);
         self.cut.set(true);
-        if let Some(waker) = self.cut_waker.take() {
+        if let Some(waker) = self.seldom.get().and_then(|seldom| seldom.cut_waker.take()) {
             waker.wake();
         }
     }
@@ -111,11 +118,26 @@ impl Conn {
         if self.cut.get() {
             return Poll::Ready(());
         }
-        match &mut *self.cut_waker.borrow_mut() {
+        match &mut *self.seldom().cut_waker.borrow_mut() {
             Some(waker) => waker.clone_from(cx.waker()),
             none => *none = Some(cx.waker().clone()),
         }
         Poll::Pending
+    }
+
+    fn seldom(&self) -> &Seldom {
+        self.seldom.get_or_init(Box::default)
+    }
+
+    /// Bytes of buffers that sends without a copy have lent to the kernel.
+    pub(super) fn lent_bytes(&self) -> usize {
+        self.seldom
+            .get()
+            .map_or(0, |seldom| seldom.lent_bytes.get())
+    }
+
+    pub(super) fn set_lent_bytes(&self, bytes: usize) {
+        self.seldom().lent_bytes.set(bytes);
     }
 
     /// The socket is dropped: stop receiving, finish sending, close.

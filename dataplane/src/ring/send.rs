@@ -130,7 +130,7 @@ impl Conn {
     /// A send without a copy did not begin; tells whether to try with one.
     fn refused_without_copy(&self, loan: &mut Loan, result: i32) -> bool {
         let bytes = loan.copy_after_all();
-        self.lent_bytes.set(self.lent_bytes.get() - bytes);
+        self.set_lent_bytes(self.lent_bytes() - bytes);
         self.core.zero_copy.give_back(bytes);
         let again = lent::wants_a_copy(result);
         if again {
@@ -165,7 +165,7 @@ impl Conn {
             self.send_fin();
         }
         if let Some(timer) = side.linger {
-            if self.lent_bytes.get() > 0 && !self.reset.get() {
+            if self.lent_bytes() > 0 && !self.reset.get() {
                 self.part(&mut side);
             } else {
                 side.linger = None;
@@ -210,7 +210,7 @@ impl Conn {
         }
         if side.in_flight.is_some() {
             side.linger = Some(self.core.linger(self));
-        } else if self.lent_bytes.get() > 0 {
+        } else if self.lent_bytes() > 0 {
             self.part(&mut side);
         }
     }
@@ -229,8 +229,8 @@ impl Conn {
 
     /// Some of what was lent is back.
     pub(super) fn given_back(&self, bytes: usize) {
-        let left = self.lent_bytes.get() - bytes;
-        self.lent_bytes.set(left);
+        let left = self.lent_bytes() - bytes;
+        self.set_lent_bytes(left);
         if left == 0 {
             self.let_go();
         }

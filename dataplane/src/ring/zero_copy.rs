@@ -66,11 +66,11 @@ impl ZeroCopy {
             return false;
         }
         let cost = loan.cost();
-        let (of_conn, of_ring) = (conn.lent_bytes.get() + cost, self.lent_bytes.get() + cost);
+        let (of_conn, of_ring) = (conn.lent_bytes() + cost, self.lent_bytes.get() + cost);
         if of_conn > LENT_CONN_BYTES_MAX || of_ring > LENT_BYTES_MAX {
             return false;
         }
-        conn.lent_bytes.set(of_conn);
+        conn.set_lent_bytes(of_conn);
         self.lent_bytes.set(of_ring);
         loan.lend(cost);
         true

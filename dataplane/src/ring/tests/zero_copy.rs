@@ -213,13 +213,13 @@ fn what_is_lent_is_bounded_for_a_connection_and_for_the_ring() {
         drive(&ring, async move {
             send_until_stuck(&inner, &writer).await;
         });
-        let of_conn = socket.conn.lent_bytes.get();
+        let of_conn = socket.conn.lent_bytes();
         assert!(of_conn <= LENT_CONN_BYTES_MAX, "{of_conn}");
         held.push((stream, socket));
     }
     let all: usize = held
         .iter()
-        .map(|(_, socket)| socket.conn.lent_bytes.get())
+        .map(|(_, socket)| socket.conn.lent_bytes())
         .sum();
     assert_eq!(all, lent(&ring));
     assert!(
