@@ -64,7 +64,7 @@ impl Default for RingPlan {
             sq_entries: 1024,
             cq_entries: 4096,
             tasks_max: 65_536,
-            // 256 KiB and 512 KiB at first; 16 MiB each at most.
+            // 256 KiB and 512 KiB at first; 16 MiB each at most, and a twelfth more of what lies between them.
             heads: GroupPlan {
                 start: 64,
                 max: 4096,
