@@ -81,6 +81,13 @@ impl Publisher {
         self.in_force.as_ref()
     }
 
+    /// What is in force, or coming into force.
+    #[must_use]
+    pub fn newest(&self) -> Option<&Arc<Tables>> {
+        let pending = self.pending.as_ref().map(|pending| &pending.tables);
+        pending.or(self.in_force.as_ref())
+    }
+
     /// Revision being published.
     #[must_use]
     pub fn pending(&self) -> Option<Revision> {
@@ -133,6 +140,8 @@ mod tests {
         assert!(publisher.confirmed(0, first.generation()).is_none());
         assert!(publisher.confirmed(9, first.generation()).is_none());
         assert_eq!(publisher.pending(), Some(Revision(1)));
+        assert!(publisher.in_force().is_none());
+        assert_eq!(publisher.newest().unwrap().revision, Revision(1));
         assert!(publisher.confirmed(1, first.generation()).is_some());
         assert_eq!(publisher.in_force().unwrap().revision, Revision(1));
         assert_eq!(publisher.pending(), None);

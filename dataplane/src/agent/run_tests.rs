@@ -1,6 +1,7 @@
 //! The whole agent against a control service that certifies, pushes, misbehaves, dies and returns.
 //! Shards are queues that say yes.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::thread::JoinHandle;
@@ -18,6 +19,10 @@ use crate::ring::tests::picked;
 use crate::telemetry::Meter;
 
 fn snapshot(revision: u64) -> Snapshot {
+    snapshot_with(revision, Trust::default())
+}
+
+fn snapshot_with(revision: u64, trust: Trust) -> Snapshot {
     let mesh = Body::Mesh(Mesh {
         trust_domain: "mesh.local".into(),
         default_timeout_ms: revision,
@@ -27,7 +32,7 @@ fn snapshot(revision: u64) -> Snapshot {
         mtls: MtlsMode::Strict,
         mtls_ports: Vec::new(),
     });
-    let trust = Body::Trust(Trust::default());
+    let trust = Body::Trust(trust);
     let sections = vec![mesh.seal("").unwrap(), trust.seal("").unwrap()];
     Snapshot::new(Revision(revision), NodeId("n".into()), sections).unwrap()
 }
@@ -40,6 +45,8 @@ mod names;
 struct Shard {
     to_agent: Arc<Mutex<VecDeque<FromShard>>>,
     materials: Arc<Mutex<u32>>,
+    /// Numbers of those that counted when each of the tables came.
+    materials_of_tables: Arc<Mutex<Vec<u64>>>,
     drains: Arc<Mutex<u32>>,
     /// Put in force, in order.
     tables: Arc<Mutex<Vec<Arc<crate::tables::Tables>>>>,
@@ -54,11 +61,14 @@ impl Shard {
 
     fn doors(&self) -> Doors {
         let (asked, answers) = (self.clone(), self.to_agent.clone());
+        let material = Cell::new(0);
         let send = move |message| {
             match message {
                 ToShard::Config(tables) => {
                     asked.say(FromShard::InForce(tables.generation()));
                     asked.tables.lock().unwrap().push(tables);
+                    let mut materials = asked.materials_of_tables.lock().unwrap();
+                    materials.push(material.get());
                 }
                 ToShard::Collect => {
                     let stats = Meter::new().collect().on(picked(SendZc::Copied));
@@ -68,7 +78,10 @@ impl Shard {
                     *asked.drains.lock().unwrap() += 1;
                     asked.say(FromShard::Drained);
                 }
-                ToShard::Tls(_) => *asked.materials.lock().unwrap() += 1,
+                ToShard::Tls(new) => {
+                    *asked.materials.lock().unwrap() += 1;
+                    material.set(new.number());
+                }
                 _ => {}
             }
             Ok(())
@@ -129,6 +142,7 @@ impl Sidecar {
         let shard = Shard {
             to_agent: Arc::default(),
             materials: Arc::default(),
+            materials_of_tables: Arc::default(),
             drains: Arc::default(),
             tables: Arc::default(),
             bell,
@@ -261,6 +275,23 @@ fn it_enrols_registers_takes_a_push_and_reports() {
     ] {
         assert_eq!(mode(file), 0o600, "{file}");
     }
+}
+
+/// Control signs with a new root when every sidecar has acknowledged it.
+#[test]
+fn what_is_acknowledged_counts_for_handshakes_already() {
+    let control = FakeControl::start();
+    let revoking = Trust {
+        revoked_serials: vec![vec![7]],
+        ..Trust::default()
+    };
+    control.manners.lock().unwrap().snapshots = vec![snapshot(1), snapshot_with(2, revoking)];
+    let state = tempfile::tempdir().unwrap();
+    let sidecar = Sidecar::start(&control, state.path());
+    sidecar.until_revision(2);
+    let materials = sidecar.shard.materials_of_tables.lock().unwrap().clone();
+    assert_eq!(materials.len(), 2);
+    assert_ne!(materials[0], materials[1]);
 }
 
 #[test]

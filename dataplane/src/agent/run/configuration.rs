@@ -10,6 +10,9 @@ impl Agent {
     ) -> Result<(), String> {
         let tables = self.publisher.begin(snapshot, &self.names.book.answers())?;
         self.publishing = Some((Arc::clone(snapshot), origin));
+        // Trust or revocations may be others now. Before the tables: a shard that has those in force has
+        // both, and control takes our word for it that others may show what a new root has signed.
+        self.push_material();
         self.doors.send_all(&ToShard::Config(tables));
         self.track_names(snapshot);
         Ok(())
@@ -52,8 +55,6 @@ impl Agent {
             face.origin = origin.name();
             face.refused = None;
         }
-        // Trust or revocations may be others now.
-        self.push_material();
         if origin == Origin::Control {
             let path = self.settings.state_dir.join("last-good.rmsh");
             if let Err(error) = last_good::store(&path, &snapshot) {
@@ -67,7 +68,7 @@ impl Agent {
     }
 
     pub(super) fn push_material(&mut self) {
-        let tables = self.publisher.in_force().cloned();
+        let tables = self.publisher.newest().cloned();
         match self.keeper.material(tables.as_deref()) {
             Ok(Some(material)) => {
                 self.doors.send_all(&ToShard::Tls(material));
