@@ -88,16 +88,19 @@ pub fn with_status(answers: &[Answer], status: u16) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-/// The statuses and how often each came, for people.
+/// The statuses, with the mesh's reason where there is one, and how often each came, for people.
 #[must_use]
 pub fn statuses(answers: &[Answer]) -> String {
     let mut counts = std::collections::BTreeMap::new();
     for answer in answers {
-        *counts.entry(answer.status).or_insert(0_u32) += 1;
+        let reason = answer.header("x-ringmesh-reason").unwrap_or_default();
+        *counts.entry((answer.status, reason)).or_insert(0_u32) += 1;
     }
     let words: Vec<String> = counts
         .iter()
-        .map(|(status, count)| format!("{count} x {status}"))
+        .map(|((status, reason), count)| {
+            format!("{count} x {status} {reason}").trim_end().to_owned()
+        })
         .collect();
     words.join(", ")
 }

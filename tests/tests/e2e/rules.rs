@@ -187,13 +187,16 @@ fn memquota_alone_and_with_its_parts_limits_v3_to_one_in_five_seconds() {
             caller: "reviews/v3",
         };
         let mut statuses = Vec::new();
+        let mut inside = 0;
         while start.elapsed() < Duration::from_millis(4_500) {
-            statuses.extend(
-                call.times(5, 1)
-                    .expect("answers")
-                    .iter()
-                    .map(|answer| answer.status),
-            );
+            let answers = call.times(5, 1).expect("answers");
+            let count = ratings.app.count().expect("count");
+            // What was answered later, on a machine with much else to do, may have been in the next five seconds.
+            if start.elapsed() >= Duration::from_secs(5) {
+                break;
+            }
+            inside = count;
+            statuses.extend(answers.iter().map(|answer| answer.status));
             wait::pass(Duration::from_millis(50));
         }
         let allowed = statuses.iter().filter(|status| **status == 200).count();
@@ -202,7 +205,7 @@ fn memquota_alone_and_with_its_parts_limits_v3_to_one_in_five_seconds() {
             statuses.iter().all(|status| matches!(status, 200 | 429)),
             "{rule}: {statuses:?}"
         );
-        assert_eq!(ratings.app.count().expect("count"), 1, "{rule}");
+        assert_eq!(inside, 1, "{rule}");
         // Another caller has its own bucket and its own limit: 5 in 10 s.
         let other = Call {
             to: mesh.node("reviews", "v2").sidecar.outbound(),
