@@ -9,6 +9,7 @@ pub mod cable;
 pub mod echo;
 pub mod mesh;
 pub mod names;
+pub mod ports;
 pub mod upstream;
 
 use std::path::PathBuf;

@@ -6,11 +6,12 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use ringmesh_tests::ability::{Ability, has};
+use ringmesh_tests::ports::free_port;
 use ringmesh_tests::upstream::Upstream;
 use ringmesh_tests::{Conn, SOON, stage, wait};
 
 use crate::foreign::Server;
-use crate::standalone::{LOCAL, free_port, run_to, run_with};
+use crate::standalone::{LOCAL, run_to, run_with};
 use crate::watched::Metrics;
 
 /// Clients, each with one connection.

@@ -7,9 +7,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ringmesh_tests::ability::{Ability, has};
+use ringmesh_tests::ports::free_port;
 use ringmesh_tests::{Conn, Launch, Process, SOON, Stage, bins, get, repository, stage, wait};
 
-use crate::standalone::{LOCAL, Script, free_port, run_to, start};
+use crate::standalone::{LOCAL, Script, run_to, start};
 use crate::watched::Watched;
 
 /// Keep-alive connections that have had one answer and wait.

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ringmesh_tests::ability::{Ability, has};
+use ringmesh_tests::ports::free_port;
 use ringmesh_tests::upstream::Upstream;
 use ringmesh_tests::{Conn, SOON, Stop, stage, wait};
 
-use crate::standalone::{LOCAL, free_port, run_with};
+use crate::standalone::{LOCAL, run_with};
 use crate::watched::Watched;
 
 /// Frames of one flood at most: a hundred times what is bearable.

@@ -6,9 +6,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
+use ringmesh_tests::ports::free_port;
 use ringmesh_tests::{SOON, grpc_python, repository, wait};
 
-use crate::standalone::{LOCAL, free_port};
+use crate::standalone::LOCAL;
 
 /// A server of others.
 pub(crate) struct Server {

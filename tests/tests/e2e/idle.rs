@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use ringmesh_tests::ability::{Ability, has};
+use ringmesh_tests::ports::free_port;
 use ringmesh_tests::upstream::Upstream;
 use ringmesh_tests::{Conn, SOON, get, stage, wait};
 
-use crate::standalone::{LOCAL, free_port, run_with};
+use crate::standalone::{LOCAL, run_with};
 use crate::watched::Watched;
 
 /// Name of the first shard's threads.

@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 
 use ringmesh_tests::ability::{Ability, has};
+use ringmesh_tests::ports::free_port;
 use ringmesh_tests::upstream::Upstream;
 use ringmesh_tests::{Conn, SOON, stage, wait};
 
 use crate::standalone::{
-    LOCAL, free_port, http_bodies_are_identical, opaque_bytes_are_identical, run, run_with,
+    LOCAL, http_bodies_are_identical, opaque_bytes_are_identical, run, run_with,
 };
 use crate::watched::Metrics;
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::ops::{Deref, DerefMut};
 
 use ringmesh_tests::ability::{Ability, has};
+use ringmesh_tests::ports::free_port;
 use ringmesh_tests::upstream::{Upstream, bytes};
 use ringmesh_tests::{
     Conn, Launch, Process, SOON, Stage, bins, get, repository, sha256, stage, wait,
@@ -13,12 +14,6 @@ use ringmesh_tests::{
 pub(crate) const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// As the issue asks: 64 MiB.
 const BIG: usize = 64 * 1024 * 1024;
-
-/// A port nobody uses now. Between this and its use someone may take it; the script then says so.
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind((LOCAL, 0)).expect("listen");
-    listener.local_addr().expect("address").port()
-}
 
 /// A script with children: it has to hear TERM, or they outlive it.
 #[derive(Debug)]

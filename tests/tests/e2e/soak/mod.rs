@@ -12,10 +12,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ringmesh_tests::ability::{Ability, has};
+use ringmesh_tests::ports::free_port;
 use ringmesh_tests::upstream::Upstream;
 use ringmesh_tests::{SOON, stage, wait};
 
-use crate::standalone::{LOCAL, free_port, run_with};
+use crate::standalone::{LOCAL, run_with};
 use crate::watched::Watched;
 use clients::{Seen, Soaking};
 
