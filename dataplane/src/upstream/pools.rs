@@ -35,9 +35,14 @@ const SWEEP_SOONEST: Duration = Duration::from_millis(50);
 /// those before them.
 const SWEEP_LATEST: Duration = Duration::from_secs(5);
 
-/// Number of a pool.
+/// Number of a pool. Never given to another one: an exchange may come back long after its pool is gone,
+/// and its lane must not get into whatever has the place now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct PoolId(usize);
+pub struct PoolId {
+    place: u32,
+    /// Of the pools that had the place.
+    nth: u32,
+}
 
 /// What makes connections interchangeable: the address, plaintext or TLS, and the name asked for
 /// in TLS (which fixes service, port and accepted identities).
@@ -60,6 +65,9 @@ struct Pool {
     /// Lanes lent or being made.
     lent: usize,
     retired: bool,
+    /// Forgotten with its last lane, whatever tables say.
+    passing: bool,
+    nth: u32,
     /// The swap that named it last.
     named_in: u64,
     /// Least of the idle timeouts of the clusters that name it.
@@ -93,6 +101,7 @@ pub struct Pools {
     by_key: HashMap<PoolKey, PoolId, Seeded>,
     pools: Slab<Pool>,
     idle: usize,
+    made: u32,
     swaps: u64,
     /// A lane was given back since the last sweep.
     given_back: bool,
@@ -108,42 +117,63 @@ impl Pools {
     /// The pool of a key, made if it is new. Of several idle timeouts the least counts.
     pub fn named(&mut self, key: &PoolKey, idle_timeout_ms: u64) -> PoolId {
         let idle_max = Duration::from_millis(idle_timeout_ms).min(IDLE_TIME_MAX);
-        if let Some(id) = self.by_key.get(key) {
-            if let Some(pool) = self.pools.get_mut(id.0) {
+        if let Some(id) = self.by_key.get(key).copied() {
+            let swaps = self.swaps;
+            if let Some(pool) = get_mut(&mut self.pools, id) {
                 pool.retired = false;
-                pool.idle_max = match pool.named_in == self.swaps {
+                pool.idle_max = match pool.named_in == swaps {
                     true => pool.idle_max.min(idle_max),
                     false => idle_max,
                 };
-                pool.named_in = self.swaps;
+                pool.named_in = swaps;
             }
-            return *id;
+            return id;
         }
+        self.made = self.made.wrapping_add(1);
         let pool = Pool {
             key: key.clone(),
             idle: Vec::new(),
             lent: 0,
             retired: false,
+            passing: false,
+            nth: self.made,
             named_in: self.swaps,
             idle_max,
             server: KeepAlive::default(),
             sharing: Sharing::default(),
         };
-        let id = PoolId(self.pools.insert(pool));
+        let entry = self.pools.vacant_entry();
+        let id = pool.id(entry.key());
+        entry.insert(pool);
         self.by_key.insert(key.clone(), id);
         id
+    }
+
+    /// The pool of a key that no tables name, made if it is new. It is forgotten when it has neither an
+    /// idle lane nor a lent one, so there are never more of these than lanes.
+    pub fn passing(&mut self, key: &PoolKey) -> PoolId {
+        let id = self.named(key, u64::MAX);
+        if let Some(pool) = get_mut(&mut self.pools, id) {
+            pool.passing = true;
+        }
+        id
+    }
+
+    fn get(&self, id: PoolId) -> Option<&Pool> {
+        let pool = self.pools.get(id.place as usize);
+        pool.filter(|pool| pool.nth == id.nth)
     }
 
     /// Retires every pool that this swap did not name.
     pub fn retire_unnamed(&mut self) {
         let swap = self.swaps;
         let unnamed = self.pools.iter().filter(|(_, pool)| pool.named_in != swap);
-        let gone: Vec<PoolId> = unnamed.map(|(at, _)| PoolId(at)).collect();
+        let gone: Vec<PoolId> = unnamed.map(|(at, pool)| pool.id(at)).collect();
         for id in gone {
-            if let Some(pool) = self.pools.get_mut(id.0) {
+            if let Some(pool) = get_mut(&mut self.pools, id) {
                 pool.retired = true;
-                self.idle -= pool.idle.len();
-                pool.idle.clear();
+                let closed = std::mem::take(&mut pool.idle);
+                self.idle -= closed.len();
             }
             self.forget_if_unused(id);
         }
@@ -152,7 +182,7 @@ impl Pools {
     /// A connection of the pool is being made: it counts as lent until [`Self::give_back`] or
     /// [`Self::lost`].
     pub fn begin(&mut self, id: PoolId) {
-        if let Some(pool) = self.pools.get_mut(id.0) {
+        if let Some(pool) = get_mut(&mut self.pools, id) {
             pool.lent += 1;
         }
     }
@@ -160,16 +190,16 @@ impl Pools {
     /// Whether a request to an endpoint that has a pool of connections and one of lanes, beginning at
     /// `now`, goes on a lane.
     pub fn shares(&mut self, own: PoolId, lanes: PoolId, now: Mono) -> bool {
-        let lent = |id: PoolId| self.pools.get(id.0).map_or(0, |pool| pool.lent);
+        let lent = |id: PoolId| self.get(id).map_or(0, |pool| pool.lent);
         let under_way = lent(own) + lent(lanes);
-        let pool = self.pools.get_mut(lanes.0);
+        let pool = get_mut(&mut self.pools, lanes);
         pool.is_some_and(|pool| pool.sharing.begin(under_way, now))
     }
 
     /// An idle lane of the pool that nothing arrived on; it counts as lent until
     /// [`Self::give_back`] or [`Self::lost`].
     pub fn lend(&mut self, id: PoolId, want: Want, now: Mono) -> Option<Lane> {
-        let pool = self.pools.get_mut(id.0)?;
+        let pool = get_mut(&mut self.pools, id)?;
         if want == Want::Fresh {
             return None;
         }
@@ -203,7 +233,7 @@ impl Pools {
     /// Takes a lane back. Closes it instead where the pool is retired or full.
     pub fn give_back(&mut self, lane: Lane, now: Mono) {
         let Some(id) = lane.pool else { return };
-        if let Some(pool) = self.pools.get_mut(id.0)
+        if let Some(pool) = get_mut(&mut self.pools, id)
             && !pool.retired
             && !pool.idle_max.is_zero()
             && pool.idle.len() < IDLE_PER_POOL_MAX
@@ -226,7 +256,7 @@ impl Pools {
     /// last used first, it was the likeliest to live: the rest have lain idle longer, or their
     /// server is gone.
     pub fn distrust(&mut self, id: PoolId, idle_for: Duration) {
-        if let Some(pool) = self.pools.get_mut(id.0) {
+        if let Some(pool) = get_mut(&mut self.pools, id) {
             pool.server.ended(idle_for);
             self.idle -= pool.idle.len();
             pool.idle.clear();
@@ -247,7 +277,7 @@ impl Pools {
 
     /// A lent lane will not come back.
     pub fn lost(&mut self, id: PoolId) {
-        if let Some(pool) = self.pools.get_mut(id.0) {
+        if let Some(pool) = get_mut(&mut self.pools, id) {
             pool.lent = pool.lent.saturating_sub(1);
         }
         self.forget_if_unused(id);
@@ -260,10 +290,17 @@ impl Pools {
             true => now + SWEEP_LATEST,
             false => Mono::NEVER,
         };
-        for (_, pool) in &mut self.pools {
+        let mut done = Vec::new();
+        for (place, pool) in &mut self.pools {
             let before = pool.idle.len();
             next = next.min(pool.sweep(now));
             self.idle -= before - pool.idle.len();
+            if pool.is_done() {
+                done.push(pool.id(place));
+            }
+        }
+        for id in done {
+            self.forget_if_unused(id);
         }
         next.max(now + SWEEP_SOONEST)
     }
@@ -281,18 +318,33 @@ impl Pools {
     }
 
     fn forget_if_unused(&mut self, id: PoolId) {
-        let unused = self
-            .pools
-            .get(id.0)
-            .is_some_and(|pool| pool.retired && pool.lent == 0);
-        if unused {
-            let pool = self.pools.remove(id.0);
+        if self.get(id).is_some_and(Pool::is_done) {
+            let pool = self.pools.remove(id.place as usize);
             self.by_key.remove(&pool.key);
         }
     }
 }
 
+fn get_mut(pools: &mut Slab<Pool>, id: PoolId) -> Option<&mut Pool> {
+    let pool = pools.get_mut(id.place as usize);
+    pool.filter(|pool| pool.nth == id.nth)
+}
+
 impl Pool {
+    fn id(&self, place: usize) -> PoolId {
+        PoolId {
+            // There are never so many; the wrong one would not have the number.
+            place: u32::try_from(place).unwrap_or(u32::MAX),
+            nth: self.nth,
+        }
+    }
+
+    /// Nobody will ask for it again, or whoever does makes it anew.
+    fn is_done(&self) -> bool {
+        let over = self.retired || (self.passing && self.idle.is_empty());
+        over && self.lent == 0
+    }
+
     /// Whether the lane last used, idle for `age`, may be lent.
     fn may_lend(&mut self, age: Duration, want: Want, now: Mono) -> bool {
         if age >= self.idle_max {
@@ -359,5 +411,75 @@ impl Pool {
         let oldest = self.idle.first().map(|idle| ends(idle, self.idle_max));
         let next = self.idle.get(1).map(|idle| ends(idle, limit));
         oldest.into_iter().chain(next).min().unwrap_or(Mono::NEVER)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use super::*;
+    use crate::ring::Socket;
+    use crate::ring::tests::{drive, ring, until};
+
+    fn key(last: u8) -> PoolKey {
+        PoolKey {
+            link: Link::Plain((Ipv4Addr::new(127, 0, 0, last), 1).into()),
+            sni: Box::from(""),
+            owner: None,
+            lanes: false,
+        }
+    }
+
+    /// An exchange that began under tables that are gone brings its lane back.
+    #[test]
+    fn a_lane_never_gets_into_the_pool_that_took_the_place_of_its_own() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let to = listener.local_addr().unwrap();
+        let ring = ring();
+        let inner = ring.clone();
+        let socket = drive(&ring, async move { Socket::connect(&inner, to).await });
+        let mut pools = Pools::default();
+        let first = pools.named(&key(1), 1_000);
+        pools.begin_swap();
+        pools.retire_unnamed();
+        pools.begin_swap();
+        let second = pools.named(&key(2), 1_000);
+        assert_eq!(first.place, second.place, "the same place");
+        pools.begin(first);
+        let lane = Lane::fresh(Stream::Plain(socket.unwrap()), Some(first), None);
+        pools.give_back(lane, ring.now());
+        assert_eq!(pools.idle(), 0);
+        assert_eq!(pools.lend(second, Want::Any, ring.now()).map(|_| ()), None);
+        until(&ring, || ring.conns() == 0);
+    }
+
+    #[test]
+    fn a_passing_pool_is_forgotten_with_its_last_lane() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let to = listener.local_addr().unwrap();
+        let ring = ring();
+        let inner = ring.clone();
+        let socket = drive(&ring, async move { Socket::connect(&inner, to).await });
+        let mut pools = Pools::default();
+        let id = pools.passing(&key(1));
+        pools.begin(id);
+        assert_eq!(pools.passing(&key(1)), id, "while a lane is out it stays");
+        let lane = Lane::fresh(Stream::Plain(socket.unwrap()), Some(id), None);
+        pools.give_back(lane, ring.now());
+        assert_eq!(
+            pools.passing(&key(1)),
+            id,
+            "while a lane lies idle it stays"
+        );
+        let lane = pools.lend(id, Want::Any, ring.now()).unwrap();
+        drop(lane);
+        pools.lost(id);
+        assert!(pools.by_key.is_empty() && pools.pools.is_empty());
+        // Asked for and not used, by an exchange that was given up.
+        pools.passing(&key(1));
+        pools.sweep(ring.now());
+        assert!(pools.by_key.is_empty() && pools.pools.is_empty());
+        until(&ring, || ring.conns() == 0);
     }
 }
