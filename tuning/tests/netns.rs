@@ -1,6 +1,9 @@
 //! Capture against the real kernel: every test makes network namespaces of its own, with names no
 //! one else has, and takes them away at the end. Nothing touches the host's own rules.
 
+#[path = "netns/tproxy.rs"]
+mod tproxy;
+
 use std::fs::File;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -42,6 +45,7 @@ struct Net {
 const HERE: [&str; 2] = ["10.77.0.1", "fd77::1"];
 const THERE: [&str; 2] = ["10.77.0.2", "fd77::2"];
 const PORT: u16 = 9080;
+const INBOUND_PORT: u16 = 15006;
 
 impl Net {
     fn new() -> Self {
@@ -89,7 +93,7 @@ impl Net {
                 .into()
         };
         self.outbound = at(&self.here, 15001);
-        self.inbound = at(&self.here, 15006);
+        self.inbound = at(&self.here, INBOUND_PORT);
         let app: Vec<TcpListener> = at(&self.here, PORT);
         self.direct = at(&self.there, PORT);
         self.direct.extend(app);
@@ -131,8 +135,8 @@ impl Net {
             String::from_utf8_lossy(&output.stdout)
                 .lines()
                 .filter(|line| !line.starts_with('#') && !line.starts_with(':'))
-                // iptables' own empty table, which it makes on first use and keeps.
-                .filter(|line| !line.ends_with(" nat"))
+                // iptables' own empty tables, which it makes on first use and keeps.
+                .filter(|line| !line.ends_with(" nat") && !line.ends_with(" mangle"))
                 .map(|line| line.split(" packets ").next().unwrap_or(line).to_owned() + "\n")
                 .collect::<String>()
         };
@@ -140,6 +144,12 @@ impl Net {
             + &read(&["nft", "list", "table", "inet", "foreign"])
             + &read(&["iptables-save", "-t", "nat"])
             + &read(&["ip6tables-save", "-t", "nat"])
+            + &read(&["iptables-save", "-t", "mangle"])
+            + &read(&["ip6tables-save", "-t", "mangle"])
+            + &read(&["ip", "-4", "rule"])
+            + &read(&["ip", "-6", "rule"])
+            + &read(&["ip", "-4", "route", "show", "table", "133"])
+            + &read(&["ip", "-6", "route", "show", "table", "133"])
     }
 
     /// Who gets a connection that `uid` opens `from` a namespace.
@@ -207,10 +217,21 @@ fn listener(any: &str, port: u16) -> TcpListener {
     if address.is_ipv6() {
         socket.set_only_v6(true).expect("v6 only");
     }
+    if port == INBOUND_PORT {
+        transparent(&socket, address.ip());
+    }
     socket.bind(&address.into()).expect("bind");
     socket.listen(16).expect("listen");
     socket.set_nonblocking(true).expect("nonblocking");
     socket.into()
+}
+
+fn transparent(socket: &socket2::Socket, address: IpAddr) {
+    match address {
+        IpAddr::V4(_) => socket.set_ip_transparent_v4(true),
+        IpAddr::V6(_) => socket.set_ip_transparent_v6(true),
+    }
+    .expect("transparent");
 }
 
 /// Runs `work` on a thread that lives in the namespace and belongs to `uid`.

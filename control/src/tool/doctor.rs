@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
+use ringmesh_tuning::intercept::Host;
 use ringmesh_tuning::{doctor, probe};
 
 /// Look at this host and say what must be fixed before a sidecar runs well here.
@@ -27,7 +28,8 @@ enum Format {
 /// Runs it.
 #[must_use]
 pub fn run(args: &DoctorArgs) -> ExitCode {
-    let facts = probe::gather();
+    let mut facts = probe::gather();
+    facts.tproxy = Some(Host::new(facts.binaries.clone()).tproxy());
     let findings = doctor::examine(&facts);
     match args.output {
         Format::Table => print!("{}", doctor::table(&findings)),

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use ringmesh_tuning::intercept::{
-    Backend, Capture, Families, Host, Name, Net, Ports, Seen, State, plan_down, plan_up,
+    Backend, Capture, Families, Host, Mode, Name, Net, PRIORITY, Ports, STAY_MARK, Seen, State,
+    TABLE, plan_down, plan_up,
 };
 use ringmesh_tuning::probe;
 
@@ -38,6 +39,9 @@ struct UpArgs {
     /// Address families to capture.
     #[arg(long, value_enum, default_value_t)]
     family: FamilyArg,
+    /// How arriving connections are captured; outgoing ones are always redirected.
+    #[arg(long, value_enum, default_value_t)]
+    mode: ModeArg,
     /// Capture outgoing connections to these ports: `80,9080`, or `*` for all (needs --from-*).
     #[arg(long, value_name = "PORTS")]
     outbound: Option<Ports>,
@@ -47,7 +51,8 @@ struct UpArgs {
     /// The sidecar's port for captured outgoing connections.
     #[arg(long, default_value_t = 15001, value_name = "PORT")]
     outbound_to: u16,
-    /// The sidecar's port for captured arriving connections; the same as --outbound-to is allowed.
+    /// The sidecar's port for captured arriving connections; the same as --outbound-to is allowed
+    /// where they are redirected.
     #[arg(long, default_value_t = 15006, value_name = "PORT")]
     inbound_to: u16,
     /// The sidecar's mesh port, never captured.
@@ -139,6 +144,16 @@ enum FamilyArg {
     V6,
 }
 
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum ModeArg {
+    /// The app sees the sidecar as its client.
+    #[default]
+    Redirect,
+    /// The app sees the client's own address. The sidecar needs `inbound_mode: tproxy` under
+    /// `listeners:` and CAP_NET_ADMIN. Adds an `ip rule` and a route in table 133, too.
+    Tproxy,
+}
+
 impl UpArgs {
     fn capture(&self, preferred: Backend) -> Capture {
         let none = || Ports::Listed(Vec::new());
@@ -147,6 +162,10 @@ impl UpArgs {
                 FamilyArg::Both => Families::Both,
                 FamilyArg::V4 => Families::V4,
                 FamilyArg::V6 => Families::V6,
+            },
+            mode: match self.mode {
+                ModeArg::Redirect => Mode::Redirect,
+                ModeArg::Tproxy => Mode::Tproxy,
             },
             outbound_to: self.outbound_to,
             inbound_to: self.inbound_to,
@@ -239,8 +258,16 @@ fn show(seen: &Seen, format: Format) {
         print!("{table}");
     }
     for (family, rules) in [("v4", &seen.v4), ("v6", &seen.v6)] {
-        for line in &rules.lines {
+        for line in rules.all() {
             println!("{family} {line}");
+        }
+    }
+    for (family, routing) in [("v4", &seen.routing_v4), ("v6", &seen.routing_v6)] {
+        if routing.rule {
+            println!("{family} ip rule pref {PRIORITY} fwmark {STAY_MARK} lookup {TABLE}");
+        }
+        if routing.rule && routing.route {
+            println!("{family} ip route local default dev lo table {TABLE}");
         }
     }
 }

@@ -4,7 +4,7 @@ use super::{Finding, Severity};
 use crate::plan::RingAdvice;
 use crate::probe::{Facts, Limit, Uring};
 
-pub(super) const ALL: [fn(&Facts) -> Finding; 12] = [
+pub(super) const ALL: [fn(&Facts) -> Finding; 13] = [
     kernel,
     io_uring,
     io_uring_operations,
@@ -16,6 +16,7 @@ pub(super) const ALL: [fn(&Facts) -> Finding; 12] = [
     local_ports,
     conntrack,
     firewall,
+    tproxy,
     kernel_tls,
 ];
 
@@ -352,6 +353,57 @@ fn firewall(facts: &Facts) -> Finding {
             "apt-get install nftables",
         ),
     }
+}
+
+/// Strict reverse-path filtering is no obstacle: what comes back over loopback is routed already.
+fn tproxy(facts: &Facts) -> Finding {
+    let check = "client addresses";
+    let Some(tproxy) = facts.tproxy else {
+        return good(check, "TPROXY was not looked at".to_owned());
+    };
+    if tproxy.capturing && !tproxy.routed {
+        return must(
+            check,
+            "TPROXY captures, but the ip rule or the route of table 133 is gone: answers of the app are lost"
+                .to_owned(),
+            "`ringmesh intercept up` again as before, or `ringmesh intercept down`",
+        );
+    }
+    if tproxy.module == Some(false) {
+        return advice(
+            check,
+            "the kernel has no TPROXY: `ringmesh intercept up --mode tproxy` cannot work (redirect does)"
+                .to_owned(),
+            "a kernel with CONFIG_NFT_TPROXY (nftables) or CONFIG_NETFILTER_XT_TARGET_TPROXY (iptables)",
+        );
+    }
+    if facts.binaries.ip.is_none() {
+        return advice(
+            check,
+            "without ip `ringmesh intercept up --mode tproxy` cannot work (redirect does)"
+                .to_owned(),
+            "apt-get install iproute2",
+        );
+    }
+    let module = match tproxy.module {
+        Some(_) => "TPROXY is there",
+        None => "whether the kernel has TPROXY is not known",
+    };
+    let right = match facts.capabilities.net_admin {
+        true => "has",
+        false => "lacks",
+    };
+    let state = if tproxy.capturing {
+        ", and captures"
+    } else {
+        ""
+    };
+    good(
+        check,
+        format!(
+            "{module}{state}; a sidecar with inbound_mode: tproxy needs CAP_NET_ADMIN, which this user {right}"
+        ),
+    )
 }
 
 fn kernel_tls(facts: &Facts) -> Finding {

@@ -1,7 +1,9 @@
 use expect_test::expect;
 
 use super::*;
-use crate::probe::{Binaries, Capabilities, Conntrack, KernelVersion, Limit, Limits, Uring};
+use crate::probe::{
+    Binaries, Capabilities, Conntrack, KernelVersion, Limit, Limits, Tproxy, Uring,
+};
 
 pub(crate) fn good_host() -> Facts {
     Facts {
@@ -32,8 +34,14 @@ pub(crate) fn good_host() -> Facts {
         capabilities: Capabilities::default(),
         binaries: Binaries {
             nft: Some("/usr/sbin/nft".into()),
+            ip: Some("/usr/sbin/ip".into()),
             ..Binaries::default()
         },
+        tproxy: Some(Tproxy {
+            module: Some(true),
+            capturing: false,
+            routed: false,
+        }),
     }
 }
 
@@ -77,8 +85,9 @@ fn a_good_host_has_nothing_to_fix() {
         ok    local ports          32768-60999
         ok    connection tracking  12 of 262144 entries in use
         ok    firewall tool        nftables: /usr/sbin/nft
+        ok    client addresses     TPROXY is there; a sidecar with inbound_mode: tproxy needs CAP_NET_ADMIN, which this user lacks
         ok    kernel TLS           not loaded (not needed: TLS is done in the sidecar)
-        12 checks: 0 must be fixed, 0 notes
+        13 checks: 0 must be fixed, 0 notes
     "#]]
     .assert_eq(&table(&findings));
 }
@@ -108,8 +117,10 @@ fn a_bad_host_is_told_what_to_do() {
                                    fix: sysctl -w net.netfilter.nf_conntrack_max=1048576; keep it in /etc/sysctl.d/60-ringmesh.conf
         note  firewall tool        neither nft nor iptables: `ringmesh intercept` cannot work (direct mode works)
                                    fix: apt-get install nftables
+        note  client addresses     without ip `ringmesh intercept up --mode tproxy` cannot work (redirect does)
+                                   fix: apt-get install iproute2
         ok    kernel TLS           not loaded (not needed: TLS is done in the sidecar)
-        12 checks: 4 must be fixed, 5 notes
+        13 checks: 4 must be fixed, 6 notes
     "#]].assert_eq(&table(&findings));
 }
 
@@ -138,6 +149,33 @@ fn an_older_kernel_is_told_what_its_rings_do_without() {
     expect![[r#"DEFER_TASKRUN (6.1), SINGLE_ISSUER (6.0), COOP_TASKRUN (5.19); not NO_SQARRAY (6.6), receive byte limit (6.18), SEND_ZC with reports (6.2): the sidecar does without"#]]
         .assert_eq(&ring.unwrap().found);
     assert!(!must_fix(&findings));
+}
+
+#[test]
+fn what_tproxy_lacks_is_told() {
+    let finding = |change: &dyn Fn(&mut Tproxy, &mut Binaries)| {
+        let mut facts = good_host();
+        let mut tproxy = facts.tproxy.expect("looked at");
+        change(&mut tproxy, &mut facts.binaries);
+        facts.tproxy = Some(tproxy);
+        let mut findings = examine(&facts).into_iter();
+        findings
+            .find(|one| one.check == "client addresses")
+            .expect("a finding")
+    };
+    let lost = finding(&|tproxy, _| tproxy.capturing = true);
+    assert_eq!(lost.severity, Severity::Must);
+    assert!(lost.found.contains("ip rule"), "{lost:?}");
+    let up = finding(&|tproxy, _| (tproxy.capturing, tproxy.routed) = (true, true));
+    assert_eq!(up.severity, Severity::Good);
+    assert!(up.found.contains("captures"), "{up:?}");
+    let old = finding(&|tproxy, _| tproxy.module = Some(false));
+    assert_eq!(old.severity, Severity::Advice);
+    assert!(old.fix.contains("CONFIG_NFT_TPROXY"), "{old:?}");
+    let without_ip = finding(&|_, binaries| binaries.ip = None);
+    assert!(without_ip.fix.contains("iproute2"), "{without_ip:?}");
+    let unknown = finding(&|tproxy, _| tproxy.module = None);
+    assert_eq!(unknown.severity, Severity::Good);
 }
 
 #[test]

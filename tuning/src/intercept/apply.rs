@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use super::change::{Change, Seen, SeenIptables, Step, Tool};
-use super::nft;
+use super::routing::{SeenRouting, TABLE};
 use super::spec::{Backend, Name};
-use crate::probe::Binaries;
+use super::{iptables, nft};
+use crate::probe::{Binaries, Tproxy, has_module};
 
 /// A host (or a network namespace of it) whose rules we read and change.
 #[derive(Clone, Debug)]
@@ -106,16 +107,64 @@ impl Host {
             {
                 seen.nftables = Some(self.read(program, &["list", "table", "inet", &table])?);
             }
+            let chains = self.read(program, &["list", "chains", "inet"])?;
+            seen.routing_shared = nft::others_are_tproxy(&chains, name);
         }
         for (program, lines) in [
             (&self.binaries.iptables_save, &mut seen.v4),
             (&self.binaries.ip6tables_save, &mut seen.v6),
         ] {
             if let Some(program) = program {
-                *lines = SeenIptables::pick(&self.read(program, &["-t", "nat"])?, name);
+                let [nat, mangle] =
+                    iptables::TABLES.map(|table| self.read(program, &["-t", table]));
+                let mangle = mangle?;
+                *lines = SeenIptables::pick(&nat?, &mangle, name);
+                seen.routing_shared |= iptables::others_are_tproxy(&mangle, name);
             }
         }
+        seen.routing_v4 = self.routing("-4");
+        seen.routing_v6 = self.routing("-6");
         Ok(seen)
+    }
+
+    /// What TPROXY mode needs and whether it is there, for [`crate::doctor`]. What cannot be listed counts
+    /// as absent.
+    #[must_use]
+    pub fn tproxy(&self) -> Tproxy {
+        let list = |program: &Option<PathBuf>, args: &[&str]| {
+            let listed = program.as_ref().map(|program| self.read(program, args));
+            listed.and_then(Result::ok).unwrap_or_default()
+        };
+        let module = match self.preferred() {
+            Backend::Nftables => "nft_tproxy",
+            Backend::Iptables => "xt_TPROXY",
+        };
+        let chains = list(&self.binaries.nft, &["list", "chains", "inet"]);
+        let mangle = ["-t", "mangle"];
+        Tproxy {
+            module: has_module(module),
+            capturing: nft::any_is_tproxy(&chains)
+                || iptables::any_is_tproxy(&list(&self.binaries.iptables_save, &mangle))
+                || iptables::any_is_tproxy(&list(&self.binaries.ip6tables_save, &mangle)),
+            routed: self.routing("-4").works() || self.routing("-6").works(),
+        }
+    }
+
+    /// A family that `ip` cannot list is not routed here. Without `ip` nothing is known, and what needs
+    /// it will say so.
+    fn routing(&self, family: &str) -> SeenRouting {
+        let table = TABLE.to_string();
+        let Some(program) = &self.binaries.ip else {
+            return SeenRouting::read("", "");
+        };
+        match self.read(program, &[family, "-N", "rule", "show"]) {
+            // A table without a route does not exist, which is an error to `ip`.
+            Ok(rules) => {
+                let routes = [family, "route", "show", "table", &table];
+                SeenRouting::read(&rules, &self.read(program, &routes).unwrap_or_default())
+            }
+            Err(_) => SeenRouting::default(),
+        }
     }
 
     /// Makes the change: every step is first tried with the program's own dry run, then applied; if
@@ -145,12 +194,12 @@ impl Host {
 
     fn feed(&self, tool: Tool, input: &str, dry: bool) -> Result<(), ApplyError> {
         let (program, mut args) = self.program(tool)?;
-        if dry {
-            args.push(if tool == Tool::Nft {
-                "--check"
-            } else {
-                "--test"
-            });
+        match tool {
+            _ if !dry => {}
+            Tool::Nft => args.push("--check"),
+            Tool::IptablesRestore | Tool::Ip6tablesRestore => args.push("--test"),
+            // Has no dry run.
+            Tool::Ip4 | Tool::Ip6 => return Ok(()),
         }
         let mut command = self.command(program);
         command
@@ -201,6 +250,18 @@ impl Host {
                 "ip6tables-restore",
                 "iptables",
                 vec!["--noflush", "-w", "5"],
+            ),
+            Tool::Ip4 => (
+                &self.binaries.ip,
+                "ip",
+                "iproute2",
+                vec!["-4", "-batch", "-"],
+            ),
+            Tool::Ip6 => (
+                &self.binaries.ip,
+                "ip",
+                "iproute2",
+                vec!["-6", "-batch", "-"],
             ),
         };
         match path {

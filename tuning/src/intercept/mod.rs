@@ -15,19 +15,22 @@
 //! family, so one change is one `iptables-restore --noflush` per family, checked with `--test` for
 //! both first; if the second then fails all the same, the first is taken back.
 //!
-//! Only TCP and only the nat table: filtering is the firewall's work, not ours.
+//! Only TCP, and only what captures: filtering is the firewall's work, not ours. Arriving connections
+//! are captured by REDIRECT (nat) or by TPROXY (mangle, and policy routing for the app's answers).
 
 mod apply;
 mod change;
 mod iptables;
 mod nft;
+mod routing;
 mod rules;
 mod spec;
 
 pub use apply::{ApplyError, Host};
 pub use change::{Change, Seen, SeenIptables, State, Step, Tool, plan_down, plan_up};
-pub use rules::{Hook, Match, Rule, Verdict, rules};
-pub use spec::{Backend, Capture, Families, Name, Net, Ports, SpecError};
+pub use routing::{PRIORITY, SeenRouting, TABLE};
+pub use rules::{APP_MARK, CAPTURED_MARK, Hook, Match, Rule, STAY_MARK, Verdict, rules};
+pub use spec::{Backend, Capture, Families, Mode, Name, Net, Ports, SpecError};
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,37 @@ use std::net::IpAddr;
 use super::rules::{Hook, LOOPBACK, Match, Rule, Verdict, rules};
 use super::spec::{Capture, Families, Name, Net};
 
+/// The chain that a table has in TPROXY mode, and only then.
+const ARRIVING: &str = "arriving";
+
+/// Whether a listing of our table is that of TPROXY mode.
+pub(super) fn is_tproxy(listing: &str) -> bool {
+    let chain = format!("chain {ARRIVING} {{");
+    listing.lines().any(|line| line.trim() == chain)
+}
+
+/// Whether another table of ours is in TPROXY mode, by `nft list chains inet`.
+pub(super) fn others_are_tproxy(chains: &str, name: &Name) -> bool {
+    let own = table_of(name);
+    tproxy_tables(chains).any(|table| table != own)
+}
+
+/// Whether any table of ours is.
+pub(super) fn any_is_tproxy(chains: &str) -> bool {
+    tproxy_tables(chains).next().is_some()
+}
+
+fn tproxy_tables(chains: &str) -> impl Iterator<Item = &str> {
+    let chain = format!("chain {ARRIVING} {{");
+    let mut table = "";
+    chains.lines().map(str::trim).filter_map(move |line| {
+        if let Some(begun) = line.strip_prefix("table inet ") {
+            table = begun.trim_end_matches(" {");
+        }
+        (line == chain && table.starts_with("ringmesh_")).then_some(table)
+    })
+}
+
 pub(super) fn table_of(name: &Name) -> String {
     format!("ringmesh_{}", name.as_str())
 }
@@ -28,7 +59,20 @@ pub(super) fn up(capture: &Capture) -> String {
             "prerouting",
             "type nat hook prerouting priority dstnat; policy accept;",
         ),
+        (
+            Hook::Arriving,
+            ARRIVING,
+            "type filter hook prerouting priority mangle; policy accept;",
+        ),
+        (
+            Hook::Leaving,
+            "leaving",
+            "type route hook output priority mangle; policy accept;",
+        ),
     ] {
+        if !all.iter().any(|rule| rule.hook == hook) {
+            continue;
+        }
         let _ = writeln!(
             text,
             "\tchain {chain} {{\n\t\t{line}\n\t\tmeta l4proto != tcp return"
@@ -70,6 +114,10 @@ fn line(rule: &Rule, loopback: Option<Net>) -> String {
     let verdict = match rule.then {
         Verdict::Return => "return".to_owned(),
         Verdict::Redirect(port) => format!("counter redirect to :{port}"),
+        Verdict::MarkConnection(mark) => format!("ct mark set {mark}"),
+        Verdict::MarkPacket(mark) => format!("counter meta mark set {mark} return"),
+        Verdict::Tproxy(port) => format!("counter tproxy to :{port} accept"),
+        Verdict::Refuse => "counter reject with tcp reset".to_owned(),
     };
     format!("{text}{verdict} comment \"{}\"", rule.why)
 }
@@ -77,6 +125,7 @@ fn line(rule: &Rule, loopback: Option<Net>) -> String {
 fn condition(when: &Match, loopback: Option<Net>) -> String {
     match when {
         Match::OutLoopback => "oifname \"lo\"".to_owned(),
+        Match::InLoopback => "iifname \"lo\"".to_owned(),
         Match::In(name) => format!("iifname \"{name}\""),
         Match::Source(net) => format!("{} saddr {}", family(*net), block(*net)),
         Match::Destination(net) => format!("{} daddr {}", family(*net), block(*net)),
@@ -95,6 +144,10 @@ fn condition(when: &Match, loopback: Option<Net>) -> String {
             let level = path.split('/').count();
             format!("socket cgroupv2 level {level} != \"{path}\"")
         }
+        Match::Mark(mark) => format!("meta mark {mark}"),
+        Match::ConnectionMark(mark) => format!("ct mark {mark}"),
+        Match::New => "tcp flags & (fin | syn | rst | ack) == syn ct state new".to_owned(),
+        Match::Answer => "ct direction reply".to_owned(),
     }
 }
 

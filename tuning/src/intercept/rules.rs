@@ -2,7 +2,16 @@
 //! makes loops or bypasses. It is Istio's (`istio-iptables`, OUTPUT and PREROUTING), with the
 //! difference that bare metal needs: ports are listed, and incoming rules only touch local addresses.
 
-use super::spec::{Capture, Net, Ports};
+use super::spec::{Capture, Mode, Net, Ports};
+
+/// What the sidecar puts on its connections to the app in TPROXY mode (SO_MARK): they come from the
+/// client's address, and are known by it. Kept with the connection, so that the answers are known too.
+pub const APP_MARK: u32 = 1338;
+/// On packets that stay on this host although their destination is elsewhere: the app's answers to a
+/// client's address, which are the sidecar's. Istio's number.
+pub const STAY_MARK: u32 = 1337;
+/// Kept with an arriving connection that TPROXY captures. Connections from before are left alone.
+pub const CAPTURED_MARK: u32 = 1337;
 
 /// Where a rule hangs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +20,10 @@ pub enum Hook {
     Output,
     /// Connections that arrive.
     Prerouting,
+    /// Every packet that arrives (TPROXY).
+    Arriving,
+    /// Every packet that leaves, before it is routed anew if its mark changes (TPROXY).
+    Leaving,
 }
 
 /// One condition. Conditions of a rule are ANDed.
@@ -18,6 +31,8 @@ pub enum Hook {
 pub enum Match {
     /// Leaves over the loopback interface.
     OutLoopback,
+    /// Arrives over the loopback interface.
+    InLoopback,
     /// Arrives over this interface.
     In(String),
     /// Source is this address.
@@ -42,6 +57,15 @@ pub enum Match {
     GidNot(u32),
     /// The socket was not made in this cgroup.
     CgroupNot(String),
+    /// The packet has this mark.
+    Mark(u32),
+    /// The connection has this mark.
+    ConnectionMark(u32),
+    /// The packet begins a connection: also where connection tracking begins only now, and takes what is
+    /// under way for new.
+    New,
+    /// The packet goes the other way than the connection's first.
+    Answer,
 }
 
 /// What a rule does.
@@ -51,6 +75,15 @@ pub enum Verdict {
     Return,
     /// To this port of this host.
     Redirect(u16),
+    /// Marks the connection, and goes on.
+    MarkConnection(u32),
+    /// Marks the packet, and ends.
+    MarkPacket(u32),
+    /// To the socket that listens on this port and may take what is for others. Its connections are
+    /// found by their own addresses first.
+    Tproxy(u16),
+    /// A reset, where the tool goes on after [`Verdict::Tproxy`] found nobody. iptables drops there.
+    Refuse,
 }
 
 /// One rule.
@@ -70,20 +103,26 @@ pub struct Rule {
 #[must_use]
 pub fn rules(capture: &Capture) -> Vec<Rule> {
     let mut rules = output(capture);
-    rules.extend(prerouting(capture));
+    match capture.mode {
+        Mode::Redirect => rules.extend(prerouting(capture)),
+        Mode::Tproxy => {
+            rules.extend(arriving(capture));
+            rules.extend(leaving());
+        }
+    }
     rules
 }
 
 fn output(capture: &Capture) -> Vec<Rule> {
-    let mut list = List {
-        hook: Hook::Output,
-        rules: Vec::new(),
-    };
+    let mut list = List::of(Hook::Output);
     if !capture.exclude_outbound.is_empty() {
         list.leave(
             "a excluded ports",
             vec![Match::Port(capture.exclude_outbound.clone())],
         );
+    }
+    if capture.mode == Mode::Tproxy {
+        list.leave("b sidecar to app", vec![Match::Mark(APP_MARK)]);
     }
     for source in PASS_THROUGH {
         list.leave(
@@ -115,20 +154,8 @@ fn output(capture: &Capture) -> Vec<Rule> {
 }
 
 fn prerouting(capture: &Capture) -> Vec<Rule> {
-    let mut list = List {
-        hook: Hook::Prerouting,
-        rules: Vec::new(),
-    };
-    list.leave("mesh port", vec![Match::Port(vec![capture.mesh_port])]);
-    for name in &capture.exclude_interfaces {
-        list.leave("excluded interface", vec![Match::In(name.clone())]);
-    }
-    if !capture.exclude_inbound.is_empty() {
-        list.leave(
-            "excluded ports",
-            vec![Match::Port(capture.exclude_inbound.clone())],
-        );
-    }
+    let mut list = List::of(Hook::Prerouting);
+    list.never_captured(capture);
     list.redirect(
         "inbound",
         vec![Match::DestinationLocal],
@@ -138,33 +165,110 @@ fn prerouting(capture: &Capture) -> Vec<Rule> {
     list.rules
 }
 
+/// What arrives, every packet of it. Only what has the mark from its first packet on is captured, so
+/// connections from before the rules go on; the mark also holds where the kernel keeps nothing of a
+/// half-open connection (SYN cookies), whose last packet would else reach the app past the sidecar.
+fn arriving(capture: &Capture) -> Vec<Rule> {
+    let mut list = List::of(Hook::Arriving);
+    list.leave("opened on this host", vec![Match::InLoopback]);
+    list.never_captured(capture);
+    for (why, condition, then) in [
+        (
+            "inbound begins",
+            Match::New,
+            Verdict::MarkConnection(CAPTURED_MARK),
+        ),
+        (
+            "inbound",
+            Match::ConnectionMark(CAPTURED_MARK),
+            Verdict::Tproxy(capture.inbound_to),
+        ),
+        (
+            "no sidecar",
+            Match::ConnectionMark(CAPTURED_MARK),
+            Verdict::Refuse,
+        ),
+    ] {
+        let when = vec![Match::DestinationLocal];
+        if let Some(mut when) = on_ports(when, &capture.inbound) {
+            when.push(condition);
+            list.add(why, when, then);
+        }
+    }
+    list.rules
+}
+
+/// The app answers to the client's address, and its answers are the sidecar's. They are told first: a
+/// host may have the app's sockets take over the mark of what they accepted (tcp_fwmark_accept).
+fn leaving() -> Vec<Rule> {
+    let mut list = List::of(Hook::Leaving);
+    list.add(
+        "app's answer to the sidecar",
+        vec![Match::ConnectionMark(APP_MARK), Match::Answer],
+        Verdict::MarkPacket(STAY_MARK),
+    );
+    list.add(
+        "sidecar to app",
+        vec![Match::Mark(APP_MARK)],
+        Verdict::MarkConnection(APP_MARK),
+    );
+    list.rules
+}
+
+/// `None`: no port at all.
+fn on_ports(mut when: Vec<Match>, ports: &Ports) -> Option<Vec<Match>> {
+    match ports {
+        Ports::Listed(ports) if ports.is_empty() => return None,
+        Ports::Listed(ports) => when.push(Match::Port(ports.clone())),
+        Ports::All => when.push(Match::PortNot(Ports::NEVER.to_vec())),
+    }
+    Some(when)
+}
+
 struct List {
     hook: Hook,
     rules: Vec<Rule>,
 }
 
 impl List {
-    fn leave(&mut self, why: &'static str, when: Vec<Match>) {
+    const fn of(hook: Hook) -> Self {
+        Self {
+            hook,
+            rules: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, why: &'static str, when: Vec<Match>, then: Verdict) {
         self.rules.push(Rule {
             hook: self.hook,
             why,
             when,
-            then: Verdict::Return,
+            then,
         });
     }
 
-    fn redirect(&mut self, why: &'static str, mut when: Vec<Match>, ports: &Ports, to: u16) {
-        match ports {
-            Ports::Listed(ports) if ports.is_empty() => return,
-            Ports::Listed(ports) => when.push(Match::Port(ports.clone())),
-            Ports::All => when.push(Match::PortNot(Ports::NEVER.to_vec())),
+    fn leave(&mut self, why: &'static str, when: Vec<Match>) {
+        self.add(why, when, Verdict::Return);
+    }
+
+    fn redirect(&mut self, why: &'static str, when: Vec<Match>, ports: &Ports, to: u16) {
+        if let Some(when) = on_ports(when, ports) {
+            self.add(why, when, Verdict::Redirect(to));
         }
-        self.rules.push(Rule {
-            hook: self.hook,
-            why,
-            when,
-            then: Verdict::Redirect(to),
-        });
+    }
+
+    /// What arrives and is left alone in either mode.
+    fn never_captured(&mut self, capture: &Capture) {
+        self.leave("mesh port", vec![Match::Port(vec![capture.mesh_port])]);
+        for name in &capture.exclude_interfaces {
+            self.leave("excluded interface", vec![Match::In(name.clone())]);
+        }
+        if !capture.exclude_inbound.is_empty() {
+            self.leave(
+                "excluded ports",
+                vec![Match::Port(capture.exclude_inbound.clone())],
+            );
+        }
     }
 
     /// Steps c, d, e for one owner of the sidecar's sockets. c before e: a service that calls itself

@@ -29,6 +29,18 @@ pub enum Families {
     V6,
 }
 
+/// How arriving connections get to the sidecar. Outgoing ones are always redirected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// REDIRECT: the app sees the sidecar as its client.
+    #[default]
+    Redirect,
+    /// TPROXY: the app sees the client's own address. The sidecar's inbound listener has to be told
+    /// (`inbound_mode: tproxy`).
+    Tproxy,
+}
+
 /// Names one capture on this host: lower-case letters, digits and `_`, 1 to 14 bytes. The bound
 /// comes from iptables, whose chain names end at 28 bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -72,6 +84,8 @@ pub struct Capture {
     pub backend: Backend,
     /// Address families.
     pub families: Families,
+    /// How arriving connections are captured.
+    pub mode: Mode,
     /// Where captured outgoing connections go (15001).
     pub outbound_to: u16,
     /// Where captured incoming connections go: 15006, or the same as `outbound_to` (one port for both).
@@ -112,6 +126,7 @@ impl Capture {
             name,
             backend,
             families: Families::Both,
+            mode: Mode::Redirect,
             outbound_to: 15001,
             inbound_to: 15006,
             mesh_port: 15008,
@@ -155,6 +170,18 @@ impl Capture {
         }
         if [self.outbound_to, self.inbound_to, self.mesh_port].contains(&0) {
             return wrong("port", "0 is no port; would be right: 1 to 65535");
+        }
+        if self.mode == Mode::Tproxy && self.inbound.is_none() {
+            return wrong(
+                "mode",
+                "tproxy is for arriving connections: list inbound ports",
+            );
+        }
+        if self.mode == Mode::Tproxy && self.inbound_to == self.outbound_to {
+            return wrong(
+                "inbound-to",
+                "with tproxy arriving connections need a port of the sidecar for themselves, as 15006",
+            );
         }
         if self.outbound == Ports::All && self.captures_everyone() {
             return wrong(

@@ -173,6 +173,388 @@ fn iptables_two_ports() {
     );
 }
 
+fn tproxy(backend: Backend) -> Capture {
+    Capture {
+        mode: Mode::Tproxy,
+        inbound: Ports::Listed(vec![9080]),
+        exclude_inbound: vec![9090],
+        exclude_interfaces: vec!["eth1".to_owned()],
+        ..Capture::new("tp".parse().expect("name"), backend)
+    }
+}
+
+/// A host that routes both families and has nothing of ours.
+fn routed() -> Seen {
+    Seen {
+        routing_v4: SeenRouting::read("0:\tfrom all lookup local\n", ""),
+        routing_v6: SeenRouting::read("0:\tfrom all lookup local\n", ""),
+        ..Seen::default()
+    }
+}
+
+fn check_tproxy(capture: &Capture, expected: &Expect) {
+    capture.check().expect("a right capture");
+    expected.assert_eq(&plan_up(capture, &routed()).to_string());
+}
+
+#[test]
+fn nftables_tproxy() {
+    check_tproxy(
+        &tproxy(Backend::Nftables),
+        &expect![[r##"
+            # ip -4 -batch -
+            route add local default dev lo table 133
+            rule add fwmark 1337 lookup 133 pref 133
+            # ip -6 -batch -
+            route add local default dev lo table 133
+            rule add fwmark 1337 lookup 133 pref 133
+            # nft -f -
+            table inet ringmesh_tp
+            delete table inet ringmesh_tp
+            table inet ringmesh_tp {
+            	chain output {
+            		type nat hook output priority -100; policy accept;
+            		meta l4proto != tcp return
+            		meta mark 1338 return comment "b sidecar to app"
+            		oifname "lo" ip saddr 127.0.0.6 return comment "b sidecar to app"
+            		oifname "lo" ip6 saddr ::6 return comment "b sidecar to app"
+            		ip daddr 127.0.0.0/8 return comment "h loopback"
+            		ip6 daddr ::1 return comment "h loopback"
+            	}
+            	chain arriving {
+            		type filter hook prerouting priority mangle; policy accept;
+            		meta l4proto != tcp return
+            		iifname "lo" return comment "opened on this host"
+            		tcp dport { 15008 } return comment "mesh port"
+            		iifname "eth1" return comment "excluded interface"
+            		tcp dport { 9090 } return comment "excluded ports"
+            		fib daddr type local tcp dport { 9080 } tcp flags & (fin | syn | rst | ack) == syn ct state new ct mark set 1337 comment "inbound begins"
+            		fib daddr type local tcp dport { 9080 } ct mark 1337 counter tproxy to :15006 accept comment "inbound"
+            		fib daddr type local tcp dport { 9080 } ct mark 1337 counter reject with tcp reset comment "no sidecar"
+            	}
+            	chain leaving {
+            		type route hook output priority mangle; policy accept;
+            		meta l4proto != tcp return
+            		ct mark 1338 ct direction reply counter meta mark set 1337 return comment "app's answer to the sidecar"
+            		meta mark 1338 ct mark set 1338 comment "sidecar to app"
+            	}
+            }
+        "##]],
+    );
+}
+
+#[test]
+fn iptables_tproxy() {
+    check_tproxy(
+        &tproxy(Backend::Iptables),
+        &expect![[r##"
+            # ip -4 -batch -
+            route add local default dev lo table 133
+            rule add fwmark 1337 lookup 133 pref 133
+            # ip -6 -batch -
+            route add local default dev lo table 133
+            rule add fwmark 1337 lookup 133 pref 133
+            # iptables-restore --noflush
+            *mangle
+            :RINGMESH_tp_TP - [0:0]
+            :RINGMESH_tp_BACK - [0:0]
+            -A RINGMESH_tp_TP -p tcp -i lo -m comment --comment "opened on this host" -j RETURN
+            -A RINGMESH_tp_TP -p tcp -m multiport --dports 15008 -m comment --comment "mesh port" -j RETURN
+            -A RINGMESH_tp_TP -p tcp -i eth1 -m comment --comment "excluded interface" -j RETURN
+            -A RINGMESH_tp_TP -p tcp -m multiport --dports 9090 -m comment --comment "excluded ports" -j RETURN
+            -A RINGMESH_tp_TP -p tcp -m addrtype --dst-type LOCAL -m multiport --dports 9080 --syn -m conntrack --ctstate NEW -m comment --comment "inbound begins" -j CONNMARK --set-mark 1337
+            -A RINGMESH_tp_TP -p tcp -m addrtype --dst-type LOCAL -m multiport --dports 9080 -m connmark --mark 1337 -m comment --comment "inbound" -j TPROXY --on-port 15006
+            -A PREROUTING -p tcp -j RINGMESH_tp_TP
+            -A RINGMESH_tp_BACK -p tcp -m connmark --mark 1338 -m conntrack --ctdir REPLY -m comment --comment "app's answer to the sidecar" -j MARK --set-mark 1337
+            -A RINGMESH_tp_BACK -p tcp -m connmark --mark 1338 -m conntrack --ctdir REPLY -m comment --comment "app's answer to the sidecar" -j RETURN
+            -A RINGMESH_tp_BACK -p tcp -m mark --mark 1338 -m comment --comment "sidecar to app" -j CONNMARK --set-mark 1338
+            -A OUTPUT -p tcp -j RINGMESH_tp_BACK
+            COMMIT
+            *nat
+            :RINGMESH_tp_OUT - [0:0]
+            -A RINGMESH_tp_OUT -p tcp -m mark --mark 1338 -m comment --comment "b sidecar to app" -j RETURN
+            -A RINGMESH_tp_OUT -p tcp -o lo -s 127.0.0.6/32 -m comment --comment "b sidecar to app" -j RETURN
+            -A RINGMESH_tp_OUT -p tcp -d 127.0.0.0/8 -m comment --comment "h loopback" -j RETURN
+            -A OUTPUT -p tcp -j RINGMESH_tp_OUT
+            COMMIT
+            # ip6tables-restore --noflush
+            *mangle
+            :RINGMESH_tp_TP - [0:0]
+            :RINGMESH_tp_BACK - [0:0]
+            -A RINGMESH_tp_TP -p tcp -i lo -m comment --comment "opened on this host" -j RETURN
+            -A RINGMESH_tp_TP -p tcp -m multiport --dports 15008 -m comment --comment "mesh port" -j RETURN
+            -A RINGMESH_tp_TP -p tcp -i eth1 -m comment --comment "excluded interface" -j RETURN
+            -A RINGMESH_tp_TP -p tcp -m multiport --dports 9090 -m comment --comment "excluded ports" -j RETURN
+            -A RINGMESH_tp_TP -p tcp -m addrtype --dst-type LOCAL -m multiport --dports 9080 --syn -m conntrack --ctstate NEW -m comment --comment "inbound begins" -j CONNMARK --set-mark 1337
+            -A RINGMESH_tp_TP -p tcp -m addrtype --dst-type LOCAL -m multiport --dports 9080 -m connmark --mark 1337 -m comment --comment "inbound" -j TPROXY --on-port 15006
+            -A PREROUTING -p tcp -j RINGMESH_tp_TP
+            -A RINGMESH_tp_BACK -p tcp -m connmark --mark 1338 -m conntrack --ctdir REPLY -m comment --comment "app's answer to the sidecar" -j MARK --set-mark 1337
+            -A RINGMESH_tp_BACK -p tcp -m connmark --mark 1338 -m conntrack --ctdir REPLY -m comment --comment "app's answer to the sidecar" -j RETURN
+            -A RINGMESH_tp_BACK -p tcp -m mark --mark 1338 -m comment --comment "sidecar to app" -j CONNMARK --set-mark 1338
+            -A OUTPUT -p tcp -j RINGMESH_tp_BACK
+            COMMIT
+            *nat
+            :RINGMESH_tp_OUT - [0:0]
+            -A RINGMESH_tp_OUT -p tcp -m mark --mark 1338 -m comment --comment "b sidecar to app" -j RETURN
+            -A RINGMESH_tp_OUT -p tcp -o lo -s ::6/128 -m comment --comment "b sidecar to app" -j RETURN
+            -A RINGMESH_tp_OUT -p tcp -d ::1/128 -m comment --comment "h loopback" -j RETURN
+            -A OUTPUT -p tcp -j RINGMESH_tp_OUT
+            COMMIT
+        "##]],
+    );
+}
+
+#[test]
+fn tproxy_of_one_family_routes_that_one() {
+    let capture = Capture {
+        families: Families::V6,
+        outbound: Ports::Listed(vec![80]),
+        proxy_uid: Some(1337),
+        inbound: Ports::All,
+        ..tproxy(Backend::Nftables)
+    };
+    check_tproxy(
+        &capture,
+        &expect![[r##"
+            # ip -6 -batch -
+            route add local default dev lo table 133
+            rule add fwmark 1337 lookup 133 pref 133
+            # nft -f -
+            table inet ringmesh_tp
+            delete table inet ringmesh_tp
+            table inet ringmesh_tp {
+            	chain output {
+            		type nat hook output priority -100; policy accept;
+            		meta l4proto != tcp return
+            		meta nfproto != ipv6 return
+            		meta mark 1338 return comment "b sidecar to app"
+            		oifname "lo" ip saddr 127.0.0.6 return comment "b sidecar to app"
+            		oifname "lo" ip6 saddr ::6 return comment "b sidecar to app"
+            		meta skuid 1337 oifname "lo" ip daddr != 127.0.0.0/8 tcp dport != { 15008 } tcp dport != { 22, 15000, 15001, 15006, 15008, 15012, 15014 } counter redirect to :15006 comment "c app calls itself"
+            		meta skuid 1337 oifname "lo" ip6 daddr != ::1 tcp dport != { 15008 } tcp dport != { 22, 15000, 15001, 15006, 15008, 15012, 15014 } counter redirect to :15006 comment "c app calls itself"
+            		oifname "lo" meta skuid != 1337 return comment "d app to app on loopback"
+            		meta skuid 1337 return comment "e sidecar's own"
+            		ip daddr 127.0.0.0/8 return comment "h loopback"
+            		ip6 daddr ::1 return comment "h loopback"
+            		tcp dport { 80 } counter redirect to :15001 comment "j outbound"
+            	}
+            	chain arriving {
+            		type filter hook prerouting priority mangle; policy accept;
+            		meta l4proto != tcp return
+            		meta nfproto != ipv6 return
+            		iifname "lo" return comment "opened on this host"
+            		tcp dport { 15008 } return comment "mesh port"
+            		iifname "eth1" return comment "excluded interface"
+            		tcp dport { 9090 } return comment "excluded ports"
+            		fib daddr type local tcp dport != { 22, 15000, 15001, 15006, 15008, 15012, 15014 } tcp flags & (fin | syn | rst | ack) == syn ct state new ct mark set 1337 comment "inbound begins"
+            		fib daddr type local tcp dport != { 22, 15000, 15001, 15006, 15008, 15012, 15014 } ct mark 1337 counter tproxy to :15006 accept comment "inbound"
+            		fib daddr type local tcp dport != { 22, 15000, 15001, 15006, 15008, 15012, 15014 } ct mark 1337 counter reject with tcp reset comment "no sidecar"
+            	}
+            	chain leaving {
+            		type route hook output priority mangle; policy accept;
+            		meta l4proto != tcp return
+            		meta nfproto != ipv6 return
+            		ct mark 1338 ct direction reply counter meta mark set 1337 return comment "app's answer to the sidecar"
+            		meta mark 1338 ct mark set 1338 comment "sidecar to app"
+            	}
+            }
+        "##]],
+    );
+}
+
+const RULE: &str = "133:\tfrom all fwmark 0x539 lookup 133\n";
+const ROUTE: &str = "local default dev lo scope host \n";
+
+#[test]
+fn routing_is_added_where_it_lacks_and_taken_away_by_the_last() {
+    let name: Name = "tp".parse().expect("name");
+    let up = Seen {
+        nftables: Some("table inet ringmesh_tp {\n\tchain arriving {\n".to_owned()),
+        routing_v4: SeenRouting::read(RULE, ROUTE),
+        routing_v6: SeenRouting::read(RULE, ROUTE),
+        ..Seen::default()
+    };
+    assert_eq!(up.state(), State::Up);
+    let tools = |change: Change| -> Vec<Tool> { change.steps.iter().map(|s| s.tool).collect() };
+    let again = plan_up(&tproxy(Backend::Nftables), &up);
+    assert_eq!(tools(again), [Tool::Nft], "it is there");
+    expect![[r#"
+        # nft -f -
+        table inet ringmesh_tp
+        delete table inet ringmesh_tp
+        # ip -4 -batch -
+        rule del fwmark 1337 lookup 133 pref 133
+        route del local default dev lo table 133
+        # ip -6 -batch -
+        rule del fwmark 1337 lookup 133 pref 133
+        route del local default dev lo table 133
+    "#]]
+    .assert_eq(&plan_down(&name, &up).to_string());
+    let redirect = Capture {
+        mode: Mode::Redirect,
+        ..tproxy(Backend::Nftables)
+    };
+    assert_eq!(
+        tools(plan_up(&redirect, &up)),
+        [Tool::Nft, Tool::Ip4, Tool::Ip6],
+        "without TPROXY nobody needs it"
+    );
+    let v4 = Capture {
+        families: Families::V4,
+        ..tproxy(Backend::Nftables)
+    };
+    assert_eq!(tools(plan_up(&v4, &up)), [Tool::Nft, Tool::Ip6]);
+    let shared = Seen {
+        routing_shared: true,
+        ..up.clone()
+    };
+    assert_eq!(tools(plan_down(&name, &shared)), [Tool::Nft]);
+    let lost = Seen {
+        routing_v6: SeenRouting::read("", ROUTE),
+        ..up
+    };
+    assert_eq!(lost.state(), State::Broken);
+}
+
+#[test]
+fn what_others_route_by_the_table_stays() {
+    let name: Name = "tp".parse().expect("name");
+    let theirs = "32765:\tfrom all fwmark 0x539 lookup 133\n";
+    let down = |rules: &str, routes: &str| {
+        let seen = Seen {
+            routing_v4: SeenRouting::read(rules, routes),
+            ..Seen::default()
+        };
+        plan_down(&name, &seen).to_string()
+    };
+    assert_eq!(down(theirs, ROUTE), "# nothing to do\n");
+    assert_eq!(down("0:\tfrom all lookup local\n", ""), "# nothing to do\n");
+    let both = format!("{RULE}{theirs}");
+    assert_eq!(
+        down(&both, ROUTE),
+        "# ip -4 -batch -\nrule del fwmark 1337 lookup 133 pref 133\n"
+    );
+    // A crash between route and rule.
+    assert_eq!(
+        down("", ROUTE),
+        "# ip -4 -batch -\nroute del local default dev lo table 133\n"
+    );
+}
+
+#[test]
+fn captures_of_other_names_are_told_apart() {
+    let name: Name = "a".parse().expect("name");
+    let chains =
+        "table inet ringmesh_a {\n\tchain arriving {\n\t\ttype filter hook prerouting\n\t}\n}\n";
+    assert!(!nft::others_are_tproxy(chains, &name));
+    let other = chains.replace("ringmesh_a", "ringmesh_ab");
+    assert!(nft::others_are_tproxy(&other, &name));
+    assert!(!nft::others_are_tproxy(
+        &other.replace("ringmesh", "foreign"),
+        &name
+    ));
+    assert!(!nft::others_are_tproxy(
+        &other.replace("arriving", "output"),
+        &name
+    ));
+    assert!(!iptables::others_are_tproxy(
+        ":RINGMESH_a_TP - [0:0]\n",
+        &name
+    ));
+    assert!(iptables::others_are_tproxy(
+        ":RINGMESH_ab_TP - [0:0]\n",
+        &name
+    ));
+    assert!(!iptables::others_are_tproxy(
+        ":RINGMESH_ab_OUT - [0:0]\n",
+        &name
+    ));
+}
+
+#[test]
+fn iptables_changes_the_mode_in_both_tables() {
+    let redirected = "*nat\n:RINGMESH_tp_OUT - [0:0]\n:RINGMESH_tp_IN - [0:0]\n\
+        -A OUTPUT -p tcp -j RINGMESH_tp_OUT\n-A PREROUTING -p tcp -j RINGMESH_tp_IN\nCOMMIT\n";
+    let capture = Capture {
+        families: Families::V4,
+        ..tproxy(Backend::Iptables)
+    };
+    let seen = Seen {
+        v4: SeenIptables::pick(redirected, "", &capture.name),
+        ..routed()
+    };
+    expect![[r##"
+        # ip -4 -batch -
+        route add local default dev lo table 133
+        rule add fwmark 1337 lookup 133 pref 133
+        # iptables-restore --noflush
+        *mangle
+        :RINGMESH_tp_TP - [0:0]
+        :RINGMESH_tp_BACK - [0:0]
+        -A RINGMESH_tp_TP -p tcp -i lo -m comment --comment "opened on this host" -j RETURN
+        -A RINGMESH_tp_TP -p tcp -m multiport --dports 15008 -m comment --comment "mesh port" -j RETURN
+        -A RINGMESH_tp_TP -p tcp -i eth1 -m comment --comment "excluded interface" -j RETURN
+        -A RINGMESH_tp_TP -p tcp -m multiport --dports 9090 -m comment --comment "excluded ports" -j RETURN
+        -A RINGMESH_tp_TP -p tcp -m addrtype --dst-type LOCAL -m multiport --dports 9080 --syn -m conntrack --ctstate NEW -m comment --comment "inbound begins" -j CONNMARK --set-mark 1337
+        -A RINGMESH_tp_TP -p tcp -m addrtype --dst-type LOCAL -m multiport --dports 9080 -m connmark --mark 1337 -m comment --comment "inbound" -j TPROXY --on-port 15006
+        -A PREROUTING -p tcp -j RINGMESH_tp_TP
+        -A RINGMESH_tp_BACK -p tcp -m connmark --mark 1338 -m conntrack --ctdir REPLY -m comment --comment "app's answer to the sidecar" -j MARK --set-mark 1337
+        -A RINGMESH_tp_BACK -p tcp -m connmark --mark 1338 -m conntrack --ctdir REPLY -m comment --comment "app's answer to the sidecar" -j RETURN
+        -A RINGMESH_tp_BACK -p tcp -m mark --mark 1338 -m comment --comment "sidecar to app" -j CONNMARK --set-mark 1338
+        -A OUTPUT -p tcp -j RINGMESH_tp_BACK
+        COMMIT
+        *nat
+        :RINGMESH_tp_OUT - [0:0]
+        -D OUTPUT -p tcp -j RINGMESH_tp_OUT
+        -D PREROUTING -p tcp -j RINGMESH_tp_IN
+        -A RINGMESH_tp_OUT -p tcp -m mark --mark 1338 -m comment --comment "b sidecar to app" -j RETURN
+        -A RINGMESH_tp_OUT -p tcp -o lo -s 127.0.0.6/32 -m comment --comment "b sidecar to app" -j RETURN
+        -A RINGMESH_tp_OUT -p tcp -d 127.0.0.0/8 -m comment --comment "h loopback" -j RETURN
+        -A OUTPUT -p tcp -j RINGMESH_tp_OUT
+        -F RINGMESH_tp_IN
+        -X RINGMESH_tp_IN
+        COMMIT
+    "##]].assert_eq(&plan_up(&capture, &seen).to_string());
+    let captured = "*mangle\n:RINGMESH_tp_TP - [0:0]\n:RINGMESH_tp_BACK - [0:0]\n\
+        -A PREROUTING -p tcp -j RINGMESH_tp_TP\n-A OUTPUT -p tcp -j RINGMESH_tp_BACK\nCOMMIT\n";
+    let seen = Seen {
+        v4: SeenIptables::pick("", captured, &capture.name),
+        routing_v4: SeenRouting::read(RULE, ROUTE),
+        ..routed()
+    };
+    assert_eq!(seen.state(), State::Up);
+    let back = Capture {
+        mode: Mode::Redirect,
+        ..capture
+    };
+    expect![[r##"
+        # iptables-restore --noflush
+        *nat
+        :RINGMESH_tp_OUT - [0:0]
+        :RINGMESH_tp_IN - [0:0]
+        -A RINGMESH_tp_OUT -p tcp -o lo -s 127.0.0.6/32 -m comment --comment "b sidecar to app" -j RETURN
+        -A RINGMESH_tp_OUT -p tcp -d 127.0.0.0/8 -m comment --comment "h loopback" -j RETURN
+        -A OUTPUT -p tcp -j RINGMESH_tp_OUT
+        -A RINGMESH_tp_IN -p tcp -m multiport --dports 15008 -m comment --comment "mesh port" -j RETURN
+        -A RINGMESH_tp_IN -p tcp -i eth1 -m comment --comment "excluded interface" -j RETURN
+        -A RINGMESH_tp_IN -p tcp -m multiport --dports 9090 -m comment --comment "excluded ports" -j RETURN
+        -A RINGMESH_tp_IN -p tcp -m addrtype --dst-type LOCAL -m multiport --dports 9080 -m comment --comment "inbound" -j REDIRECT --to-ports 15006
+        -A PREROUTING -p tcp -j RINGMESH_tp_IN
+        COMMIT
+        *mangle
+        -D PREROUTING -p tcp -j RINGMESH_tp_TP
+        -D OUTPUT -p tcp -j RINGMESH_tp_BACK
+        -F RINGMESH_tp_TP
+        -F RINGMESH_tp_BACK
+        -X RINGMESH_tp_TP
+        -X RINGMESH_tp_BACK
+        COMMIT
+        # ip -4 -batch -
+        rule del fwmark 1337 lookup 133 pref 133
+        route del local default dev lo table 133
+    "##]].assert_eq(&plan_up(&back, &seen).to_string());
+}
+
 #[test]
 fn iptables_splits_long_port_lists() {
     let capture = Capture {
@@ -210,7 +592,7 @@ fn iptables_up_over_what_is_there_replaces_it() {
                  -A PREROUTING -p tcp -j RINGMESH_x_IN\n-A PREROUTING -p tcp -j RINGMESH_xy_IN\n\
                  -A PREROUTING -p tcp -j DOCKER\n-A RINGMESH_x_IN -j RETURN\nCOMMIT\n";
     let seen = Seen {
-        v4: SeenIptables::pick(saved, &capture.name),
+        v4: SeenIptables::pick(saved, "", &capture.name),
         ..Seen::default()
     };
     assert_eq!(seen.state(), State::Up);
@@ -243,7 +625,7 @@ fn iptables_up_over_what_is_there_replaces_it() {
 fn a_crash_between_declaring_and_hooking_is_seen_and_mended() {
     let name: Name = "x".parse().expect("name");
     let seen = Seen {
-        v6: SeenIptables::pick(":RINGMESH_x_OUT - [0:0]\n", &name),
+        v6: SeenIptables::pick(":RINGMESH_x_OUT - [0:0]\n", "", &name),
         ..Seen::default()
     };
     assert_eq!(seen.state(), State::Broken);
@@ -323,9 +705,25 @@ fn wishes_that_would_hurt_are_refused() {
         (
             Capture {
                 inbound_to: 0,
-                ..base
+                ..base.clone()
             },
             "port",
+        ),
+        (
+            Capture {
+                mode: Mode::Tproxy,
+                inbound: Ports::Listed(vec![]),
+                ..base.clone()
+            },
+            "mode",
+        ),
+        (
+            Capture {
+                mode: Mode::Tproxy,
+                inbound_to: 15001,
+                ..base
+            },
+            "inbound-to",
         ),
     ];
     for (capture, field) in cases {

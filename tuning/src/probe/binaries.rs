@@ -17,6 +17,7 @@ pub(super) fn find() -> Binaries {
         ip6tables_restore: look("ip6tables-restore"),
         iptables_save: look("iptables-save"),
         ip6tables_save: look("ip6tables-save"),
+        ip: look("ip"),
     }
 }
 

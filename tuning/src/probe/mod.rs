@@ -5,6 +5,7 @@
 
 mod binaries;
 mod limits;
+mod modules;
 mod proc;
 mod uring;
 
@@ -41,6 +42,26 @@ pub struct Facts {
     pub capabilities: Capabilities,
     /// Where the firewall tools are, if they are.
     pub binaries: Binaries,
+    /// What TPROXY needs; `None`: not looked at. It takes programs, so a sidecar does not
+    /// ([`crate::intercept::Host::tproxy`] does).
+    pub tproxy: Option<Tproxy>,
+}
+
+/// What capture by TPROXY needs of this host, and whether it has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Tproxy {
+    /// The kernel's part, `nft_tproxy` or `xt_TPROXY` by the tool that is used; `None`: not known.
+    pub module: Option<bool>,
+    /// A capture of ours is up in this mode.
+    pub capturing: bool,
+    /// Its routing is there: the app's answers find the sidecar.
+    pub routed: bool,
+}
+
+/// Whether the kernel has a module, loaded or not; `None`: nothing here tells.
+#[must_use]
+pub fn has_module(name: &str) -> Option<bool> {
+    modules::has(name, &proc::kernel())
 }
 
 /// Programs that capture needs, by absolute path.
@@ -56,6 +77,8 @@ pub struct Binaries {
     pub iptables_save: Option<PathBuf>,
     /// `ip6tables-save`
     pub ip6tables_save: Option<PathBuf>,
+    /// `ip`, for TPROXY.
+    pub ip: Option<PathBuf>,
 }
 
 /// Reads all facts. Never fails: what cannot be read is `None`.
@@ -73,5 +96,6 @@ pub fn gather() -> Facts {
         local_ports: proc::local_ports(),
         capabilities: proc::capabilities(),
         binaries: binaries::find(),
+        tproxy: None,
     }
 }

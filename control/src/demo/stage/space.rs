@@ -120,16 +120,22 @@ impl Space {
             .map(|_| ())
     }
 
-    /// Lines of ours in any table of the namespace.
+    /// Lines of ours in any table of the namespace, rules of policy routing among them.
     ///
     /// # Errors
     /// A listing failed.
     pub fn rules(&self) -> Result<Vec<String>> {
         let mut text = self.exec("nft".as_ref(), &["list", "tables"])?;
         for tool in ["iptables-save", "ip6tables-save"] {
-            text += &self.exec(tool.as_ref(), &["-t", "nat"])?;
+            for table in ["nat", "mangle"] {
+                text += &self.exec(tool.as_ref(), &["-t", table])?;
+            }
         }
-        let ours = |line: &&str| line.contains("ringmesh") || line.contains("RINGMESH");
+        for family in ["-4", "-6"] {
+            text += &self.exec("ip".as_ref(), &[family, "rule"])?;
+        }
+        let words = ["ringmesh", "RINGMESH", "lookup 133"];
+        let ours = |line: &&str| words.iter().any(|word| line.contains(word));
         Ok(text.lines().filter(ours).map(str::to_owned).collect())
     }
 }
