@@ -5,7 +5,7 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ringmesh_tuning::placement::Shards;
@@ -17,7 +17,7 @@ use crate::admin::{Board, Face};
 use crate::agent::credentials::Credentials;
 use crate::agent::run::{AgentPlan, LOG_BUFFER_BYTES};
 use crate::agent::{bell, files, last_good, run};
-use crate::settings::{Listeners, Settings};
+use crate::settings::{InboundMode, Listeners, Settings};
 use crate::tables::{Tables, Workload, WorkloadPort};
 
 /// What the command line says.
@@ -178,6 +178,23 @@ fn reserve(what: &str, at: SocketAddr) -> Result<Reserved, Stop> {
     })
 }
 
+/// Whether sockets of this process may stand for other hosts' addresses and carry a mark, which TPROXY
+/// takes. Asked before anything is begun: each connection would fail on its own otherwise.
+fn may_speak_for_others(config: &Path) -> Result<(), Stop> {
+    let tried = Socket::new(Domain::IPV4, Type::STREAM, None).and_then(|socket| {
+        socket.set_ip_transparent_v4(true)?;
+        socket.set_mark(ringmesh_tuning::intercept::APP_MARK)
+    });
+    tried.map_err(|error| {
+        Stop::Failed(format!(
+            "{}: listeners.inbound_mode: tproxy needs the capability CAP_NET_ADMIN, and the kernel says: \
+             {error}; AmbientCapabilities=CAP_NET_ADMIN in the unit gives it, and inbound_mode: redirect \
+             does without",
+            config.display()
+        ))
+    })
+}
+
 /// Runs a sidecar until it is told to stop.
 ///
 /// # Errors
@@ -187,6 +204,9 @@ pub fn run(options: Options, level: SetLevel) -> Result<(), Stop> {
     let settings = check(&options)?;
     files::make_dir(&settings.state_dir)
         .map_err(|error| Stop::Failed(format!("{}: {error}", settings.state_dir.display())))?;
+    if settings.listeners.inbound_mode == InboundMode::Tproxy {
+        may_speak_for_others(&options.config)?;
+    }
     let hold = |what, at: Option<SocketAddr>| at.map(|at| reserve(what, at)).transpose();
     let outbound = hold("outbound", settings.listeners.outbound)?;
     let inbound = hold("inbound", settings.listeners.inbound)?;
@@ -198,6 +218,7 @@ pub fn run(options: Options, level: SetLevel) -> Result<(), Stop> {
     let listeners = Listeners {
         outbound: at(&outbound),
         inbound: at(&inbound),
+        inbound_mode: settings.listeners.inbound_mode,
         mesh: at(&mesh),
         admin: admin.as_ref().and_then(|admin| admin.local_addr().ok()),
     };
@@ -260,7 +281,7 @@ mod shards {
     use ringmesh_quota::Home;
     use ringmesh_tuning::{open_files, plan, probe};
 
-    use super::{LOG_BUFFER_BYTES, Listeners, Settings, Stop, bell};
+    use super::{InboundMode, LOG_BUFFER_BYTES, Listeners, Settings, Stop, bell};
     use crate::accept::Role;
     use crate::agent::doors::{Doors, Send};
     use crate::balance::ShardShare;
@@ -335,6 +356,7 @@ mod shards {
             .into_iter()
             .filter_map(|(role, at)| Some((role, at?)))
             .collect(),
+            tproxy: listeners.inbound_mode == InboundMode::Tproxy,
             limits: ConnLimits {
                 sockets_max: sockets_max(host.shards.len())?,
                 kept_bytes_max: settings.kept_memory,

@@ -1,7 +1,7 @@
 //! An upstream in this process: HTTP/1.1 as a test needs it, or any bytes.
 //!
 //! `GET /bytes/N` answers N bytes with a length, `/chunked/N` the same in chunks, `/close/N` the same
-//! ended by closing; `POST /echo` answers the body it got; `/status/N` that status; `/hang` nothing.
+//! ended by closing; `GET /peer` the address that calls; `POST /echo` answers the body it got; `/status/N` that status; `/hang` nothing.
 //! An upgrade is followed by an echo of what comes, an expectation by `100 Continue`.
 //! Ill-behaved: `/reset/N` resets the connection after N bytes of a larger body, `/drip/N` sends N
 //! bytes one by one.
@@ -42,7 +42,28 @@ impl Upstream {
     /// It cannot listen.
     #[must_use]
     pub fn http(ip: IpAddr) -> Self {
-        Self::start(ip, serve_http)
+        Self::http_at((ip, 0).into())
+    }
+
+    /// HTTP/1.1 at one address.
+    ///
+    /// # Panics
+    /// It cannot listen.
+    #[must_use]
+    pub fn http_at(at: SocketAddr) -> Self {
+        Self::start(at, serve_http)
+    }
+
+    /// Says on a line which address calls, and then sends back what comes.
+    ///
+    /// # Panics
+    /// It cannot listen.
+    #[must_use]
+    pub fn greeter_at(at: SocketAddr) -> Self {
+        Self::start(at, |mut conn, _| {
+            conn.write_all(format!("{}\n", conn.peer_addr()?).as_bytes())?;
+            echo(conn)
+        })
     }
 
     /// [`Self::http`] that closes a connection nobody uses for [`IMPATIENCE`], without saying so.
@@ -51,7 +72,7 @@ impl Upstream {
     /// It cannot listen.
     #[must_use]
     pub fn impatient(ip: IpAddr) -> Self {
-        Self::start(ip, |conn, requests| {
+        Self::start((ip, 0).into(), |conn, requests| {
             conn.set_read_timeout(Some(IMPATIENCE))?;
             serve_http(conn, requests)
         })
@@ -63,14 +84,11 @@ impl Upstream {
     /// It cannot listen.
     #[must_use]
     pub fn echo(ip: IpAddr) -> Self {
-        Self::start(ip, |conn, _| {
-            io::copy(&mut &*conn, &mut &*conn)?;
-            conn.shutdown(std::net::Shutdown::Write)
-        })
+        Self::start((ip, 0).into(), |conn, _| echo(conn))
     }
 
-    fn start(ip: IpAddr, serve: fn(&TcpStream, &AtomicU64) -> io::Result<()>) -> Self {
-        let listener = TcpListener::bind((ip, 0)).expect("listen");
+    fn start(at: SocketAddr, serve: fn(&TcpStream, &AtomicU64) -> io::Result<()>) -> Self {
+        let listener = TcpListener::bind(at).expect("listen");
         let address = listener.local_addr().expect("address");
         let upstream = Self {
             address,
@@ -104,6 +122,11 @@ impl Drop for Upstream {
         // Wakes the accepting thread so that it sees the flag.
         let _ = TcpStream::connect(self.address);
     }
+}
+
+fn echo(conn: &TcpStream) -> io::Result<()> {
+    io::copy(&mut &*conn, &mut &*conn)?;
+    conn.shutdown(std::net::Shutdown::Write)
 }
 
 struct Head {
@@ -229,6 +252,10 @@ fn answer(
     };
     match what {
         "bytes" => conn.write_all(&with_length(&bytes(number)))?,
+        "peer" => {
+            let peer = conn.peer_addr()?;
+            conn.write_all(&with_length(peer.to_string().as_bytes()))?;
+        }
         "echo" => conn.write_all(&with_length(got))?,
         "status" => conn
             .write_all(format!("HTTP/1.1 {number} Told\r\ncontent-length: 0\r\n\r\n").as_bytes())?,

@@ -25,11 +25,14 @@ use crate::wait;
 
 /// Serves one connection to its end.
 pub(super) async fn serve(shard: &Rc<ShardState>, socket: Socket, role: Role, local: SocketAddr) {
-    let original_dst = socket.original_dst(local);
     let address = socket.peer_addr();
     if role == Role::Mesh {
         return Box::pin(mesh(shard, socket, local, address)).await;
     }
+    let original_dst = match role {
+        Role::Inbound if shard.tproxy => socket.tproxied_dst(local),
+        _ => socket.original_dst(local),
+    };
     let peer = Peer {
         address,
         identity: None,
@@ -242,7 +245,7 @@ pub(super) async fn serve_mesh(
         shard.meter().refused(Reason::UnknownDestination);
         return stream.reset();
     };
-    let mtls = workload.ports[place].mtls;
+    let (mtls, app_port) = (workload.ports[place].mtls, workload.ports[place].app.port());
     drop(active);
     if mtls == MtlsMode::Disable {
         shard.meter().refused(Reason::MtlsDisabled);
@@ -256,7 +259,11 @@ pub(super) async fn serve_mesh(
         serial: shard.next_serial(),
         direction: Direction::Inbound { port: place },
         peer,
-        original_dst: None,
+        // The app is called in the peer's name where the peer called.
+        original_dst: match shard.tproxy {
+            true => Some(SocketAddr::new(stream.local_addr().ip(), app_port)),
+            false => None,
+        },
         local,
     };
     let inner = stream.inner();

@@ -21,6 +21,7 @@ fn face() -> Face {
         service: "s.default".into(),
         boot: 7,
         listeners: Listeners {
+            inbound_mode: crate::settings::InboundMode::Redirect,
             outbound: None,
             inbound: None,
             mesh: None,

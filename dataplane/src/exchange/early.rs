@@ -16,7 +16,7 @@ use crate::policy::Permit;
 use crate::reason::Reason;
 use crate::ring::{ByteStream, Chunk};
 use crate::route;
-use crate::tables::{Site, TcpTarget};
+use crate::tables::{Link, Site, TcpTarget};
 use crate::tls::Inner;
 use crate::upstream::{Lane, Stream};
 
@@ -43,7 +43,7 @@ impl Early {
             Direction::Inbound { port } => {
                 let row = active.tables.workload.ports.get(port);
                 let app = row.ok_or(Reason::NoRoute)?.app;
-                relay::to_address(shard, app, &mut record).await?
+                relay::to_link(shard, shard.app_link(flow, app), &mut record).await?
             }
         };
         Ok(Self {
@@ -128,7 +128,10 @@ impl Early {
             return;
         }
         let pool = match flow.direction {
-            Direction::Inbound { port } => active.app_pool(port),
+            Direction::Inbound { port } => {
+                let row = active.tables.workload.ports.get(port);
+                row.and_then(|row| shard.app_pool(&active, port, shard.app_link(flow, row.app)))
+            }
             Direction::Outbound => (self.record.cluster)
                 .zip(self.record.endpoint)
                 .and_then(|(cluster, at)| active.pool(cluster, at)),
@@ -154,7 +157,9 @@ async fn outbound(
     let tables = &*active.tables;
     let destined = match tables.resolve_tcp(flow.original_dst) {
         TcpTarget::Known(destined) => destined,
-        TcpTarget::Passthrough(address) => return relay::to_address(shard, address, record).await,
+        TcpTarget::Passthrough(address) => {
+            return relay::to_link(shard, Link::Plain(address), record).await;
+        }
         TcpTarget::Unknown => return Err(Reason::UnknownDestination),
     };
     let cluster = route::choose_tcp(tables, &destined, shard.random())?.cluster;

@@ -25,7 +25,8 @@ pub struct Flow {
     pub direction: Direction,
     /// Who called.
     pub peer: Peer,
-    /// Where the connection was meant to go before it was captured; `None` in direct mode.
+    /// Where the connection was meant to go before it was captured; `None` in direct mode. Of a connection
+    /// to the mesh port only where the app is to see its peer (TPROXY).
     pub original_dst: Option<SocketAddr>,
     /// The listener's address.
     pub local: SocketAddr,

@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use ringmesh_wire::snapshot::{AbortWith, Protocol, Redirect};
 
-use super::attempt::{Changes, Way};
+use super::attempt::{Changes, Speaks, Way};
 use super::body::BodySource;
 use super::context::Exchange;
 use super::flow::{Direction, Flow};
@@ -270,8 +270,9 @@ async fn inbound<'x>(
     };
     record.service = tables.service_by_id(&tables.workload.service);
     let view = x.view(row.number);
-    match judge(x, Site::Inbound, &view, row.app, record) {
-        Ok(permit) => to_app(x, moving, record, &permit, port, row).await,
+    let link = x.shard.app_link(x.flow, row.app);
+    match judge(x, Site::Inbound, &view, link.address(), record) {
+        Ok(permit) => to_app(x, moving, record, &permit, port, row, link).await,
         Err(answer) => End::Answer(answer),
     }
 }
@@ -284,21 +285,26 @@ async fn to_app<'x>(
     _permit: &Permit,
     port: usize,
     row: &WorkloadPort,
+    link: Link,
 ) -> End<'x> {
-    let (app, protocol) = (row.app, row.protocol);
-    if x.shard.is_own(app) {
+    let speaks = x.speaks(row.protocol);
+    if x.shard.is_own(link.address()) {
         return End::of(Reason::Loop);
     }
     let way = Way {
-        link: Link::Plain(app),
+        link,
         sni: "",
-        pool: x.active.app_pool(port),
+        // HTTP/2 connections are found by the link.
+        pool: match speaks {
+            Speaks::Http1 => x.shard.app_pool(x.active, port, link),
+            Speaks::Http2 => None,
+        },
         lanes: None,
         endpoint: None,
         bound: None,
         connect_timeout_ms: APP_CONNECT_TIMEOUT_MS,
         exchanges_max: u32::MAX,
-        speaks: x.speaks(protocol),
+        speaks,
         fresh: false,
     };
     tries::once(x, moving, record, &way).await

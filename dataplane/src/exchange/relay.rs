@@ -91,7 +91,7 @@ async fn to_target(
 ) -> Result<Lane, Reason> {
     match active.tables.resolve_tcp(flow.original_dst) {
         TcpTarget::Known(destined) => to_cluster(shard, active, flow, &destined, record).await,
-        TcpTarget::Passthrough(address) => to_address(shard, address, record).await,
+        TcpTarget::Passthrough(address) => to_link(shard, Link::Plain(address), record).await,
         TcpTarget::Unknown => Err(Reason::UnknownDestination),
     }
 }
@@ -139,14 +139,14 @@ pub(super) async fn carry(
     note::opaque(shard, flow, &record, names.as_ref());
 }
 
-/// Connects to an address that is not the mesh's.
-pub(super) async fn to_address(
+/// Connects to what is not the mesh's.
+pub(super) async fn to_link(
     shard: &ShardState,
-    address: SocketAddr,
+    link: Link,
     record: &mut Record,
 ) -> Result<Lane, Reason> {
-    record.upstream = Some(address);
-    dial_plain(shard, address).await
+    record.upstream = Some(link.address());
+    dial_plain(shard, link).await
 }
 
 async fn to_cluster(
@@ -251,22 +251,22 @@ async fn to_app(
     };
     let row = tables.workload.ports.get(port).ok_or(Reason::NoRoute)?;
     record.service = tables.service_by_id(&tables.workload.service);
-    let permit = judge(shard, active, flow, Site::Inbound, row.app, record)?;
-    record.upstream = Some(row.app);
-    dial_app(shard, row.app, &permit).await
+    let link = shard.app_link(flow, row.app);
+    let permit = judge(shard, active, flow, Site::Inbound, link.address(), record)?;
+    record.upstream = Some(link.address());
+    dial_app(shard, link, &permit).await
 }
 
 /// The way to the app asks for a permit, and only `policy::check` makes one.
 async fn dial_app(
     shard: &ShardState,
-    app: SocketAddr,
+    link: Link,
     _permit: &policy::Permit,
 ) -> Result<Lane, Reason> {
-    dial_plain(shard, app).await
+    dial_plain(shard, link).await
 }
 
-async fn dial_plain(shard: &ShardState, address: SocketAddr) -> Result<Lane, Reason> {
-    let link = Link::Plain(address);
+async fn dial_plain(shard: &ShardState, link: Link) -> Result<Lane, Reason> {
     let stream = dial(shard, link, &[], "", Inner::Tcp, CONNECT_TIMEOUT_MS, |_| {
         true
     })

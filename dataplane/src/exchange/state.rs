@@ -166,6 +166,8 @@ pub struct ShardState {
     pub draining: Cell<bool>,
     /// Who is to be woken when draining begins.
     drain_wakers: RefCell<Vec<Weak<Cell<Option<Waker>>>>>,
+    /// What comes in is captured by TPROXY, and the app sees the client's address.
+    pub tproxy: bool,
     /// Addresses this sidecar listens on: never dialled (SEMANTICS 6.5).
     pub own_addresses: RefCell<Vec<std::net::SocketAddr>>,
     active: RefCell<Option<Rc<Active>>>,
@@ -262,6 +264,7 @@ impl ShardState {
             busy: Rc::default(),
             draining: Cell::new(false),
             drain_wakers: RefCell::default(),
+            tproxy: plan.tproxy,
             own_addresses: RefCell::default(),
             active: RefCell::default(),
             material: RefCell::default(),
@@ -578,7 +581,7 @@ impl ShardState {
             let sni = match link {
                 // What stands for many addresses shares no pool with an endpoint at that one.
                 Link::Plain(_) if endpoint.among.is_empty() => Box::from(""),
-                Link::Plain(_) | Link::Mesh(_) => row.sni.clone(),
+                Link::Plain(_) | Link::Mesh(_) | Link::Client { .. } => row.sni.clone(),
             };
             let owner = row.limits_connections().then(|| row.key.clone());
             let mut named = |lanes| {
@@ -635,6 +638,32 @@ impl ShardState {
         let old = self.active.borrow_mut().replace(active);
         borrow::settle_debts(self);
         old
+    }
+
+    /// How a connection of a caller gets on to the app: with TPROXY in the caller's name, at the address
+    /// that it called.
+    pub fn app_link(&self, flow: &Flow, app: std::net::SocketAddr) -> Link {
+        match flow.original_dst {
+            Some(called) if self.tproxy => Link::Client {
+                app: called,
+                client: flow.peer.address.ip(),
+            },
+            _ => Link::Plain(app),
+        }
+    }
+
+    /// The pool of connections to the app's port that go this way. With TPROXY of one caller, so that
+    /// nobody is given a connection in another's name; it ends with its last connection.
+    pub fn app_pool(&self, active: &Active, port: usize, link: Link) -> Option<PoolId> {
+        match link {
+            Link::Client { .. } => Some(self.pools.borrow_mut().passing(&PoolKey {
+                link,
+                sni: Box::from(""),
+                owner: None,
+                lanes: false,
+            })),
+            Link::Plain(_) | Link::Mesh(_) => active.app_pool(port),
+        }
     }
 
     /// Gives connections that are gone back to the count of their clusters.

@@ -15,7 +15,7 @@ use crate::http1::put_tunnel_open;
 use crate::opaque;
 use crate::reason::Reason;
 use crate::ring::{ByteStream, Chunk};
-use crate::tables::ClusterIndex;
+use crate::tables::{ClusterIndex, Link};
 use crate::tls::Inner;
 use crate::upstream::Stream;
 
@@ -61,7 +61,7 @@ pub(super) async fn to_address(
         return Err(Reason::TunnelRefused);
     }
     record.passthrough = true;
-    let upstream = relay::to_address(x.shard, address, record).await?;
+    let upstream = relay::to_link(x.shard, Link::Plain(address), record).await?;
     Ok(carry(x, &upstream.stream, first, record).await)
 }
 

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -13,6 +13,7 @@ use socket2::{Domain, Protocol, SockAddr, Type};
 use super::arena::Key;
 use super::conn::Conn;
 use super::core::Core;
+use super::foreign::bind_as;
 
 /// A connection attempt. Owned by the operation until its completion, so the address stays where
 /// the kernel reads it; the future only looks at it.
@@ -41,9 +42,22 @@ pub(super) struct Connect {
 
 impl Connect {
     pub(super) fn start(core: &Rc<Core>, to: SocketAddr) -> io::Result<Self> {
-        let kind = Type::STREAM.cloexec();
-        let socket = socket2::Socket::new(Domain::for_address(to), kind, Some(Protocol::TCP))?;
-        socket.set_tcp_nodelay(true)?;
+        Ok(Self::over(core, stream(to)?, to))
+    }
+
+    /// In a client's name.
+    pub(super) fn start_as(
+        core: &Rc<Core>,
+        to: SocketAddr,
+        client: IpAddr,
+        mark: u32,
+    ) -> io::Result<Self> {
+        let socket = stream(to)?;
+        bind_as(&socket, client, mark, &core.next_port)?;
+        Ok(Self::over(core, socket, to))
+    }
+
+    fn over(core: &Rc<Core>, socket: socket2::Socket, to: SocketAddr) -> Self {
         let connecting = Rc::new(Connecting {
             conn: Conn::new(Rc::clone(core), socket.into()),
             to: to.into(),
@@ -51,8 +65,15 @@ impl Connect {
             waker: RefCell::new(None),
         });
         let key = core.submit_connect(&connecting);
-        Ok(Self { connecting, key })
+        Self { connecting, key }
     }
+}
+
+fn stream(to: SocketAddr) -> io::Result<socket2::Socket> {
+    let kind = Type::STREAM.cloexec();
+    let socket = socket2::Socket::new(Domain::for_address(to), kind, Some(Protocol::TCP))?;
+    socket.set_tcp_nodelay(true)?;
+    Ok(socket)
 }
 
 impl Future for Connect {

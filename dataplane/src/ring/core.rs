@@ -18,6 +18,7 @@ use super::chunk::Chunk;
 use super::conn::Conn;
 use super::ends::Ends;
 use super::error::RingError;
+use super::foreign::NextPort;
 use super::groups::{Group, Size};
 use super::in_flight::Op;
 use super::kernel::{Completion, Kernel, Wait};
@@ -70,6 +71,7 @@ pub(super) struct Core {
     rung_wakers: RefCell<Vec<Waker>>,
     pub(super) ends: Ends,
     pub(super) conns: Cell<u32>,
+    pub(super) next_port: NextPort,
     now: Cell<Mono>,
     /// Number of this turn, by which a send knows that it ended in the one it was submitted in.
     turn: Cell<NonZeroU32>,
@@ -117,6 +119,7 @@ impl Core {
             rung_wakers: RefCell::new(Vec::new()),
             ends: Ends::default(),
             conns: Cell::new(0),
+            next_port: NextPort::new(fastrand::u64(..)),
             now: Cell::new(now),
             turn: Cell::new(NonZeroU32::MIN),
             no_news: Cell::new(0),

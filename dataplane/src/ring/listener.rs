@@ -16,6 +16,7 @@ use super::Ring;
 use super::arena::Key;
 use super::conn::Conn;
 use super::core::Core;
+use super::foreign::set_transparent;
 use super::kernel::Completion;
 use super::socket::Socket;
 
@@ -34,6 +35,8 @@ pub struct Listener {
 pub struct ListenOptions {
     /// Several shards listen on the same port and the kernel spreads connections over them.
     pub reuse_port: bool,
+    /// Takes connections that are meant for other addresses (TPROXY). Needs CAP_NET_ADMIN.
+    pub transparent: bool,
     /// Connections the kernel may hold before we accept them.
     pub backlog: u32,
 }
@@ -42,6 +45,7 @@ impl Default for ListenOptions {
     fn default() -> Self {
         Self {
             reuse_port: false,
+            transparent: false,
             backlog: 4096,
         }
     }
@@ -79,6 +83,9 @@ impl Listener {
         }
         if options.reuse_port {
             socket.set_reuse_port(true)?;
+        }
+        if options.transparent {
+            set_transparent(&socket, at.is_ipv6())?;
         }
         socket.set_tcp_nodelay(true)?;
         socket.bind(&at.into())?;

@@ -29,6 +29,7 @@ mod ends;
 mod error;
 #[cfg(test)]
 mod faults;
+mod foreign;
 mod groups;
 mod hosting;
 mod in_flight;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::{Rc, Weak};
 
 use socket2::SockAddr;
@@ -36,6 +36,22 @@ impl Socket {
     /// What the system says of socket and connect.
     pub async fn connect(ring: &Ring, to: SocketAddr) -> io::Result<Self> {
         Ok(Self::over(Connect::start(&ring.core, to)?.await?))
+    }
+
+    /// As [`connect`](Self::connect), coming from `client`, which may be another host's address, and with
+    /// `mark` on every packet. The port is one that clients do not use. Needs CAP_NET_ADMIN.
+    ///
+    /// # Errors
+    /// What the system says of socket, setsockopt, bind and connect.
+    pub async fn connect_as(
+        ring: &Ring,
+        to: SocketAddr,
+        client: IpAddr,
+        mark: u32,
+    ) -> io::Result<Self> {
+        Ok(Self::over(
+            Connect::start_as(&ring.core, to, client, mark)?.await?,
+        ))
     }
 
     /// The next received bytes; an empty chunk is the peer's FIN, and stays it. Dropping the future
@@ -144,6 +160,18 @@ impl Socket {
         (meant.ip() != local.ip() || meant.port() != local.port()).then_some(meant)
     }
 
+    /// As [`original_dst`](Self::original_dst), at a listener that is transparent
+    /// ([`ListenOptions::transparent`](super::ListenOptions)): our end is what was meant, unless the
+    /// connection came to the listener itself, redirected or not.
+    #[must_use]
+    pub fn tproxied_dst(&self, listener: SocketAddr) -> Option<SocketAddr> {
+        let meant = self.local_addr();
+        match meant.port() == listener.port() {
+            true => self.original_dst(listener),
+            false => Some(meant),
+        }
+    }
+
     /// Acknowledges what has arrived now, not up to 40 ms later: a peer with Nagle's algorithm on may
     /// hold back what it has until then. One system call; worth it only where that is likely.
     pub fn ack_now(&self) {
@@ -160,7 +188,7 @@ impl Socket {
     }
 }
 
-const UNKNOWN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// Ends a connection that somebody else holds; does not keep it alive.
 #[derive(Debug, Clone)]

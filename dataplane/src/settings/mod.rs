@@ -127,6 +127,16 @@ pub enum AppCheck {
     None,
 }
 
+/// How arriving connections get to the inbound listener (Istio's interception mode).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum InboundMode {
+    /// REDIRECT, or not captured at all: the app sees the sidecar as its client.
+    #[default]
+    Redirect,
+    /// TPROXY: the app sees the client's own address.
+    Tproxy,
+}
+
 /// Where to listen; `None` where the file says `none`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listeners {
@@ -134,6 +144,8 @@ pub struct Listeners {
     pub outbound: Option<SocketAddr>,
     /// Captured calls for the local app. Default 0.0.0.0:15006.
     pub inbound: Option<SocketAddr>,
+    /// How they are captured. Default: redirected.
+    pub inbound_mode: InboundMode,
     /// Mutual TLS from other sidecars. Default 0.0.0.0:15008.
     pub mesh: Option<SocketAddr>,
     /// Reads of the sidecar's state; loopback only. Default 127.0.0.1:15000.

@@ -11,8 +11,8 @@ use ringmesh_wire::{NodeId, ServiceId, ids};
 
 use super::tree::{self, Field, Record};
 use super::{
-    AccessLog, AppCheck, AppPort, Control, Dns, Listeners, Locality, Mistake, NAME_SERVERS_MAX,
-    Settings, Shards, ZERO_COPY_MIN_BYTES_MAX,
+    AccessLog, AppCheck, AppPort, Control, Dns, InboundMode, Listeners, Locality, Mistake,
+    NAME_SERVERS_MAX, Settings, Shards, ZERO_COPY_MIN_BYTES_MAX,
 };
 
 const SHARDS_MAX: i128 = ringmesh_tuning::placement::SHARDS_MAX as i128;
@@ -280,6 +280,7 @@ fn listeners(top: &Record<'_>) -> Result<Listeners, Mistake> {
     let mut listeners = Listeners {
         outbound: default([127, 0, 0, 1], 15_001),
         inbound: default([0, 0, 0, 0], 15_006),
+        inbound_mode: InboundMode::default(),
         mesh: default([0, 0, 0, 0], 15_008),
         admin: default([127, 0, 0, 1], 15_000),
     };
@@ -287,7 +288,10 @@ fn listeners(top: &Record<'_>) -> Result<Listeners, Mistake> {
         return Ok(listeners);
     };
     let keys = ["outbound", "inbound", "mesh", "admin"];
-    let record = field.record(&keys, "a mapping of outbound, inbound, mesh and admin")?;
+    let record = field.record(
+        &["outbound", "inbound", "mesh", "admin", "inbound_mode"],
+        "a mapping of outbound, inbound, mesh, admin and inbound_mode",
+    )?;
     let slots = [
         &mut listeners.outbound,
         &mut listeners.inbound,
@@ -308,7 +312,27 @@ fn listeners(top: &Record<'_>) -> Result<Listeners, Mistake> {
             }
         }
     }
+    if let Some(field) = record.get("inbound_mode") {
+        listeners.inbound_mode = inbound_mode(field, listeners.inbound)?;
+    }
     Ok(listeners)
+}
+
+fn inbound_mode(field: &Field<'_>, at: Option<SocketAddr>) -> Result<InboundMode, Mistake> {
+    const RIGHT: &str = "redirect (the default) or tproxy";
+    let mode = match field.text(RIGHT)? {
+        "redirect" => InboundMode::Redirect,
+        "tproxy" => InboundMode::Tproxy,
+        other => return Err(field.mistake(format!("{other:?} is no way to capture"), RIGHT)),
+    };
+    let reached = at.is_some_and(|at| !at.ip().is_loopback());
+    if mode == InboundMode::Tproxy && !reached {
+        return Err(field.mistake(
+            "what TPROXY captures does not come to a loopback address, nor to no listener",
+            r#"listeners.inbound "0.0.0.0:15006" or "[::]:15006""#,
+        ));
+    }
+    Ok(mode)
 }
 
 fn control(field: &Field<'_>) -> Result<Control, Mistake> {

@@ -91,6 +91,18 @@ ports:
     assert!(settings.access_log.unwrap().forward);
 }
 
+#[test]
+fn the_inbound_mode_is_redirect_unless_it_says_tproxy() {
+    let mode = |more: &str| {
+        let text = format!("node: a\nservice: s\nstate_dir: /tmp/x\n{more}");
+        Settings::parse(&text).unwrap().listeners.inbound_mode
+    };
+    assert_eq!(mode(""), InboundMode::Redirect);
+    let says = |word: &str| mode(&format!("listeners: {{inbound_mode: {word}}}\n"));
+    assert_eq!(says("redirect"), InboundMode::Redirect);
+    assert_eq!(says("tproxy"), InboundMode::Tproxy);
+}
+
 /// `(what is appended to a good file, line:column, field, a word of the complaint)`.
 #[test]
 fn every_mistake_is_told_with_its_place_and_what_would_be_right() {
@@ -196,6 +208,24 @@ fn every_mistake_is_told_with_its_place_and_what_would_be_right() {
             "4:23",
             "listeners.outbound",
             "not an address",
+        ),
+        (
+            "listeners: {inbound_mode: nat}\n",
+            "4:27",
+            "listeners.inbound_mode",
+            "no way to capture",
+        ),
+        (
+            "listeners: {inbound: none, inbound_mode: tproxy}\n",
+            "4:42",
+            "listeners.inbound_mode",
+            "loopback",
+        ),
+        (
+            "listeners: {inbound: \"127.0.0.1:15006\", inbound_mode: tproxy}\n",
+            "4:55",
+            "listeners.inbound_mode",
+            "loopback",
         ),
         (
             "listeners: {admin: \"0.0.0.0:1\"}\n",

@@ -1,6 +1,6 @@
 //! Services, clusters and endpoints.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ringmesh_wire::snapshot::{EndpointState, ServicePort, TrafficPolicy};
 use ringmesh_wire::{NodeId, ServiceId, SpiffeId};
@@ -105,6 +105,13 @@ pub enum Link {
     Plain(SocketAddr),
     /// Mutual TLS to the sidecar's mesh port.
     Mesh(SocketAddr),
+    /// Plaintext to the local app in a client's name (TPROXY): a connection that serves nobody else.
+    Client {
+        /// The app, where the client called it.
+        app: SocketAddr,
+        /// Whom the app sees.
+        client: IpAddr,
+    },
 }
 
 impl Link {
@@ -112,7 +119,9 @@ impl Link {
     #[must_use]
     pub fn address(self) -> SocketAddr {
         match self {
-            Self::Plain(address) | Self::Mesh(address) => address,
+            Self::Plain(address) | Self::Mesh(address) | Self::Client { app: address, .. } => {
+                address
+            }
         }
     }
 }

@@ -160,6 +160,12 @@ impl TlsStream {
         self.pipe.socket().peer_addr()
     }
 
+    /// Our end.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.pipe.socket().local_addr()
+    }
+
     /// When the peer ended the connection below, or it failed, if it has.
     #[must_use]
     pub fn ended_at(&self) -> Option<Mono> {

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use ringmesh_tuning::intercept::APP_MARK;
+
 use super::eyeballs;
 use super::stream::Stream;
 use crate::reason::Reason;
@@ -56,13 +58,20 @@ pub async fn connect(
 ) -> Result<Stream, ConnectFault> {
     let fault = |reason| ConnectFault { reason };
     let mut give_up = std::pin::pin!(ring.sleep_until(dial.deadline));
-    let connected = match dial.among {
-        [] => {
+    let connected = match (dial.link, dial.among) {
+        // Boxed, as what follows it.
+        (Link::Client { app, client }, _) => {
+            let connecting = Box::pin(Socket::connect_as(ring, app, client, APP_MARK));
+            wait::or_timeout(connecting, give_up.as_mut()).await
+        }
+        (_, []) => {
             let connecting = Socket::connect(ring, dial.link.address());
             wait::or_timeout(connecting, give_up.as_mut()).await
         }
         // The rare way: boxed, so that it takes no room in every future of those that may connect.
-        among => wait::or_timeout(Box::pin(eyeballs::first(ring, among)), give_up.as_mut()).await,
+        (_, among) => {
+            wait::or_timeout(Box::pin(eyeballs::first(ring, among)), give_up.as_mut()).await
+        }
     };
     let socket = match connected {
         Some(Ok(socket)) => socket,

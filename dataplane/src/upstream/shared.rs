@@ -33,6 +33,9 @@ use crate::tls::{Inner, Live, Sessions};
 /// Connections of one shard to one endpoint, retired ones included: more than it could serve, even where
 /// each carries one stream only.
 const CONNS_PER_ENDPOINT_MAX: usize = 1_024;
+/// Clients, each with connections in its name to the local app, whose connections wait for their next
+/// stream. Those of further ones end with their last stream.
+const CLIENTS_KEPT_MAX: usize = 1_024;
 /// Without a stream for so long a connection is closed, milliseconds. Below the idle time of the
 /// usual servers and load balancers.
 const IDLE_MAX_MS: u64 = 60_000;
@@ -350,6 +353,11 @@ pub fn begin(
 ) -> Option<(SharedLane, Making)> {
     let mut all = conns.borrow_mut();
     let all = &mut *all;
+    let is_client = matches!(wanted.link, Link::Client { .. });
+    let streams_max = match is_client && all.by_link.len() >= CLIENTS_KEPT_MAX {
+        true => 1,
+        false => wanted.streams_max,
+    };
     let list = all.by_link.entry(wanted.link).or_default();
     if list.len() >= CONNS_PER_ENDPOINT_MAX {
         return None;
@@ -371,7 +379,7 @@ pub fn begin(
         waiting: RefCell::default(),
     });
     list.push(Rc::clone(&conn));
-    let lane = conn.join(ring, wanted.streams_max, false);
+    let lane = conn.join(ring, streams_max, false);
     let making = Making {
         conns: Rc::clone(conns),
         conn,
@@ -437,7 +445,7 @@ impl Making {
         let mut connection = pin!(connection);
         let asking = match conn.link {
             Link::Mesh(_) => connection.ping_pong(),
-            Link::Plain(_) => None,
+            Link::Plain(_) | Link::Client { .. } => None,
         };
         let pings = self.conns.borrow().pings;
         let mut alive = KeepAlive::new(&ring, pings, asking);
@@ -497,5 +505,39 @@ impl Making {
             }
         })
         .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::ring::tests::ring;
+
+    #[test]
+    fn beyond_many_clients_a_connection_in_a_clients_name_takes_one_stream() {
+        let ring = ring();
+        let budget = Budget::new(1 << 20);
+        let conns = Rc::new(RefCell::new(SharedConns::new(Pings::default(), budget)));
+        let sought = |client: u32| Sought {
+            link: Link::Client {
+                app: (Ipv4Addr::LOCALHOST, 80).into(),
+                client: Ipv4Addr::from(client).into(),
+            },
+            sni: "",
+            owner: None,
+            streams_max: u32::MAX,
+        };
+        let clients = 0..u32::try_from(CLIENTS_KEPT_MAX).unwrap();
+        let begun: Vec<_> = clients
+            .map(|client| begin(&conns, &ring, &sought(client), None).unwrap())
+            .collect();
+        assert!(join(&conns, &ring, &sought(0), false).is_some());
+        let beyond = sought(u32::MAX);
+        let one_more = begin(&conns, &ring, &beyond, None);
+        assert!(one_more.is_some());
+        assert!(join(&conns, &ring, &beyond, false).is_none());
+        assert_eq!(begun.len(), CLIENTS_KEPT_MAX);
     }
 }

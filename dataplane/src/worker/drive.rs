@@ -186,6 +186,7 @@ impl Stage {
         let plan = WorkerPlan {
             share: ShardShare::WHOLE,
             listeners: vec![(Role::Outbound, at)],
+            tproxy: false,
             limits: ConnLimits {
                 head_timeout_ms: PATIENCE_MS,
                 keep_alive_timeout_ms: PATIENCE_MS,

@@ -28,6 +28,9 @@ pub struct WorkerPlan {
     pub share: ShardShare,
     /// Where to listen, and for what.
     pub listeners: Vec<(Role, SocketAddr)>,
+    /// What comes to the inbound listener is captured by TPROXY, and the app is to see the client's
+    /// address.
+    pub tproxy: bool,
     /// Bounds.
     pub limits: ConnLimits,
     /// Bytes of one access-log buffer; 0: no access log.
@@ -54,11 +57,12 @@ pub async fn run(seat: Seat<ToShard, FromShard>, plan: WorkerPlan) {
     let log = (plan.log_bytes > 0).then(|| LogBuf::new(plan.log_bytes));
     let state = Rc::new(ShardState::new(ring.clone(), outbox, &plan, log));
     *state.own_addresses.borrow_mut() = plan.listeners.iter().map(|(_, at)| *at).collect();
-    let options = ListenOptions {
-        reuse_port: true,
-        ..ListenOptions::default()
-    };
     for (role, at) in &plan.listeners {
+        let options = ListenOptions {
+            reuse_port: true,
+            transparent: plan.tproxy && *role == Role::Inbound,
+            ..ListenOptions::default()
+        };
         match Listener::bind(&ring, *at, &options) {
             Ok(listener) => {
                 let started = ring.spawn(accept::listen(Rc::clone(&state), listener, *role));

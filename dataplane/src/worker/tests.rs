@@ -108,6 +108,7 @@ impl Bed {
         let plan = WorkerPlan {
             share,
             listeners: vec![(role, at)],
+            tproxy: false,
             limits,
             quota_home: Home {
                 shard: 0,

@@ -21,5 +21,6 @@ mod rules;
 mod sidecar_input;
 mod soak;
 mod standalone;
+mod tproxy;
 mod undeclared;
 mod watched;

@@ -170,6 +170,38 @@ fn a_ring_connects_to_a_ring() {
     assert!(back == sent);
 }
 
+/// Addresses of loopback are this host's own, so no rules are needed for the answers; the right to it is.
+#[test]
+fn a_connection_in_a_clients_name_comes_from_its_address_and_no_port_of_its_own() {
+    let ring = ring();
+    let options = ListenOptions {
+        transparent: true,
+        ..ListenOptions::default()
+    };
+    let listener = match Listener::bind(&ring, "127.0.0.1:0".parse().unwrap(), &options) {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return,
+        listener => listener.unwrap(),
+    };
+    let (at, client) = (listener.local_addr(), "127.9.9.9".parse().unwrap());
+    let inner = ring.clone();
+    drive(&ring, async move {
+        let mut ports = Vec::new();
+        let mut kept = Vec::new();
+        for _ in 0..3 {
+            let ours = Socket::connect_as(&inner, at, client, 1338).await.unwrap();
+            let theirs = listener.accept().await.unwrap();
+            assert_eq!(theirs.peer_addr(), ours.local_addr());
+            assert_eq!(theirs.peer_addr().ip(), client);
+            assert_eq!(theirs.tproxied_dst(at), None, "it came to the listener");
+            ports.push(ours.local_addr().port());
+            kept.push((ours, theirs));
+        }
+        assert!(ports.iter().all(|port| (10_240..32_768).contains(port)));
+        ports.dedup();
+        assert_eq!(ports.len(), kept.len());
+    });
+}
+
 /// Whoever keeps a window that is used up keeps no buffer with it.
 #[test]
 fn a_buffer_goes_home_with_its_last_byte() {
