@@ -8,6 +8,7 @@ use ringmesh_wire::snapshot::Protocol;
 
 use super::attempt::{Speaks, Way};
 use super::flow::Flow;
+use super::last_target::LastTarget;
 use super::sides::Client;
 use super::state::{Active, ShardState};
 use crate::http1::{Known, Request, TargetForm};
@@ -35,6 +36,8 @@ pub(super) struct Exchange<'x> {
     pub(super) request_id: &'x str,
     /// Quota cells this connection found before.
     pub(super) quota: &'x RefCell<QuotaMemo>,
+    /// Where its last request was meant to go.
+    pub(super) last_target: &'x RefCell<LastTarget>,
     /// The client's next request, seen while it waited.
     pub(super) early: Cell<Option<Chunk>>,
 }
@@ -67,7 +70,8 @@ impl<'x> Exchange<'x> {
         {
             return (target, true);
         }
-        (tables.resolve_http(authority, original_dst), false)
+        let mut last = self.last_target.borrow_mut();
+        (last.resolve(tables, authority, original_dst), false)
     }
 
     /// The addresses of the endpoint of a try, where it has many.

@@ -10,6 +10,7 @@
 //! pipeline  outbound: resolve, route, fault, policy of external services, tries
 //!           inbound: policy, then the app
 //! context   what each of its steps may look at
+//! last_target  where the connection's last request was meant to go
 //! tries     pick an endpoint, attempt, decide about another
 //! attempt   one try at one endpoint: lane, request out, answer's head in
 //! acquire   a lane for it, within the cluster's limits
@@ -41,6 +42,7 @@ mod early;
 mod flow;
 mod head_in;
 mod head_out;
+mod last_target;
 mod note;
 pub mod pipeline;
 mod plaintext;

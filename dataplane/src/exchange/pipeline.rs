@@ -16,6 +16,7 @@ use super::attempt::{Changes, Speaks, Way};
 use super::body::BodySource;
 use super::context::Exchange;
 use super::flow::{Direction, Flow};
+use super::last_target::LastTarget;
 use super::record::Record;
 use super::sides::Client;
 use super::state::ShardState;
@@ -50,6 +51,7 @@ pub struct Tools {
     path: String,
     rewritten: String,
     quota: RefCell<QuotaMemo>,
+    last_target: RefCell<LastTarget>,
 }
 
 /// The parts of a connection that an exchange changes.
@@ -93,6 +95,7 @@ pub(super) async fn run(
         path,
         request_id: std::str::from_utf8(&fresh_id).unwrap_or_default(),
         quota: &tools.quota,
+        last_target: &tools.last_target,
         early: Cell::new(None),
     };
     let framing = request.framing();
