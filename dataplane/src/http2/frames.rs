@@ -174,6 +174,10 @@ impl Frames {
 
     /// Whether the peer has asked for too much that is of no use.
     pub(super) fn is_flood(&mut self, now: Mono) -> bool {
+        if self.chatter.max(self.updates) == 0 {
+            self.leaked_at = now;
+            return false;
+        }
         let past_ms = now.since(self.leaked_at).as_millis();
         let leaked = past_ms * u128::from(limits::CHATTER_PER_SECOND) / 1_000;
         if leaked > 0 {

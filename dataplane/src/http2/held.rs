@@ -6,7 +6,7 @@
 /// Bytes of each open stream.
 #[derive(Debug)]
 pub(super) struct Held {
-    /// Few: as many as are open and have not ended.
+    /// Those that are open and have not ended, by number: most are younger than all others when they come.
     streams: Vec<Kept>,
     bytes: usize,
     /// The highest stream the peer has begun; `None` where we begin them.
@@ -67,25 +67,27 @@ impl Held {
 
     /// Payload has begun to come.
     pub(super) fn payload(&mut self, id: u32, bytes: usize) {
-        if let Some(stream) = self.find(id) {
-            stream.bytes += bytes;
+        if let Ok(at) = self.place(id) {
+            self.streams[at].bytes += bytes;
             self.bytes += bytes;
         }
     }
 
     /// Somebody takes care of a stream from now on.
     pub(super) fn open(&mut self, id: u32) {
-        match self.find(id) {
-            Some(stream) if stream.is_open => {}
-            Some(stream) => {
-                stream.is_open = true;
-                self.waiting -= 1;
+        match self.place(id) {
+            Ok(at) => {
+                let was_open = std::mem::replace(&mut self.streams[at].is_open, true);
+                self.waiting -= usize::from(!was_open);
             }
-            None => self.streams.push(Kept {
-                id,
-                bytes: 0,
-                is_open: true,
-            }),
+            Err(at) => {
+                let stream = Kept {
+                    id,
+                    bytes: 0,
+                    is_open: true,
+                };
+                self.streams.insert(at, stream);
+            }
         }
     }
 
@@ -100,7 +102,8 @@ impl Held {
 
     /// So much was passed on.
     pub(super) fn pass_on(&mut self, id: u32, bytes: usize) {
-        if let Some(stream) = self.find(id) {
+        if let Ok(at) = self.place(id) {
+            let stream = &mut self.streams[at];
             let bytes = bytes.min(stream.bytes);
             stream.bytes -= bytes;
             self.bytes -= bytes;
@@ -109,16 +112,16 @@ impl Held {
 
     /// Nobody takes care of a stream any more: nothing is kept of it.
     pub(super) fn close(&mut self, id: u32) {
-        let place = self.streams.iter().position(|stream| stream.id == id);
-        if let Some(place) = place {
-            let stream = self.streams.swap_remove(place);
+        if let Ok(at) = self.place(id) {
+            let stream = self.streams.remove(at);
             self.bytes -= stream.bytes;
             self.waiting -= usize::from(!stream.is_open);
         }
     }
 
-    fn find(&mut self, id: u32) -> Option<&mut Kept> {
-        self.streams.iter_mut().find(|stream| stream.id == id)
+    /// Where a stream is, or else would be.
+    fn place(&self, id: u32) -> Result<usize, usize> {
+        self.streams.binary_search_by_key(&id, |stream| stream.id)
     }
 }
 
