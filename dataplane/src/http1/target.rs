@@ -127,10 +127,7 @@ pub(super) fn is_host(host: &[u8]) -> bool {
         }
     };
     let name_fits = name.first() == Some(&b'[')
-        || (!name.is_empty()
-            && name
-                .iter()
-                .all(|b| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(b)));
+        || (!name.is_empty() && name.iter().all(|b| IN_NAMES[usize::from(*b)]));
     // An empty port (`host:`) is legal and means the default.
     let port_fits = port.is_none_or(|digits| {
         digits.len() <= 5
@@ -142,3 +139,20 @@ pub(super) fn is_host(host: &[u8]) -> bool {
     });
     name_fits && port_fits
 }
+
+/// Bytes of a name: looked up, since every request's Host is asked.
+static IN_NAMES: [bool; 256] = {
+    let mut are = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        are[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let marks = b"-._~%!$&'()*+;=";
+    let mut at = 0;
+    while at < marks.len() {
+        are[marks[at] as usize] = true;
+        at += 1;
+    }
+    are
+};
