@@ -9,7 +9,7 @@ use ringmesh_wire::SpiffeId;
 
 use super::head_in::{HeadBytes, HeadRead, HeadReader};
 use crate::budget::{Budget, Kept};
-use crate::http1::{Parsed, ResponseHead};
+use crate::http1::ResponseHead;
 use crate::http2::{Outgoing, Piece, ReadHead};
 use crate::upstream::{Lane, SharedLane};
 
@@ -55,20 +55,14 @@ pub(super) async fn read_head(
     match (carrier, outgoing.get()) {
         (Carrier::Own(lane), _) => reader.read(parser, &lane.stream, budget).await,
         (Carrier::Shared(..), None) => HeadRead::Failed { begun: false },
-        (Carrier::Shared(lane, _), Some(stream)) => match stream.read_head().await {
+        (Carrier::Shared(lane, _), Some(stream)) => match stream.read_head(parser).await {
             ReadHead::Head(_) if lane.is_misbegun() => HeadRead::Failed { begun: false },
-            ReadHead::Head(bytes) => {
-                parser.reset();
-                match parser.parse(&bytes) {
-                    // Its fields are kept as they came, too.
-                    Parsed::Head(_) => match Kept::whole(budget, bytes, true) {
-                        Ok(kept) => HeadRead::Head(HeadBytes::Gathered(kept)),
-                        Err(_) => HeadRead::NoRoom,
-                    },
-                    Parsed::Refuse(refusal) => HeadRead::Refuse(refusal),
-                    Parsed::Partial => HeadRead::Failed { begun: true },
-                }
-            }
+            // Its fields are kept as they came, too.
+            ReadHead::Head(bytes) => match Kept::whole(budget, bytes, true) {
+                Ok(kept) => HeadRead::Head(HeadBytes::Gathered(kept)),
+                Err(_) => HeadRead::NoRoom,
+            },
+            ReadHead::Refuse(fault) => HeadRead::Refuse(fault.bad_gateway()),
             ReadHead::Refused => HeadRead::NotProcessed,
             ReadHead::Failed => HeadRead::Failed { begun: false },
         },

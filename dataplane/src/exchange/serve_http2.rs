@@ -19,7 +19,7 @@ use super::state::ShardState;
 use super::stream_tasks::StreamTasks;
 use super::{answer, note};
 use crate::budget::{Charge, NoRoom};
-use crate::http1::{Answer, Parsed, RequestHead};
+use crate::http1::{Answer, RequestHead};
 use crate::http2::{
     Account, Asks, Incoming, KeepAlive, Part, Piece, Wire, grpc, head, limits, websocket,
 };
@@ -381,6 +381,7 @@ async fn exchange(
     } = opened;
     let shard = &shared.shard;
     let (mut parts, body) = request.into_parts();
+    // Nothing of the stream before, where nothing is spelled.
     spelled.clear();
     let (asks, told) = match parts.extensions.remove::<Protocol>() {
         None => {
@@ -389,12 +390,12 @@ async fn exchange(
                 Some(value) if grpc::is_grpc(value.as_bytes()) => Asks::Grpc,
                 _ => Asks::Answer,
             };
-            let told = head::put_request(&parts, body.is_end_stream(), spelled);
+            let told = head::put_request(&parts, body.is_end_stream(), parser, spelled);
             (asks, told)
         }
         Some(protocol) => {
             let random = [shard.random(), shard.random()];
-            let told = websocket::put_request(&mut parts, &protocol, random, spelled);
+            let told = websocket::put_request(&mut parts, &protocol, random, parser, spelled);
             (Asks::WebSocket, told)
         }
     };
@@ -410,24 +411,16 @@ async fn exchange(
     let connection = Rc::clone(&shared.stream);
     let stream = Incoming::new(&shard.ring, connection, part, body, respond, parts, asks);
     let client = Client::Http2(&stream);
-    parser.reset();
-    let refusal = match told {
-        Err(fault) => Some(fault.refusal()),
-        Ok(()) => match parser.parse(bytes) {
-            Parsed::Head(_) => None,
-            Parsed::Refuse(refusal) => Some(refusal),
-            Parsed::Partial => Some(crate::http1::HeadFault::Syntax.refusal()),
-        },
-    };
-    let after = match refusal {
-        Some(refusal) => {
+    let after = match told {
+        Err(fault) => {
+            let refusal = fault.refusal();
             let mut record = Record::new(shard.now());
             let answer = Answer::refusal(&refusal);
             let after = answer::send(&shard.ring, client, &answer, &mut record).await;
             note::headless(shard, &shared.flow, &record, note::transport(client));
             after
         }
-        None => {
+        Ok(()) => {
             let sleep = pin!(shard.ring.sleep_until(Mono::NEVER));
             let request = parser.view(bytes);
             let mut pending = Chunk::empty();

@@ -254,51 +254,70 @@ impl Fields {
         whole: &[u8],
         parsed: &[httparse::Header<'_>],
     ) -> Result<(), HeadFault> {
-        self.list.clear();
-        self.first = [ABSENT; KNOWN];
-        self.hosts = 0;
-        self.framing = Says::default();
-        self.connection = ConnectionSays::default();
+        self.begin();
         for field in parsed.iter().take(FIELDS_MAX) {
             let name = Span::of(whole, field.name.as_bytes());
             let value = Span::of(whole, field.value);
-            let known = Known::of(field.name.as_bytes());
             let tidy = value.start() == name.end() + 2
                 && whole.get(name.end()..name.end() + 2) == Some(b": ")
                 && whole.get(value.end()..value.end() + 2) == Some(b"\r\n");
             if !tidy && !is_line_end(whole.get(value.end()..).unwrap_or(b"")) {
                 return Err(HeadFault::BareLineFeed);
             }
-            if let Some(first) = self.first.get_mut(known as usize)
-                && *first == ABSENT
-            {
-                *first = u8::try_from(self.list.len()).unwrap_or(ABSENT);
-            }
-            match known {
-                Known::Host => self.hosts = self.hosts.saturating_add(1),
-                Known::ContentLength => self.framing.length_line(field.value)?,
-                Known::TransferEncoding => self.framing.coding_line(field.value),
-                Known::Connection => self.connection_line(field.value),
-                Known::KeepAlive
-                | Known::ProxyConnection
-                | Known::Te
-                | Known::Upgrade
-                | Known::Http2Settings
-                | Known::Expect
-                | Known::RequestId
-                | Known::GrpcTimeout
-                | Known::ContentType
-                | Known::UserAgent
-                | Known::ClientCert
-                | Known::Other => {}
-            }
-            self.list.push(Field {
-                name,
-                value,
-                known,
-                tidy,
-            });
+            self.add(name, field.name.as_bytes(), value, field.value, tidy)?;
         }
+        Ok(())
+    }
+
+    /// Forgets the head before.
+    pub(super) fn begin(&mut self) {
+        self.list.clear();
+        self.first = [ABSENT; KNOWN];
+        self.hosts = 0;
+        self.framing = Says::default();
+        self.connection = ConnectionSays::default();
+    }
+
+    /// Indexes one field: where its name and value stand, and what they are.
+    #[inline(always)]
+    pub(super) fn add(
+        &mut self,
+        name: Span,
+        name_bytes: &[u8],
+        value: Span,
+        value_bytes: &[u8],
+        tidy: bool,
+    ) -> Result<(), HeadFault> {
+        let known = Known::of(name_bytes);
+        if let Some(first) = self.first.get_mut(known as usize)
+            && *first == ABSENT
+        {
+            *first = u8::try_from(self.list.len()).unwrap_or(ABSENT);
+        }
+        match known {
+            Known::Host => self.hosts = self.hosts.saturating_add(1),
+            Known::ContentLength => self.framing.length_line(value_bytes)?,
+            Known::TransferEncoding => self.framing.coding_line(value_bytes),
+            Known::Connection => self.connection_line(value_bytes),
+            Known::KeepAlive
+            | Known::ProxyConnection
+            | Known::Te
+            | Known::Upgrade
+            | Known::Http2Settings
+            | Known::Expect
+            | Known::RequestId
+            | Known::GrpcTimeout
+            | Known::ContentType
+            | Known::UserAgent
+            | Known::ClientCert
+            | Known::Other => {}
+        }
+        self.list.push(Field {
+            name,
+            value,
+            known,
+            tidy,
+        });
         Ok(())
     }
 

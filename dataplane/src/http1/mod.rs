@@ -5,7 +5,8 @@
 //!
 //! Reading order:
 //! 1. [`RequestHead`] and [`ResponseHead`] are reusable parsers that hold ranges into the bytes they
-//!    parsed, never the bytes; `view(bytes)` gives [`Request`] and [`Response`] to ask questions of;
+//!    parsed, never the bytes; `view(bytes)` gives [`Request`] and [`Response`] to ask questions of.
+//!    What came as something else than text is spelled and indexed at once ([`Spelling`]);
 //! 2. [`Framing`] says how long a body is; [`BodyDecoder`] walks it over arriving slices and names
 //!    the payload inside them, so that forwarding copies nothing;
 //! 3. [`RequestPlan`] and [`ResponsePlan`] write a parsed head again, with one canonical framing and
@@ -36,6 +37,7 @@ pub mod path;
 mod request;
 mod response;
 mod sink;
+mod spelling;
 mod target;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -51,6 +53,7 @@ pub use framing::Framing;
 pub use request::{Parsed, Request, RequestHead};
 pub use response::{Next, Response, ResponseHead};
 pub use sink::{Full, Sink, SliceSink};
+pub use spelling::Spelling;
 pub use target::TargetForm;
 
 /// The two versions this room speaks.

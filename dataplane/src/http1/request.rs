@@ -7,6 +7,7 @@ use super::fault::{HeadFault, Refusal, from_httparse};
 use super::fields::{Attempts, Field, FieldIter, Fields, Known, Span, is_ended_by_crlf, trim_ows};
 use super::framing::Framing;
 use super::limits::{FIELDS_MAX, HEAD_BYTES_MAX, LEADING_EMPTY_LINES_MAX, TARGET_BYTES_MAX};
+use super::spelling::Spelling;
 use super::target::{self, Target, TargetForm};
 use crate::view::HeaderLookup;
 
@@ -103,19 +104,61 @@ impl RequestHead {
             return Err(HeadFault::TargetTooLong);
         }
         self.http10 = version == 0;
-        self.method = Span::of(whole, method.as_bytes());
-        self.target = Span::of(whole, target.as_bytes());
-        // " HTTP/1.x" and CRLF follow the target.
-        self.line = Span::from_range(self.method.start()..self.target.end() + 11);
-        self.parts = target::read(method.as_bytes(), whole, self.target)?;
+        let (method, target) = (method.as_bytes(), target.as_bytes());
+        self.take_line(whole, Span::of(whole, method), Span::of(whole, target))?;
         self.fields.take(whole, parsed.headers)?;
+        self.judge(whole)?;
+        Ok(Some(begin + len))
+    }
+
+    /// Writes a head into the emptied `out` and takes it as [`Self::parse`] would, in one pass: for what
+    /// did not come as text. `tell` tells its fields. No byte of any part may end a line or be another
+    /// control character, as those of the types of the http crate are not.
+    ///
+    /// # Errors
+    /// It is not acceptable.
+    pub fn spell(
+        &mut self,
+        out: &mut Vec<u8>,
+        method: &[u8],
+        target: &[u8],
+        tell: impl FnOnce(&mut Spelling<'_>),
+    ) -> Result<(), HeadFault> {
+        self.attempts.reset();
+        out.clear();
+        out.extend_from_slice(method);
+        out.push(b' ');
+        out.extend_from_slice(target);
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+        if target.len() > TARGET_BYTES_MAX {
+            return Err(HeadFault::TargetTooLong);
+        }
+        self.http10 = false;
+        let at = method.len() + 1;
+        let target = Span::from_range(at..at + target.len());
+        self.take_line(out, Span::from_range(0..method.len()), target)?;
+        Spelling::all(out, &mut self.fields, tell)?;
+        self.judge(out)
+    }
+
+    fn take_line(&mut self, whole: &[u8], method: Span, target: Span) -> Result<(), HeadFault> {
+        self.method = method;
+        self.target = target;
+        // " HTTP/1.x" and CRLF follow the target.
+        self.line = Span::from_range(method.start()..target.end() + 11);
+        self.parts = target::read(method.bytes(whole), whole, target)?;
+        Ok(())
+    }
+
+    /// What can be said of line and fields only together.
+    fn judge(&self, whole: &[u8]) -> Result<(), HeadFault> {
         self.fields.framing.check(self.http10)?;
         self.check_host(whole)?;
         let framing = self.fields.framing.framing(Framing::None);
         if self.parts.form == TargetForm::Authority && !framing.is_empty() {
             return Err(HeadFault::ConnectWithBody);
         }
-        Ok(Some(begin + len))
+        Ok(())
     }
 
     /// RFC 9112 section 3.2: exactly one valid Host in HTTP/1.1, at most one in HTTP/1.0, whatever
@@ -240,7 +283,10 @@ impl<'a> Request<'a> {
     pub fn authority(&self) -> &'a str {
         match self.head.parts.authority {
             Some(span) => self.text(span),
-            None => self.field(Known::Host).map_or("", as_text),
+            None => {
+                let host = self.head.fields.known(Known::Host);
+                host.map_or("", |field| self.text(field.value))
+            }
         }
     }
 
@@ -341,8 +387,4 @@ impl HeaderLookup for Request<'_> {
     fn first(&self, lower_name: &str) -> Option<&[u8]> {
         self.head.fields.first(self.bytes, lower_name)
     }
-}
-
-fn as_text(value: &[u8]) -> &str {
-    std::str::from_utf8(value).unwrap_or("")
 }

@@ -8,6 +8,7 @@ use super::fields::{Attempts, Field, FieldIter, Fields, Known, Span, is_ended_by
 use super::framing::Framing;
 use super::limits::{FIELDS_MAX, HEAD_BYTES_MAX};
 use super::request::Parsed;
+use super::spelling::Spelling;
 use crate::view::HeaderLookup;
 
 /// A parsed response head: ranges into the bytes it was parsed from, and what they mean.
@@ -86,15 +87,45 @@ impl ResponseHead {
         if !is_ended_by_crlf(&whole[..len]) {
             return Err(HeadFault::BareLineFeed);
         }
-        self.status = parsed.code.unwrap_or(0);
-        if !(100..=599).contains(&self.status) {
-            return Err(HeadFault::Status);
-        }
+        self.take_status(parsed.code.unwrap_or(0))?;
         self.reason = Span::of(whole, parsed.reason.unwrap_or("").as_bytes());
         self.http10 = parsed.version == Some(0);
         self.fields.take(whole, parsed.headers)?;
         self.fields.framing.check(self.http10)?;
         Ok(Some(len))
+    }
+
+    /// Writes a head into the emptied `out` and takes it, as [`super::RequestHead::spell`].
+    ///
+    /// # Errors
+    /// It is not acceptable.
+    pub fn spell(
+        &mut self,
+        out: &mut Vec<u8>,
+        status: http::StatusCode,
+        reason: &str,
+        tell: impl FnOnce(&mut Spelling<'_>),
+    ) -> Result<(), HeadFault> {
+        self.attempts.reset();
+        out.clear();
+        self.take_status(status.as_u16())?;
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(status.as_str().as_bytes());
+        out.push(b' ');
+        self.reason = Span::from_range(out.len()..out.len() + reason.len());
+        out.extend_from_slice(reason.as_bytes());
+        out.extend_from_slice(b"\r\n");
+        self.http10 = false;
+        Spelling::all(out, &mut self.fields, tell)?;
+        self.fields.framing.check(self.http10)
+    }
+
+    fn take_status(&mut self, status: u16) -> Result<(), HeadFault> {
+        if !(100..=599).contains(&status) {
+            return Err(HeadFault::Status);
+        }
+        self.status = status;
+        Ok(())
     }
 
     /// The head together with the bytes it was parsed from.

@@ -2,24 +2,41 @@
 //! reads and writes it (RFC 9113 section 8).
 //!
 //! Pure. What arrives is only spelled here; [`crate::http1`] judges it like any other head, so a
-//! request means the same whichever version brought it.
+//! request means the same whichever version brought it. It does so while it is spelled: that parsing the
+//! text would say the same is what the tests hold.
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, StatusCode, Uri, Version};
 
-use crate::http1::{HeadFault, may_not_trail};
+use crate::http1::{HeadFault, RequestHead, ResponseHead, Spelling, may_not_trail};
 
-/// Spells a request. `ended`: no body follows.
+/// Spells a request into the emptied `out`, judged by `parser`. `ended`: no body follows.
 ///
 /// # Errors
+/// What [`crate::http1`] refuses, and besides:
 /// [`HeadFault::HostDiffers`]: Host and `:authority` name different servers (RFC 9113 section 8.3.1).
 /// [`HeadFault::Connect`]: of tunnels only those of RFC 8441 are carried ([`super::websocket`]).
 pub fn put_request(
     parts: &http::request::Parts,
     ended: bool,
+    parser: &mut RequestHead,
     out: &mut Vec<u8>,
+) -> Result<(), HeadFault> {
+    spell_request(parts, parser, out, |spelling, has_length| {
+        if !ended && !has_length {
+            spelling.field(b"transfer-encoding", b"chunked");
+        }
+    })
+}
+
+/// [`put_request`] with the fields at the end that `more` tells; it hears whether a length is said.
+pub(super) fn spell_request(
+    parts: &http::request::Parts,
+    parser: &mut RequestHead,
+    out: &mut Vec<u8>,
+    more: impl FnOnce(&mut Spelling<'_>, bool),
 ) -> Result<(), HeadFault> {
     if parts.method == Method::CONNECT {
         return Err(HeadFault::Connect);
@@ -40,25 +57,28 @@ pub fn put_request(
         (None, host) => host.map(HeaderValue::as_bytes),
     };
     let method = parts.method.as_str().as_bytes();
-    put(out, &[method, b" ", target.as_bytes(), b" HTTP/1.1\r\n"]);
-    if let Some(host) = host {
-        put(out, &[b"host: ", host, b"\r\n"]);
-    }
-    let has_length = put_fields(&parts.headers, out);
-    if !ended && !has_length {
-        out.extend_from_slice(b"transfer-encoding: chunked\r\n");
-    }
-    out.extend_from_slice(b"\r\n");
-    Ok(())
+    parser.spell(out, method, target.as_bytes(), |spelling| {
+        if let Some(host) = host {
+            spelling.field(b"host", host);
+        }
+        let has_length = put_fields(&parts.headers, spelling);
+        more(spelling, has_length);
+    })
 }
 
-/// Spells a response, interim or final. It says nothing of the body's length unless the sender did:
-/// the frames do.
-pub fn put_response(parts: &http::response::Parts, out: &mut Vec<u8>) {
-    let status = parts.status.as_str().as_bytes();
-    put(out, &[b"HTTP/1.1 ", status, b" \r\n"]);
-    put_fields(&parts.headers, out);
-    out.extend_from_slice(b"\r\n");
+/// Spells a response, interim or final, into the emptied `out`, judged by `parser`. It says nothing of the
+/// body's length unless the sender did: the frames do.
+///
+/// # Errors
+/// What [`crate::http1`] refuses.
+pub fn put_response(
+    parts: &http::response::Parts,
+    parser: &mut ResponseHead,
+    out: &mut Vec<u8>,
+) -> Result<(), HeadFault> {
+    parser.spell(out, parts.status, "", |spelling| {
+        put_fields(&parts.headers, spelling);
+    })
 }
 
 /// Spells trailers as lines, without fields that may not stand there (RFC 9110 section 6.5.1).
@@ -66,13 +86,15 @@ pub fn put_trailers(fields: &HeaderMap, out: &mut Vec<u8>) {
     for (name, value) in fields {
         let name = name.as_str().as_bytes();
         if !may_not_trail(name) {
-            put(out, &[name, b": ", value.as_bytes(), b"\r\n"]);
+            for part in [name, b": ", value.as_bytes(), b"\r\n"] {
+                out.extend_from_slice(part);
+            }
         }
     }
 }
 
 /// Spells all fields but Host; whether a length is among them.
-pub(super) fn put_fields(fields: &HeaderMap, out: &mut Vec<u8>) -> bool {
+pub(super) fn put_fields(fields: &HeaderMap, spelling: &mut Spelling<'_>) -> bool {
     let (mut has_length, mut has_cookie) = (false, false);
     for (name, value) in fields {
         if name == http::header::HOST {
@@ -83,25 +105,14 @@ pub(super) fn put_fields(fields: &HeaderMap, out: &mut Vec<u8>) -> bool {
             continue;
         }
         has_length |= name == http::header::CONTENT_LENGTH;
-        let name = name.as_str().as_bytes();
-        put(out, &[name, b": ", value.as_bytes(), b"\r\n"]);
+        spelling.field(name.as_str().as_bytes(), value.as_bytes());
     }
     if has_cookie {
         // Crumbs are joined for those who know one Cookie (RFC 9113 section 8.2.3).
-        let mut before: &[u8] = b"cookie: ";
-        for crumb in fields.get_all(http::header::COOKIE) {
-            put(out, &[before, crumb.as_bytes()]);
-            before = b"; ";
-        }
-        out.extend_from_slice(b"\r\n");
+        let crumbs = fields.get_all(http::header::COOKIE).iter();
+        spelling.joined(b"cookie", crumbs.map(HeaderValue::as_bytes), b"; ");
     }
     has_length
-}
-
-fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
-    for part in parts {
-        out.extend_from_slice(part);
-    }
 }
 
 /// Reads a head that [`crate::http1::RequestPlan`] wrote; `None` if it cannot be said in HTTP/2.
@@ -195,8 +206,12 @@ fn name_and_value(line: &[u8]) -> Option<(&[u8], &[u8])> {
 /// Names of fields that are new with each request: remembered by the peer's HPACK table they would
 /// only push others out of it, at the cost of keeping it on both sides.
 pub(super) fn is_new_each_time(name: &HeaderName) -> bool {
-    const NAMES: [&str; 2] = ["x-request-id", "traceparent"];
-    NAMES.contains(&name.as_str())
+    // No text is compared where a name is one of the standard's.
+    static NAMES: [HeaderName; 2] = [
+        HeaderName::from_static("x-request-id"),
+        HeaderName::from_static("traceparent"),
+    ];
+    NAMES.contains(name)
 }
 
 fn field(whole: &Bytes, name: &[u8], value: &[u8], fields: &mut HeaderMap) -> Option<()> {
@@ -226,7 +241,7 @@ pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::http1::{Parsed, RequestHead, ResponseHead};
+    use crate::http1::Parsed;
 
     pub(in super::super) fn fields() -> impl Strategy<Value = HeaderMap> {
         let name = prop_oneof![
@@ -273,9 +288,80 @@ pub(super) mod tests {
         assert!(!told.headers()["accept"].is_sensitive());
     }
 
+    /// The text of a request, put together without anybody who judges it.
+    fn text_of(parts: &http::request::Parts, ended: bool) -> Vec<u8> {
+        let target = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        let mut text = format!("{} {target} HTTP/1.1\r\n", parts.method).into_bytes();
+        let host = parts.headers.get(http::header::HOST);
+        let authority = parts.uri.authority().map(|it| it.as_str().as_bytes());
+        if let Some(host) = authority.or(host.map(HeaderValue::as_bytes)) {
+            text.extend_from_slice(&[b"host: ", host, b"\r\n"].concat());
+        }
+        put_lines(&parts.headers, &mut text);
+        if !ended && !parts.headers.contains_key(http::header::CONTENT_LENGTH) {
+            text.truncate(text.len() - 2);
+            text.extend_from_slice(b"transfer-encoding: chunked\r\n\r\n");
+        }
+        text
+    }
+
+    fn put_lines(fields: &HeaderMap, text: &mut Vec<u8>) {
+        let mut crumbs = Vec::new();
+        for (name, value) in fields {
+            match name.as_str() {
+                "host" => {}
+                "cookie" => crumbs.push(value.as_bytes()),
+                name => {
+                    let line = [name.as_bytes(), b": ", value.as_bytes(), b"\r\n"];
+                    text.extend_from_slice(&line.concat());
+                }
+            }
+        }
+        if !crumbs.is_empty() {
+            let crumbs = crumbs.join(&b"; "[..]);
+            text.extend_from_slice(&[b"cookie: ", &crumbs[..], b"\r\n"].concat());
+        }
+        text.extend_from_slice(b"\r\n");
+    }
+
+    #[test]
+    fn what_is_too_large_is_refused_as_the_parser_refuses_it() {
+        let (mut parts, ()) = http::Request::new(()).into_parts();
+        parts.headers.insert("host", HeaderValue::from_static("a"));
+        let long = HeaderValue::try_from("x".repeat(crate::http1::limits::HEAD_BYTES_MAX)).unwrap();
+        let short = HeaderValue::from_static("x");
+        for (value, times, wanted) in [
+            (&short, crate::http1::limits::FIELDS_MAX - 1, None),
+            (
+                &short,
+                crate::http1::limits::FIELDS_MAX,
+                Some(HeadFault::TooManyFields),
+            ),
+            (&long, 1, Some(HeadFault::TooLarge)),
+            (&long, 3, Some(HeadFault::TooLarge)),
+        ] {
+            let mut parts = parts.clone();
+            for _ in 0..times {
+                parts.headers.append("x-a", value.clone());
+            }
+            let (mut bytes, mut head) = (Vec::new(), RequestHead::new());
+            let told = put_request(&parts, true, &mut head, &mut bytes);
+            assert_eq!(told.err(), wanted);
+            let parsed = RequestHead::new().parse(&text_of(&parts, true));
+            match wanted {
+                Some(fault) => assert_eq!(parsed, Parsed::Refuse(fault.refusal())),
+                None => assert_eq!(parsed, Parsed::Head(bytes.len())),
+            }
+        }
+        let long = "/x".repeat(crate::http1::limits::TARGET_BYTES_MAX);
+        parts.uri = Uri::try_from(long).unwrap();
+        let told = put_request(&parts, true, &mut RequestHead::new(), &mut Vec::new());
+        assert_eq!(told, Err(HeadFault::TargetTooLong));
+    }
+
     proptest! {
-        /// Whatever HTTP/2 brings is one whole head or a refusal: nothing of it can be taken for a
-        /// body or a second request.
+        /// Whatever HTTP/2 brings is one whole head or a refusal, the same as if its text had been parsed:
+        /// nothing of it can be taken for a body or a second request.
         #[test]
         fn a_spelled_request_is_one_head_or_none(
             fields in fields(),
@@ -293,13 +379,21 @@ pub(super) mod tests {
             let (mut parts, ()) = http::Request::new(()).into_parts();
             parts.uri = uri;
             parts.headers = fields;
-            let mut bytes = Vec::new();
-            if put_request(&parts, ended, &mut bytes).is_ok() {
-                match RequestHead::new().parse(&bytes) {
-                    Parsed::Head(len) => prop_assert_eq!(len, bytes.len()),
-                    Parsed::Refuse(_) => {}
-                    Parsed::Partial => prop_assert!(false, "not a whole head"),
+            let (mut bytes, mut spelled) = (Vec::new(), RequestHead::new());
+            let told = put_request(&parts, ended, &mut spelled, &mut bytes);
+            if told == Err(HeadFault::HostDiffers) {
+                return Ok(());
+            }
+            let text = text_of(&parts, ended);
+            let mut parser = RequestHead::new();
+            match (told, parser.parse(&text)) {
+                (Ok(()), Parsed::Head(len)) => {
+                    prop_assert_eq!(&bytes, &text);
+                    prop_assert_eq!(len, text.len());
+                    prop_assert_eq!(format!("{spelled:?}"), format!("{parser:?}"));
                 }
+                (Err(fault), Parsed::Refuse(refusal)) => prop_assert_eq!(fault.refusal(), refusal),
+                other => prop_assert!(false, "{:?}", other),
             }
         }
 
@@ -308,12 +402,21 @@ pub(super) mod tests {
             let (mut parts, ()) = http::Response::new(()).into_parts();
             parts.status = StatusCode::from_u16(status).unwrap();
             parts.headers = fields;
-            let mut bytes = Vec::new();
-            put_response(&parts, &mut bytes);
-            match ResponseHead::new().parse(&bytes) {
-                Parsed::Head(len) => prop_assert_eq!(len, bytes.len()),
-                Parsed::Refuse(_) => {}
-                Parsed::Partial => prop_assert!(false, "not a whole head"),
+            let (mut bytes, mut spelled) = (Vec::new(), ResponseHead::new());
+            let told = put_response(&parts, &mut spelled, &mut bytes);
+            let mut text = format!("HTTP/1.1 {status} \r\n").into_bytes();
+            put_lines(&parts.headers, &mut text);
+            let mut parser = ResponseHead::new();
+            match (told, parser.parse(&text)) {
+                (Ok(()), Parsed::Head(len)) => {
+                    prop_assert_eq!(&bytes, &text);
+                    prop_assert_eq!(len, text.len());
+                    prop_assert_eq!(format!("{spelled:?}"), format!("{parser:?}"));
+                }
+                (Err(fault), Parsed::Refuse(refusal)) => {
+                    prop_assert_eq!(fault.bad_gateway(), refusal);
+                }
+                other => prop_assert!(false, "{:?}", other),
             }
         }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Poll, ready};
 
 use bytes::Buf;
 use h2::client::{ResponseFuture, SendRequest};
@@ -16,7 +16,7 @@ use http::HeaderMap;
 use super::account::{Account, Part};
 use super::body::Body;
 use super::{grpc, head, websocket};
-use crate::http1::Answer;
+use crate::http1::{Answer, HeadFault, ResponseHead};
 use crate::ring::{Chunk, Ring};
 use crate::upstream::Stream;
 
@@ -301,6 +301,8 @@ impl fmt::Debug for Outgoing {
 pub enum ReadHead {
     /// A head in canonical form, interim or final.
     Head(Vec<u8>),
+    /// One that is not acceptable.
+    Refuse(HeadFault),
     /// The server says that it did not process the request (RFC 9113 section 8.7).
     Refused,
     /// The stream was reset or its connection failed.
@@ -385,17 +387,18 @@ impl Outgoing {
         poll_fn(|cx| self.stream.borrow_mut().poll_reset(cx).map(drop)).await;
     }
 
-    /// Waits for the next head of the response. Safe to drop while it waits.
-    pub async fn read_head(&self) -> ReadHead {
+    /// Waits for the next head of the response, which `parser` judges. Safe to drop while it waits.
+    pub async fn read_head(&self, parser: &mut ResponseHead) -> ReadHead {
         poll_fn(|cx| {
             let mut response = self.response.borrow_mut();
-            if let Poll::Ready(Some(Ok(interim))) = response.poll_informational(cx) {
+            // Pending: neither is here, and the task is woken for either.
+            if let Some(Ok(interim)) = ready!(response.poll_informational(cx)) {
                 let (parts, ()) = interim.into_parts();
                 // Not of this version (RFC 9113 section 8.6), and not to be taken for what we spell so.
                 if parts.status == http::StatusCode::SWITCHING_PROTOCOLS {
                     return Poll::Ready(ReadHead::Failed);
                 }
-                return Poll::Ready(self.spelled(parts, None));
+                return Poll::Ready(self.spelled(parts, None, parser));
             }
             Pin::new(&mut *response)
                 .poll(cx)
@@ -405,7 +408,7 @@ impl Outgoing {
                         let accept = self.accept.as_deref();
                         let body = Body::new(&self.ring, body, self.part.take());
                         let _ = self.body.set(body);
-                        self.spelled(parts, accept)
+                        self.spelled(parts, accept, parser)
                     }
                     Err(error) if was_not_processed(&error) => ReadHead::Refused,
                     Err(_) => ReadHead::Failed,
@@ -414,16 +417,21 @@ impl Outgoing {
         .await
     }
 
-    fn spelled(&self, mut parts: http::response::Parts, accept: Option<&str>) -> ReadHead {
+    fn spelled(
+        &self,
+        mut parts: http::response::Parts,
+        accept: Option<&str>,
+        parser: &mut ResponseHead,
+    ) -> ReadHead {
         let mut head = Vec::with_capacity(256);
-        match accept {
+        let told = match accept {
             Some(accept) if parts.status.is_success() => {
-                websocket::put_switch(&mut parts.headers, accept, &mut head);
+                websocket::put_switch(&mut parts.headers, accept, parser, &mut head)
             }
-            _ => head::put_response(&parts, &mut head),
-        }
+            _ => head::put_response(&parts, parser, &mut head),
+        };
         self.fields.set(Some(parts.headers));
-        ReadHead::Head(head)
+        told.map_or_else(ReadHead::Refuse, |()| ReadHead::Head(head))
     }
 
     /// Fields of the last head that was read, as they came; only once.

@@ -14,7 +14,7 @@ use http::header::{HeaderMap, HeaderName};
 use http::{Method, StatusCode};
 
 use super::head;
-use crate::http1::{HeadFault, Request};
+use crate::http1::{HeadFault, Request, RequestHead, ResponseHead};
 use crate::view::HeaderLookup as _;
 
 const NAME: &str = "websocket";
@@ -60,6 +60,7 @@ pub fn put_request(
     parts: &mut http::request::Parts,
     protocol: &Protocol,
     random: [u64; 2],
+    parser: &mut RequestHead,
     out: &mut Vec<u8>,
 ) -> Result<(), HeadFault> {
     if !protocol.as_str().eq_ignore_ascii_case(NAME) {
@@ -73,14 +74,11 @@ pub fn put_request(
     parts.headers.remove(KEY);
     // Nor is there a body that it could be of.
     parts.headers.remove(http::header::CONTENT_LENGTH);
-    // Said to be over, so that no length is told.
-    head::put_request(parts, true, out)?;
-    // Before the empty line.
-    out.truncate(out.len().saturating_sub(2));
-    out.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: ");
-    out.extend_from_slice(BASE64.encode(key).as_bytes());
-    out.extend_from_slice(b"\r\n\r\n");
-    Ok(())
+    head::spell_request(parts, parser, out, |spelling, _| {
+        spelling.field(b"connection", b"upgrade");
+        spelling.field(b"upgrade", NAME.as_bytes());
+        spelling.field(KEY.as_str().as_bytes(), BASE64.encode(key).as_bytes());
+    })
 }
 
 /// Makes an extended CONNECT of a request that [`head::request`] read.
@@ -91,17 +89,25 @@ pub fn connect(request: &mut http::Request<()>) {
 }
 
 /// Spells the 2xx to an extended CONNECT as a 101 that answers the key with `accept`.
-pub fn put_switch(fields: &mut HeaderMap, accept: &str, out: &mut Vec<u8>) {
+///
+/// # Errors
+/// As [`head::put_response`].
+pub fn put_switch(
+    fields: &mut HeaderMap,
+    accept: &str,
+    parser: &mut ResponseHead,
+    out: &mut Vec<u8>,
+) -> Result<(), HeadFault> {
     fields.remove(ACCEPT);
     // Ignored in this answer (RFC 9110 section 9.3.6).
     fields.remove(http::header::CONTENT_LENGTH);
-    out.extend_from_slice(
-        b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: ",
-    );
-    out.extend_from_slice(accept.as_bytes());
-    out.extend_from_slice(b"\r\n");
-    head::put_fields(fields, out);
-    out.extend_from_slice(b"\r\n");
+    let status = StatusCode::SWITCHING_PROTOCOLS;
+    parser.spell(out, status, "Switching Protocols", |spelling| {
+        spelling.field(b"connection", b"upgrade");
+        spelling.field(b"upgrade", NAME.as_bytes());
+        spelling.field(ACCEPT.as_str().as_bytes(), accept.as_bytes());
+        head::put_fields(fields, spelling);
+    })
 }
 
 /// Reads a written 101 as the 200 of an extended CONNECT; `None` if it cannot be said in HTTP/2.
@@ -118,7 +124,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::http1::{Next, Parsed, RequestHead, ResponseHead};
+    use crate::http1::{Next, Parsed};
 
     fn parsed<T>(bytes: &[u8], look: impl FnOnce(&Request<'_>) -> T) -> T {
         let mut head = RequestHead::new();
@@ -187,7 +193,14 @@ mod tests {
         ]);
         let mut bytes = Vec::new();
         let websocket = Protocol::from_static("websocket");
-        put_request(&mut parts, &websocket, [1, 2], &mut bytes).unwrap();
+        put_request(
+            &mut parts,
+            &websocket,
+            [1, 2],
+            &mut RequestHead::new(),
+            &mut bytes,
+        )
+        .unwrap();
         let text = String::from_utf8(bytes.clone()).unwrap();
         assert!(text.starts_with("GET /chat?a=b HTTP/1.1\r\n"), "{text}");
         assert_eq!(text.matches("sec-websocket-key").count(), 1, "{text}");
@@ -195,7 +208,7 @@ mod tests {
         assert!(parsed(&bytes, is_asked_for));
         assert!(parsed(&bytes, accept_of).is_some());
 
-        let mut request = head::request(&bytes.into(), false).unwrap();
+        let mut request = head::request(&Bytes::from(bytes.clone()), false).unwrap();
         connect(&mut request);
         assert_eq!(request.method(), Method::CONNECT);
         assert_eq!(request.uri(), "http://app/chat?a=b");
@@ -204,7 +217,8 @@ mod tests {
             assert!(!request.headers().contains_key(gone), "{gone}");
         }
         let other = Protocol::from_static("connect-udp");
-        let refused = put_request(&mut extended(&[]), &other, [0, 0], &mut Vec::new());
+        let mut head = RequestHead::new();
+        let refused = put_request(&mut extended(&[]), &other, [0, 0], &mut head, &mut bytes);
         assert_eq!(refused, Err(HeadFault::ConnectProtocol));
     }
 
@@ -216,9 +230,11 @@ mod tests {
             .header("content-length", "7");
         let mut fields = response.body(()).unwrap().into_parts().0.headers;
         let mut bytes = Vec::new();
-        put_switch(&mut fields, "ours", &mut bytes);
         let mut head = ResponseHead::new();
+        put_switch(&mut fields, "ours", &mut head, &mut bytes).unwrap();
+        let spelled = format!("{head:?}");
         assert!(matches!(head.parse(&bytes), Parsed::Head(len) if len == bytes.len()));
+        assert_eq!(format!("{head:?}"), spelled);
         let view = head.view(&bytes);
         assert_eq!(view.next("GET", true), Ok(Next::Tunnel));
         assert_eq!(view.first("sec-websocket-accept"), Some(&b"ours"[..]));
@@ -233,7 +249,8 @@ mod tests {
         fn any_random_bits_make_a_key(high in any::<u64>(), low in any::<u64>()) {
             let mut bytes = Vec::new();
             let websocket = Protocol::from_static("websocket");
-            put_request(&mut extended(&[]), &websocket, [high, low], &mut bytes).unwrap();
+            let mut head = RequestHead::new();
+            put_request(&mut extended(&[]), &websocket, [high, low], &mut head, &mut bytes).unwrap();
             prop_assert!(parsed(&bytes, accept_of).is_some());
         }
     }
