@@ -296,7 +296,7 @@ impl Book {
         self.shelf(Shelf::Tokens)
     }
 
-    /// Spends `token` on `node` in one transaction: of two who come at once, one gets
+    /// Spends `token` on `node`, which leaves it in `state`, in one transaction: of two who come at once, one gets
     /// [`StoreError::Conflict`].
     ///
     /// # Errors
@@ -305,10 +305,10 @@ impl Book {
         &self,
         token: &TokenRecord,
         node: &NodeRecord,
-        now_ms: u64,
+        state: TokenState,
     ) -> Result<(), StoreError> {
         let mut used = token.clone();
-        used.state = TokenState::Used { at_ms: now_ms };
+        used.state = state;
         self.store.commit(&Txn {
             expect: vec![(Shelf::Tokens, token.id.clone(), Some(to_json(token)?))],
             write: vec![

@@ -42,6 +42,9 @@ pub enum TokenState {
     Used {
         /// When.
         at_ms: u64,
+        /// SHA-256 of what was asked for, hex: who asks again with the same keys may have missed the answer.
+        #[serde(default)]
+        by_sha256: String,
     },
 }
 

@@ -154,13 +154,14 @@ fn a_token_is_spent_once_even_by_two_at_once() {
         enrolled_ms: 1,
         certificates: Vec::new(),
     };
-    book.enroll(&token, &node, 1).unwrap();
+    let used = TokenState::Used {
+        at_ms: 1,
+        by_sha256: "ab".into(),
+    };
+    book.enroll(&token, &node, used.clone()).unwrap();
     assert!(matches!(
-        book.enroll(&token, &node, 1),
+        book.enroll(&token, &node, used.clone()),
         Err(StoreError::Conflict { .. })
     ));
-    assert_eq!(
-        book.token("id").unwrap().unwrap().state,
-        TokenState::Used { at_ms: 1 }
-    );
+    assert_eq!(book.token("id").unwrap().unwrap().state, used);
 }

@@ -17,6 +17,9 @@ use crate::store::{
     Binding, Book, CertificateRecord, NodeRecord, Revocation, StoreError, TokenRecord, TokenState,
 };
 
+/// How long after a token's use the same request is answered again, milliseconds.
+pub(super) const REPEAT_MS: u64 = 600_000;
+
 /// Why no certificate was issued, with a code that scripts may rely on.
 #[derive(Debug)]
 pub struct Refusal {
@@ -159,7 +162,8 @@ impl Issuer {
         Ok(token)
     }
 
-    /// First certificates, for a token.
+    /// First certificates, for a token. Where the answer was lost, the same request is answered again: for
+    /// [`REPEAT_MS`], and not after the node's certificates were revoked.
     ///
     /// # Errors
     /// [`Refusal`] `token_unknown` (also for a wrong secret, so that ids cannot be probed),
@@ -191,10 +195,30 @@ impl Issuer {
                 "a token is used once; make another with `ringmesh token create`",
             )
         };
-        if token.state != TokenState::Fresh {
-            return Err(used());
-        }
-        if now_ms >= token.expires_ms {
+        let by_sha256 = sha256_hex(&[&request.workload_csr[..], &request.node_csr].concat());
+        let earlier = self.book.node(&request.node)?;
+        let used_at_ms = match &token.state {
+            TokenState::Fresh => None,
+            TokenState::Used {
+                at_ms,
+                by_sha256: by,
+            } => {
+                // Who has not the keys gains nothing by sending another's request again. What was revoked
+                // stays so, and a node that has joined anew since did it with another token.
+                let revoked = self.book.revocations()?;
+                let is_good = |c: &CertificateRecord| revoked.iter().all(|r| r.serial != c.serial);
+                let stands = earlier.as_ref().is_some_and(|node| {
+                    node.enrolled_ms == *at_ms
+                        && !node.certificates.is_empty()
+                        && node.certificates.iter().all(is_good)
+                });
+                if *by != by_sha256 || now_ms >= at_ms + REPEAT_MS || !stands {
+                    return Err(used());
+                }
+                Some(*at_ms)
+            }
+        };
+        if used_at_ms.is_none() && now_ms >= token.expires_ms {
             return Err(Refusal::new(
                 "token_expired",
                 "the token has expired; make another with `ringmesh token create`",
@@ -203,17 +227,20 @@ impl Issuer {
         let workload = self.sign_workload(&request.workload_csr, &token.binding, now)?;
         let node = self.sign_node(&request.node_csr, &token.binding, now)?;
         // Certificates of an earlier life of this node stay on record, so that they can be revoked.
-        let earlier = self.book.node(&request.node)?;
         let mut certificates = earlier.map_or_else(Vec::new, |node| node.certificates);
         certificates.retain(|c| c.not_after_ms > now_ms);
         certificates.push(record(&workload, "workload", now));
         certificates.push(record(&node, "node", now));
         let record = NodeRecord {
             binding: token.binding.clone(),
-            enrolled_ms: now_ms,
+            enrolled_ms: used_at_ms.unwrap_or(now_ms),
             certificates,
         };
-        match self.book.enroll(&token, &record, now_ms) {
+        let state = TokenState::Used {
+            at_ms: record.enrolled_ms,
+            by_sha256,
+        };
+        match self.book.enroll(&token, &record, state) {
             Err(StoreError::Conflict { .. }) => return Err(used()),
             other => other?,
         }

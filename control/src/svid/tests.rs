@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use rcgen::{CertificateParams, KeyPair};
 use ringmesh_wire::{Enroll, Issued, NodeId, Renew};
 
+use super::issuer::REPEAT_MS;
 use super::*;
 use crate::store::{Binding, Book, Disk};
 
@@ -568,6 +569,35 @@ fn tokens_used_wrongly_are_refused_with_the_reason() {
     assert_eq!(refused(&good, "n1", house.now + DAY), "token_expired");
     house.enroll(&good, "n1", house.now).unwrap();
     assert_eq!(refused(&good, "n1", house.now), "token_used");
+}
+
+#[test]
+fn an_answer_that_was_lost_is_given_again_to_who_asked_and_for_a_while() {
+    let house = house();
+    let token = house.token("n1", Duration::from_secs(1));
+    let request = Enroll {
+        token_id: token.id.clone(),
+        token_secret: token.secret.clone(),
+        node: NodeId("n1".into()),
+        workload_csr: csr(),
+        node_csr: csr(),
+    };
+    let refused = |request: &Enroll, at| house.issuer.enroll(request, at).unwrap_err().code;
+    let first = house.issuer.enroll(&request, house.now).unwrap();
+    // Also after the token has expired: it was used in time.
+    let later = house.now + Duration::from_secs(500);
+    let again = house.issuer.enroll(&request, later).unwrap();
+    assert_ne!(first.workload_chain, again.workload_chain);
+    let mut other = request.clone();
+    other.workload_csr = csr();
+    assert_eq!(refused(&other, later), "token_used");
+    // Counted from the first use, not from the last.
+    let too_late = house.now + Duration::from_millis(REPEAT_MS);
+    assert_eq!(refused(&request, too_late), "token_used");
+    let node = NodeId("n1".into());
+    let revoked = house.issuer.revoke(&node, "root", later).unwrap();
+    assert_eq!(revoked.len(), 4, "what was issued twice is revoked twice");
+    assert_eq!(refused(&request, later), "token_used");
 }
 
 #[test]

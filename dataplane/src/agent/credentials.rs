@@ -132,7 +132,7 @@ impl KeyRequest {
     ///
     /// # Errors
     /// As [`Identity::new`].
-    pub fn fulfil(self, chain: &[Vec<u8>], now: UnixMs) -> Result<Identity, String> {
+    pub fn fulfil(&self, chain: &[Vec<u8>], now: UnixMs) -> Result<Identity, String> {
         let chain = chain.iter().cloned().map(CertificateDer::from).collect();
         Identity::new(chain, &self.key, now)
     }
@@ -187,8 +187,8 @@ impl Credentials {
     pub fn accept(
         &mut self,
         issued: &Issued,
-        workload: KeyRequest,
-        node: Option<KeyRequest>,
+        workload: &KeyRequest,
+        node: Option<&KeyRequest>,
         dir: &Path,
         now: UnixMs,
     ) -> Result<(), String> {

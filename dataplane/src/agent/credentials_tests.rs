@@ -41,7 +41,7 @@ fn enrolled(dir: &Path, svid_life: Duration) -> Credentials {
     };
     let mut credentials = Credentials::default();
     credentials
-        .accept(&issued, workload, Some(node), dir, UnixMs::now())
+        .accept(&issued, &workload, Some(&node), dir, UnixMs::now())
         .unwrap();
     credentials
 }
@@ -110,7 +110,7 @@ fn a_certificate_for_another_key_is_not_taken() {
     };
     let mut credentials = Credentials::default();
     let why = credentials
-        .accept(&issued, asked, None, dir.path(), UnixMs::now())
+        .accept(&issued, &asked, None, dir.path(), UnixMs::now())
         .unwrap_err();
     assert!(why.contains("another key"), "{why}");
     assert!(credentials.svid.is_none());

@@ -32,6 +32,8 @@ type Ca = CertifiedIssuer<'static, KeyPair>;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Seen {
     Enrolled,
+    /// Its answer was not sent: what the sidecar asked with.
+    Unanswered(Enroll),
     Renewed,
     Hello(Hello),
     Registered(Registration),
@@ -54,6 +56,8 @@ pub(super) struct Manners {
     pub(super) garbage: Option<Vec<u8>>,
     /// Every token is refused.
     pub(super) refuse_tokens: bool,
+    /// What is issued for a token never arrives.
+    pub(super) lose_answers: bool,
 }
 
 pub(super) struct FakeControl {
@@ -80,6 +84,7 @@ impl FakeControl {
             snapshots: Vec::new(),
             garbage: None,
             refuse_tokens: false,
+            lose_answers: false,
         };
         let (tell, seen) = channel();
         let mut control = Self {
@@ -267,6 +272,10 @@ async fn serve_stream(
                     let (code, message) = ("token_used".into(), "make another".into());
                     write(&mut send, Kind::Reject, &Reject { code, message }).await;
                     continue;
+                }
+                if manners.lose_answers {
+                    let _ = tell.send(Seen::Unanswered(request));
+                    return;
                 }
                 let issued = issue(
                     &ca,

@@ -107,14 +107,15 @@ impl Keeper {
     ///
     /// # Errors
     /// Why not; what was there stays.
-    pub fn accept(&mut self, fresh: Fresh, now: UnixMs, random: u64) -> Result<(), String> {
-        let Fresh {
-            issued,
-            workload,
-            node,
-        } = fresh;
-        self.credentials
-            .accept(&issued, workload, node, &self.dir, now)?;
+    pub fn accept(&mut self, fresh: &Fresh, now: UnixMs, random: u64) -> Result<(), String> {
+        let keys = &fresh.keys;
+        self.credentials.accept(
+            &fresh.issued,
+            &keys.workload,
+            keys.node.as_ref(),
+            &self.dir,
+            now,
+        )?;
         self.replan(random);
         Ok(())
     }

@@ -6,6 +6,7 @@
 use ringmesh_wire::codec;
 use ringmesh_wire::frame::Kind;
 use ringmesh_wire::{Enroll, Issued, LeaseDown, LogAck, LogBatch, NodeId, Renew, Report, Revision};
+use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -51,35 +52,58 @@ pub enum News {
     LeaseEnded(StreamNumber),
 }
 
+/// Keys that certificates are asked for.
+#[derive(Debug)]
+pub struct Keys {
+    /// The workload's.
+    pub workload: KeyRequest,
+    /// The node's, where a new one is due.
+    pub node: Option<KeyRequest>,
+}
+
+impl Keys {
+    /// New ones.
+    ///
+    /// # Errors
+    /// [`LinkError::Setup`]: the crypto provider's.
+    pub fn new(with_node: bool) -> Result<Self, LinkError> {
+        let key = || KeyRequest::new().map_err(|error| LinkError::Setup(error.to_string()));
+        Ok(Self {
+            workload: key()?,
+            node: with_node.then(key).transpose()?,
+        })
+    }
+}
+
 /// Freshly issued certificates and the keys they are for.
 #[derive(Debug)]
 pub struct Fresh {
     /// What control sent.
     pub issued: Issued,
-    /// The workload's key.
-    pub workload: KeyRequest,
-    /// The node's, where one was asked for.
-    pub node: Option<KeyRequest>,
+    /// The keys.
+    pub keys: Arc<Keys>,
 }
 
-fn key() -> Result<KeyRequest, LinkError> {
-    KeyRequest::new().map_err(|error| LinkError::Setup(error.to_string()))
-}
-
-/// First certificates for a join token, over a connection of its own.
+/// First certificates for a join token and both `keys`, over a connection of its own. An answer may get
+/// lost: asked again with the same keys, control answers again for some time, though the token is used.
 ///
 /// # Errors
 /// [`LinkError`].
-pub async fn enroll(place: Place, token: JoinToken, node: NodeId) -> Result<Fresh, LinkError> {
+pub async fn enroll(
+    place: Place,
+    token: JoinToken,
+    node: NodeId,
+    keys: Arc<Keys>,
+) -> Result<Fresh, LinkError> {
     let anchor = Anchor::Pin(token.root_pin);
     let link = Link::connect(&place.host, place.port, anchor, None).await?;
-    let (workload, node_key) = (key()?, key()?);
+    let node_csr = keys.node.as_ref().map(|key| key.csr.clone());
     let request = Enroll {
         token_id: token.id,
         token_secret: token.secret,
         node,
-        workload_csr: workload.csr.clone(),
-        node_csr: node_key.csr.clone(),
+        workload_csr: keys.workload.csr.clone(),
+        node_csr: node_csr.unwrap_or_default(),
     };
     let (mut writer, mut reader) = link.open().await?;
     writer.write(Kind::Enroll, Revision(0), &request).await?;
@@ -89,8 +113,7 @@ pub async fn enroll(place: Place, token: JoinToken, node: NodeId) -> Result<Fres
     // control has just been recognised by it.
     Ok(Fresh {
         issued: issued?,
-        workload,
-        node: Some(node_key),
+        keys,
     })
 }
 
@@ -99,20 +122,15 @@ pub async fn enroll(place: Place, token: JoinToken, node: NodeId) -> Result<Fres
 /// # Errors
 /// [`LinkError`].
 pub async fn renew(link: Link, with_node: bool) -> Result<Fresh, LinkError> {
-    let workload = key()?;
-    let node = with_node.then(key).transpose()?;
+    let keys = Arc::new(Keys::new(with_node)?);
     let request = Renew {
-        workload_csr: workload.csr.clone(),
-        node_csr: node.as_ref().map(|node| node.csr.clone()),
+        workload_csr: keys.workload.csr.clone(),
+        node_csr: keys.node.as_ref().map(|node| node.csr.clone()),
     };
     let (mut writer, mut reader) = link.open().await?;
     writer.write(Kind::Renew, Revision(0), &request).await?;
     let issued = reader.expect(Kind::Issued).await?;
-    Ok(Fresh {
-        issued,
-        workload,
-        node,
-    })
+    Ok(Fresh { issued, keys })
 }
 
 /// New certificates over a connection of its own, for when there is no link or the identity it was
@@ -123,7 +141,7 @@ pub async fn renew(link: Link, with_node: bool) -> Result<Fresh, LinkError> {
 pub async fn renew_apart(
     place: Place,
     anchor: Anchor,
-    identity: std::sync::Arc<Identity>,
+    identity: Arc<Identity>,
     with_node: bool,
 ) -> Result<Fresh, LinkError> {
     let link = Link::connect(&place.host, place.port, anchor, Some(&identity)).await?;
@@ -153,7 +171,7 @@ pub async fn connect(
     number: LinkNumber,
     place: Place,
     anchor: Anchor,
-    identity: std::sync::Arc<Identity>,
+    identity: Arc<Identity>,
     tell: Tell,
 ) {
     let news = match Link::connect(&place.host, place.port, anchor, Some(&identity)).await {

@@ -34,7 +34,7 @@ use super::health;
 use super::keeper::{Keeper, Step};
 use super::last_good;
 use super::lease::Leases;
-use super::link::{self, Fresh, LinkNumber, News, Place, Running};
+use super::link::{self, Fresh, Keys, LinkNumber, News, Place, Running};
 use super::log_file::LogFile;
 use super::log_forward::Forward;
 use super::names::book::Lookup;
@@ -167,6 +167,8 @@ struct Agent {
     link_number: u64,
     /// A certificate request is under way.
     certifying: bool,
+    /// Keys a certificate was asked for with the join token, until there is one.
+    joining: Option<Arc<Keys>>,
     stats: Vec<Option<Stats>>,
     /// Shards that were asked for their figures at the last tick and have not answered.
     asked: usize,
@@ -280,6 +282,7 @@ impl Agent {
             connecting_expires: UnixMs(0),
             link_number: 0,
             certifying: false,
+            joining: None,
             stats: vec![None; shards],
             asked: 0,
             next_tick: Instant::now(),

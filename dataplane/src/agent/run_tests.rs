@@ -493,6 +493,24 @@ fn a_wrong_pin_or_a_used_token_gets_nothing() {
 }
 
 #[test]
+fn an_answer_that_is_lost_is_asked_for_again_with_the_same_keys() {
+    let control = FakeControl::start();
+    control.manners.lock().unwrap().lose_answers = true;
+    let state = tempfile::tempdir().unwrap();
+    let sidecar = Sidecar::start(&control, state.path());
+    let asked = |control: &FakeControl| {
+        control.wait("question", |seen| match seen {
+            Seen::Unanswered(enroll) => Some(enroll),
+            _ => None,
+        })
+    };
+    let (first, again) = (asked(&control), asked(&control));
+    assert_eq!(first, again);
+    control.manners.lock().unwrap().lose_answers = false;
+    sidecar.until("certificate", |face| face.credentials.svid.clone());
+}
+
+#[test]
 fn an_expired_svid_is_renewed_by_the_node_credential_without_a_token() {
     let control = FakeControl::start();
     control.manners.lock().unwrap().life = Duration::from_secs(2);

@@ -33,9 +33,12 @@ impl Agent {
                 (Step::Connect(identity) | Step::RenewBy(identity), _) => {
                     Box::pin(link::renew_apart(place, anchor, identity, with_node))
                 }
-                (Step::Enroll, _) => match self.token() {
-                    Ok(token) => Box::pin(link::enroll(place, token, self.settings.node.clone())),
-                    Err(why) => Box::pin(std::future::ready(Err(LinkError::Setup(why)))),
+                (Step::Enroll, _) => match self.joining() {
+                    Ok((token, keys)) => {
+                        let node = self.settings.node.clone();
+                        Box::pin(link::enroll(place, token, node, keys))
+                    }
+                    Err(why) => Box::pin(std::future::ready(Err(why))),
                 },
             };
         self.certifying = true;
@@ -47,7 +50,18 @@ impl Agent {
         });
     }
 
-    pub(super) fn token(&self) -> Result<JoinToken, String> {
+    /// What to join with. The keys stay the same until there is a certificate: control takes a token that
+    /// is used again only from who used it.
+    fn joining(&mut self) -> Result<(JoinToken, Arc<Keys>), LinkError> {
+        let token = self.token().map_err(LinkError::Setup)?;
+        let keys = match &self.joining {
+            Some(keys) => Arc::clone(keys),
+            None => Arc::clone(self.joining.insert(Arc::new(Keys::new(true)?))),
+        };
+        Ok((token, keys))
+    }
+
+    fn token(&self) -> Result<JoinToken, String> {
         let file = self
             .settings
             .control
@@ -63,7 +77,7 @@ impl Agent {
         self.certifying = false;
         let (now, random) = (UnixMs::now(), fastrand::u64(..));
         let taken = match issue {
-            Ok(fresh) => self.keeper.accept(fresh, now, random),
+            Ok(fresh) => self.keeper.accept(&fresh, now, random),
             Err(error) => {
                 if error.is_fault() {
                     *self.figures.faults.entry(error.code()).or_default() += 1;
@@ -75,6 +89,7 @@ impl Agent {
             && self.connecting.is_none();
         match taken {
             Ok(()) => {
+                self.joining = None;
                 self.figures.renewals += 1;
                 if let Some(svid) = &self.keeper.credentials().svid {
                     tracing::info!(spiffe = %svid.spiffe, serial = %svid.serial, "certificate obtained");
