@@ -1,6 +1,6 @@
 # One verb per habit; CI runs `make test`. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test fmt lint bench soak fuzz doc
+.PHONY: help deps build demo test fmt lint bench soak profile fuzz doc
 
 PROFILE_BINS := ringmesh ringmesh-proxy ringmesh-control bookinfo ringmesh-bench
 
@@ -10,6 +10,8 @@ help: ## Show this list
 deps: ## Install what the system lacks (Debian; needs root only if something is missing)
 	@scripts/deps
 
+# By profile (docs/decisions/0020-built-by-profile.md); a plain `cargo build --release` works too, and is slower at run time.
+build: export CARGO_ENCODED_RUSTFLAGS := -Cprofile-use=$(CURDIR)/profile/ringmesh.profdata
 build: deps ## Build the release binaries into target/release
 	cargo build --locked --release --workspace --bins
 
@@ -34,6 +36,9 @@ SOAK_SECONDS ?= 600
 soak: deps ## Rough traffic for SOAK_SECONDS (600): nothing may grow, all counts must agree
 	cargo build --locked --workspace --bins
 	RINGMESH_SOAK_SECONDS=$(SOAK_SECONDS) cargo test --locked -p ringmesh-tests --test e2e soak -- --nocapture
+
+profile: deps ## Watch the sidecar under the loads of `make bench`, for `make build` to compile by (10 minutes)
+	@scripts/profile
 
 fuzz: ## Fuzz every decoder for FUZZ_SECONDS (60) each; needs cargo-fuzz
 	@scripts/fuzz
