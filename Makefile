@@ -28,7 +28,7 @@ lint: ## Format check and clippy, warnings denied
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
-bench: build ## Beside HAProxy, nginx and Envoy: CPU, latency, memory; target/bench/report.html (15 minutes)
+bench: build ## Beside HAProxy, nginx and Envoy: CPU, latency, memory; target/bench/report.html (35 minutes)
 	@scripts/deps-bench
 	target/release/ringmesh-bench suite
 
