@@ -12,6 +12,9 @@ use std::thread::JoinHandle;
 
 /// Buffers waiting for the disk; with 256 KiB each at most 8 MiB.
 const WAITING_MAX: usize = 32;
+/// Written buffers kept for the next lines, so that memory is not taken from the kernel, and given
+/// back, for each: some megabytes a second at full load. At most 1 MiB stays when it is quiet.
+const EMPTIED_MAX: usize = 4;
 
 enum Order {
     Write(Vec<u8>),
@@ -24,6 +27,7 @@ enum Order {
 #[derive(Debug)]
 pub struct LogFile {
     orders: Option<SyncSender<Order>>,
+    emptied: Receiver<Vec<u8>>,
     thread: Option<JoinHandle<()>>,
     counts: Arc<Counts>,
 }
@@ -43,13 +47,15 @@ impl LogFile {
     pub fn open(path: PathBuf) -> io::Result<Self> {
         let file = append(&path)?;
         let (orders, queue) = sync_channel(WAITING_MAX);
+        let (back, emptied) = sync_channel(EMPTIED_MAX);
         let counts = Arc::new(Counts::default());
         let theirs = Arc::clone(&counts);
         let thread = std::thread::Builder::new()
             .name("access-log".into())
-            .spawn(move || write_all(file, &path, &queue, &theirs))?;
+            .spawn(move || write_all(file, &path, &queue, &back, &theirs))?;
         Ok(Self {
             orders: Some(orders),
+            emptied,
             thread: Some(thread),
             counts,
         })
@@ -66,6 +72,12 @@ impl LogFile {
                 .dropped
                 .fetch_add(count(&lines), Ordering::Relaxed);
         }
+    }
+
+    /// Room for further lines: a buffer that was written, or one without any room yet.
+    #[must_use]
+    pub fn spare(&self) -> Vec<u8> {
+        self.emptied.try_recv().unwrap_or_default()
     }
 
     /// Opens the file anew, after it was moved away.
@@ -115,23 +127,34 @@ fn count(lines: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', lines).count() as u64
 }
 
-fn write_all(mut file: File, path: &Path, queue: &Receiver<Order>, counts: &Counts) {
+fn write_all(
+    mut file: File,
+    path: &Path,
+    queue: &Receiver<Order>,
+    emptied: &SyncSender<Vec<u8>>,
+    counts: &Counts,
+) {
     let mut failing = false;
     while let Ok(order) = queue.recv() {
         match order {
-            Order::Write(lines) => match file.write_all(&lines) {
-                Ok(()) => {
-                    failing = false;
-                    counts.written.fetch_add(count(&lines), Ordering::Relaxed);
-                }
-                Err(error) => {
-                    counts.dropped.fetch_add(count(&lines), Ordering::Relaxed);
-                    if !failing {
-                        tracing::error!(path = %path.display(), %error, "access log cannot be written");
+            Order::Write(mut lines) => {
+                match file.write_all(&lines) {
+                    Ok(()) => {
+                        failing = false;
+                        counts.written.fetch_add(count(&lines), Ordering::Relaxed);
                     }
-                    failing = true;
+                    Err(error) => {
+                        counts.dropped.fetch_add(count(&lines), Ordering::Relaxed);
+                        if !failing {
+                            tracing::error!(path = %path.display(), %error, "access log cannot be written");
+                        }
+                        failing = true;
+                    }
                 }
-            },
+                lines.clear();
+                // More than are kept goes back to the allocator.
+                let _ = emptied.try_send(lines);
+            }
             Order::Reopen => match append(path) {
                 Ok(new) => file = new,
                 Err(error) => {
@@ -168,6 +191,24 @@ mod tests {
         assert_eq!(std::fs::read(&moved).unwrap(), b"old\none\ntwo\nthree\n");
         assert_eq!(std::fs::read(&path).unwrap(), b"four\n");
         assert_eq!(log.counts(), (4, 0));
+    }
+
+    #[test]
+    fn a_written_buffer_is_handed_out_empty_and_a_few_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = LogFile::open(dir.path().join("log")).unwrap();
+        assert_eq!(log.spare().capacity(), 0);
+        for _ in 0..EMPTIED_MAX + 2 {
+            let mut lines = Vec::with_capacity(64);
+            lines.extend_from_slice(b"one\n");
+            log.write(lines);
+        }
+        log.flush();
+        for _ in 0..EMPTIED_MAX {
+            let spare = log.spare();
+            assert!(spare.is_empty() && spare.capacity() >= 64);
+        }
+        assert_eq!(log.spare().capacity(), 0);
     }
 
     #[test]

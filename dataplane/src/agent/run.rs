@@ -67,7 +67,7 @@ const CERTIFICATE_TIMEOUT: Duration = Duration::from_secs(5);
 const HEARD_OF_WITHIN: Duration = Duration::from_millis(500);
 /// After the last exchange: for the shards' last figures and log lines.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// Bytes of a fresh log buffer handed to a shard for each full one it hands over.
+/// A shard's lines are handed over in buffers of this size.
 pub const LOG_BUFFER_BYTES: usize = 256 * 1024;
 
 /// Everything the agent is made of.

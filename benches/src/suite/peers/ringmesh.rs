@@ -156,6 +156,8 @@ struct Counts {
     exchanges: u64,
     charges: u64,
     lines: u64,
+    /// Lines that the sidecar says it had no room for, or the disk no time.
+    dropped: u64,
 }
 
 /// Histograms and counters reach the page, and lines the file, within a second or so.
@@ -195,6 +197,7 @@ impl Books {
                 exchanges: counts.exchanges - self.base.exchanges,
                 charges: counts.charges - self.base.charges,
                 lines: counts.lines - self.base.lines,
+                dropped: counts.dropped - self.base.dropped,
             };
             let wanted = self.expected;
             let charges = if self.charges { wanted } else { 0 };
@@ -204,8 +207,8 @@ impl Books {
             if Instant::now() > until {
                 return Err(Problem::Failed(format!(
                     "ringmesh's books do not agree: the load saw {wanted} exchanges; \
-                     {} counted, {} charged to quotas, {} log lines",
-                    since.exchanges, since.charges, since.lines
+                     {} counted, {} charged to quotas, {} log lines and {} known to be dropped",
+                    since.exchanges, since.charges, since.lines, since.dropped
                 )));
             }
             std::thread::park_timeout(Duration::from_millis(100));
@@ -231,6 +234,8 @@ impl Books {
             exchanges,
             charges: sum("ringmesh_quota_charged_total"),
             lines: self.logged + lines(&self.log)?,
+            dropped: sum("ringmesh_log_lines_dropped_total")
+                + sum("ringmesh_access_log_dropped_total"),
         })
     }
 

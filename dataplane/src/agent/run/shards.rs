@@ -82,7 +82,7 @@ impl Agent {
         let spare = match &self.log_file {
             Some(file) => {
                 file.write(lines);
-                Vec::with_capacity(LOG_BUFFER_BYTES)
+                file.spare()
             }
             None => lines,
         };
