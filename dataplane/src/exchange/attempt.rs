@@ -16,7 +16,7 @@ use super::pipeline::After;
 use super::record::Record;
 use super::respond::{self, Respond, RespondFault};
 use super::send_request::{SendFault, open_stream, send_request};
-use super::sides::{Client, Inflow, Seen};
+use super::sides::{Client, Inflow, Outflow, Seen};
 use super::upgrade::{self, NoTunnel, Server};
 
 use crate::balance::Verdict;
@@ -86,6 +86,17 @@ pub(super) enum TryEnd {
     Hopeless(Reason, Verdict),
     /// The client is gone.
     ClientGone,
+}
+
+/// Why a request that did not go out has no answer.
+fn not_sent(fault: SendFault, reused: bool) -> TryEnd {
+    match fault {
+        SendFault::Broken => TryEnd::Failed(TryOutcome::Reset { reused }, Reason::UpstreamReset),
+        SendFault::Closed => TryEnd::Failed(TryOutcome::Refused, Reason::UpstreamReset),
+        SendFault::Unsayable => TryEnd::Hopeless(Reason::BadRequest, Verdict::Neutral),
+        SendFault::Body => TryEnd::Hopeless(Reason::BadBody, Verdict::Neutral),
+        SendFault::NoRoom => TryEnd::Hopeless(Reason::HeadTooLarge, Verdict::Neutral),
+    }
 }
 
 /// What waiting for an answer's head came to.
@@ -224,38 +235,32 @@ impl Carried<'_, '_> {
         record.upstream = Some(carrier.address());
         record.reused = reused;
         record.upstream_tls = carrier.identity().is_some();
-        let sent = match carrier {
+        let mut outflow = match carrier {
             Carrier::Own(lane) => {
-                send_request(x, changes, framing, upgrade, body, &lane.stream).await
+                let stream = &lane.stream;
+                match send_request(x, changes, framing, upgrade, body, stream).await {
+                    Ok(sink) => Outflow::Http1 {
+                        stream,
+                        sink,
+                        ring: &x.shard.ring,
+                    },
+                    Err(fault) => return not_sent(fault, reused),
+                }
             }
             Carrier::Shared(lane, sender) => {
                 let left = deadline.min(try_deadline);
-                open_stream(
+                let sent = open_stream(
                     x, changes, framing, upgrade, body, lane, sender, left, &outgoing,
-                )
-                .inspect_err(|fault| {
-                    if matches!(fault, SendFault::Closed) {
-                        lane.distrust();
+                );
+                match sent {
+                    Ok((stream, ended)) => Outflow::Request { stream, ended },
+                    Err(fault) => {
+                        if matches!(fault, SendFault::Closed) {
+                            lane.distrust();
+                        }
+                        return not_sent(fault, reused);
                     }
-                })
-            }
-        };
-        let mut outflow = match sent {
-            Ok(outflow) => outflow,
-            Err(SendFault::Broken) => {
-                return TryEnd::Failed(TryOutcome::Reset { reused }, Reason::UpstreamReset);
-            }
-            Err(SendFault::Closed) => {
-                return TryEnd::Failed(TryOutcome::Refused, Reason::UpstreamReset);
-            }
-            Err(SendFault::Unsayable) => {
-                return TryEnd::Hopeless(Reason::BadRequest, Verdict::Neutral);
-            }
-            Err(SendFault::Body) => {
-                return TryEnd::Hopeless(Reason::BadBody, Verdict::Neutral);
-            }
-            Err(SendFault::NoRoom) => {
-                return TryEnd::Hopeless(Reason::HeadTooLarge, Verdict::Neutral);
+                }
             }
         };
         record.sent = Some(x.shard.now());

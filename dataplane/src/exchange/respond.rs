@@ -59,12 +59,25 @@ pub(super) async fn respond(
 ) -> Result<(), RespondFault> {
     let mut source = BodySource::new(to.upstream, pending, decoder, to.plan.framing);
     source.forget_kept();
-    let begun = match to.client {
-        Client::Http1(stream) => begin_http1(to, stream, response, &mut source).await,
-        Client::Http2(stream) => begin_http2(to, stream, response, &mut source),
+    let mut outflow = match to.client {
+        Client::Http1(stream) => {
+            let sink = begin_http1(to, stream, response, &mut source).await;
+            *bytes_out = source.bytes;
+            Outflow::Http1 {
+                stream,
+                sink: sink?,
+                ring: to.ring,
+            }
+        }
+        Client::Http2(stream) => {
+            let ended = begin_http2(to, stream, response, &mut source);
+            *bytes_out = source.bytes;
+            Outflow::Answer {
+                stream,
+                ended: ended?,
+            }
+        }
     };
-    *bytes_out = source.bytes;
-    let mut outflow = begun?;
     if source.is_over() {
         if outflow.has_ended() {
             return Ok(());
@@ -109,12 +122,15 @@ impl From<OutFault> for RespondFault {
 }
 
 /// Sends the head and what is here of the body, in one submission.
-async fn begin_http1<'r>(
-    to: &Respond<'r>,
-    stream: &'r Stream,
+///
+/// Gives no more than the sink, which is returned in a register: a whole [`Outflow`] would be copied
+/// in pieces other than it was written in, and the CPU waits for such stores to reach the cache.
+async fn begin_http1(
+    to: &Respond<'_>,
+    stream: &Stream,
     response: &Response<'_>,
     source: &mut BodySource<'_>,
-) -> Result<Outflow<'r>, RespondFault> {
+) -> Result<BodySink, RespondFault> {
     let mut head = HeadOut::new(to.ring);
     to.plan
         .put(response, &mut head)
@@ -140,21 +156,19 @@ async fn begin_http1<'r>(
         // The client waits for this, and nobody for what is left to do.
         to.ring.hurry();
     }
-    Ok(Outflow::Http1 {
-        stream,
-        sink,
-        ring: to.ring,
-    })
+    Ok(sink)
 }
 
 /// Sends the head, and the first piece of the body if it is here: no more than one, so that nothing
 /// has to wait for the client's window.
-fn begin_http2<'r>(
-    to: &Respond<'r>,
-    stream: &'r Incoming,
+///
+/// Tells whether the stream was ended.
+fn begin_http2(
+    to: &Respond<'_>,
+    stream: &Incoming,
     response: &Response<'_>,
     source: &mut BodySource<'_>,
-) -> Result<Outflow<'r>, RespondFault> {
+) -> Result<bool, RespondFault> {
     let passed = (to.from.and_then(Outgoing::take_fields))
         .and_then(|fields| http2::pass::response(fields, to.plan, response));
     let head = match passed {
@@ -176,5 +190,5 @@ fn begin_http2<'r>(
     if let Some(piece) = first {
         stream.piece_now(piece, ended).map_err(gone)?;
     }
-    Ok(Outflow::Answer { stream, ended })
+    Ok(ended)
 }

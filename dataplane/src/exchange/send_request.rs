@@ -9,7 +9,7 @@ use super::body::{BodySink, BodySource};
 use super::context::Exchange;
 use super::flow::Direction;
 use super::head_out::HeadOut;
-use super::sides::{Client, Outflow};
+use super::sides::Client;
 use crate::http1::{ClientCert, Framing, Known, RequestPlan};
 use crate::http2::{self, Outgoing, Piece, grpc, websocket};
 use crate::ring::{ByteStream, Chunk};
@@ -17,6 +17,7 @@ use crate::time::Mono;
 use crate::upstream::{SharedLane, Stream};
 
 /// Why a request did not go out.
+#[derive(Debug, Clone, Copy)]
 pub(super) enum SendFault {
     /// The connection broke.
     Broken,
@@ -54,7 +55,8 @@ fn plan<'p>(
 }
 
 /// Opens a stream with what is here of the body. Does not wait: what was kept for another try is
-/// bounded, and so is one more piece. `upgrade`: as extended CONNECT; there is no body then.
+/// bounded, and so is one more piece. `upgrade`: as extended CONNECT; there is no body then. Tells
+/// whether the stream was ended.
 pub(super) fn open_stream<'o>(
     x: &Exchange<'_>,
     changes: &Changes<'_>,
@@ -65,7 +67,7 @@ pub(super) fn open_stream<'o>(
     sender: &SendRequest<Piece>,
     deadline: Mono,
     outgoing: &'o OnceCell<Outgoing>,
-) -> Result<Outflow<'o>, SendFault> {
+) -> Result<(&'o Outgoing, bool), SendFault> {
     let plan = plan(x, changes, framing, false);
     let takes_trailers = x
         .request
@@ -98,10 +100,7 @@ pub(super) fn open_stream<'o>(
         );
         let stream = stream.map_err(|_| SendFault::Closed)?;
         let stream = outgoing.get_or_init(|| stream);
-        return Ok(Outflow::Request {
-            stream,
-            ended: false,
-        });
+        return Ok((stream, false));
     }
     // The time that is left, not the time there was (SEMANTICS 9.1).
     if x.request.field(Known::GrpcTimeout).is_some() && deadline != Mono::NEVER {
@@ -132,18 +131,19 @@ pub(super) fn open_stream<'o>(
         let sent = stream.piece_now(piece, ended && left == 0);
         sent.map_err(|_| SendFault::Broken)?;
     }
-    Ok(Outflow::Request { stream, ended })
+    Ok((stream, ended))
 }
 
-/// Sends the head with what is here of the body, in one submission where it fits.
-pub(super) async fn send_request<'o>(
-    x: &Exchange<'o>,
+/// Sends the head with what is here of the body, in one submission where it fits. Gives the sink for the
+/// rest of it.
+pub(super) async fn send_request(
+    x: &Exchange<'_>,
     changes: &Changes<'_>,
     framing: Framing,
     upgrade: bool,
     body: &mut BodySource<'_>,
-    upstream: &'o Stream,
-) -> Result<Outflow<'o>, SendFault> {
+    upstream: &Stream,
+) -> Result<BodySink, SendFault> {
     if let Client::Http2(stream) = x.client {
         // Nobody will hand it on.
         drop(stream.take_head());
@@ -170,11 +170,7 @@ pub(super) async fn send_request<'o>(
                         .map_err(|_| SendFault::NoRoom)?;
                 }
                 return match upstream.send(head.finish()).await {
-                    Ok(()) => Ok(Outflow::Http1 {
-                        stream: upstream,
-                        sink,
-                        ring,
-                    }),
+                    Ok(()) => Ok(sink),
                     Err(_) => Err(SendFault::Broken),
                 };
             };

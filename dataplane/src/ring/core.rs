@@ -26,6 +26,7 @@ use super::loan::Loan;
 use super::pipe::{Pipe, Pipes};
 use super::plan::{Picked, RingPlan, SendZc};
 use super::pool::Pool;
+use super::prefetch;
 use super::tasks::Tasks;
 use super::wheel::{Tick, Wheel};
 use super::zero_copy::ZeroCopy;
@@ -33,6 +34,8 @@ use super::{Park, Turn};
 
 /// Output buffers: an HTTP head with all its additions, or a TLS record.
 const BUF_BYTES: u32 = 16 * 1024;
+/// Of what was received, so much is looked at first, if there is more.
+const HEAD_BYTES_USUAL: usize = 512;
 /// Completions taken from the queue at a time.
 const BATCH: usize = 256;
 /// Tasks polled in one turn before the kernel gets what they queued.
@@ -331,6 +334,7 @@ impl Core {
             let count = batch.len();
             #[cfg(test)]
             self.faults.stir(&mut batch);
+            self.fetch_ahead(&batch);
             for done in batch.drain(..) {
                 self.complete(done);
             }
@@ -338,6 +342,28 @@ impl Core {
             total += count as u32;
             if count < BATCH {
                 return total;
+            }
+        }
+    }
+
+    /// What a completion is about was last touched a whole turn ago: with many connections it is in no
+    /// near cache any more. Fetched for the whole batch, it comes while others are being handled.
+    fn fetch_ahead(&self, batch: &[Completion]) {
+        let ops = self.ops.borrow();
+        for done in batch {
+            match super::token::decode(done.user_data).and_then(|key| ops.get(key)) {
+                Some(Op::Recv(conn, size)) => {
+                    prefetch::fetch(&**conn);
+                    if let Some(block) = done.block() {
+                        let bytes = (done.result.max(0) as usize).min(HEAD_BYTES_USUAL);
+                        self.group(*size).pool().fetch(u32::from(block), bytes);
+                    }
+                }
+                Some(Op::Send(conn, loan)) => {
+                    prefetch::fetch(&**conn);
+                    loan.fetch();
+                }
+                _ => {}
             }
         }
     }

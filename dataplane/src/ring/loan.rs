@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 
 use super::chunk::Chunk;
 use super::out::{OUT_PIECES_MAX, Out};
+use super::prefetch;
 
 /// Lent for one send. Boxed, so that the kernel's pointers stay good while the box moves; boxes are
 /// reused and never freed while lent.
@@ -50,6 +51,13 @@ impl Loan {
             pieces: [nothing; OUT_PIECES_MAX],
             header,
         })
+    }
+
+    /// Says that the loan is given back soon: the pieces it holds are looked at, and not the tables made
+    /// of them.
+    pub(super) fn fetch(&self) {
+        prefetch::fetch(&self.out);
+        prefetch::fetch(&self.turn);
     }
 
     /// Takes over what is to be sent; with `last` a FIN follows at once.

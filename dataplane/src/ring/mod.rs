@@ -41,6 +41,7 @@ mod out;
 mod pipe;
 mod plan;
 mod pool;
+mod prefetch;
 mod probe;
 mod ready;
 mod recv;

@@ -11,6 +11,7 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 
 use super::buf_ring::BufRing;
+use super::prefetch;
 use super::region::Region;
 
 /// Blocks of one size.
@@ -89,6 +90,11 @@ impl Pool {
 
     pub(super) fn start_of(&self, block: u32) -> NonNull<u8> {
         self.region.block(block)
+    }
+
+    /// Says that the first `bytes` of a block are looked at soon.
+    pub(super) fn fetch(&self, block: u32, bytes: usize) {
+        prefetch::fetch_bytes(self.start_of(block).as_ptr(), bytes);
     }
 
     /// Takes a free block (count 1), if the pool keeps its own list and has one.

@@ -235,13 +235,15 @@ impl Line<'_> {
         self.put(key);
         match address.ip().to_canonical() {
             IpAddr::V4(v4) => {
-                for (at, octet) in v4.octets().into_iter().enumerate() {
-                    if at > 0 {
-                        self.put(b".");
-                    }
-                    let (digits, len) = OCTETS[usize::from(octet)];
-                    self.put(&digits[..usize::from(len)]);
+                let mut text = [0; 16];
+                let mut len = 0;
+                for octet in v4.octets() {
+                    let (digits, digits_len) = OCTETS[usize::from(octet)];
+                    // All four bytes are copied, and the next begins behind those that count.
+                    text[len..len + 4].copy_from_slice(&digits);
+                    len += usize::from(digits_len);
                 }
+                self.put(&text[..len - 1]);
             }
             IpAddr::V6(v6) => {
                 // All eight groups: shortening is for people, and this is for machines.
@@ -313,15 +315,29 @@ fn cut(value: &str) -> &str {
 
 /// Whether nothing in it needs an escape.
 fn is_plain(value: &[u8]) -> bool {
-    let (words, rest) = value.as_chunks::<8>();
-    let special = words
+    let (words, _) = value.as_chunks::<8>();
+    let any = words
         .iter()
         .fold(0, |any, word| any | special(u64::from_ne_bytes(*word)));
-    let mut last = [b' '; 8];
-    for (place, byte) in last.iter_mut().zip(rest) {
-        *place = *byte;
+    (any | special(last_word(value))) & HIGH == 0
+}
+
+/// A word with all bytes behind the last whole one: those before may be in it again, and where there
+/// are too few some are twice. Made of loads of fixed size, which wait for nothing.
+fn last_word(value: &[u8]) -> u64 {
+    if let Some(word) = value.last_chunk::<8>() {
+        return u64::from_ne_bytes(*word);
     }
-    (special | self::special(u64::from_ne_bytes(last))) & HIGH == 0
+    let half = |half: &[u8; 4]| u64::from(u32::from_ne_bytes(*half));
+    if let (Some(first), Some(last)) = (value.first_chunk::<4>(), value.last_chunk::<4>()) {
+        return half(first) << 32 | half(last);
+    }
+    match *value {
+        [] => u64::from_ne_bytes([b' '; 8]),
+        [a] => u64::from_ne_bytes([a; 8]),
+        [a, b] => u64::from_ne_bytes([a, b, a, b, a, b, a, b]),
+        [a, b, c, ..] => u64::from_ne_bytes([a, b, c, a, a, b, c, a]),
+    }
 }
 
 const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
@@ -347,9 +363,9 @@ const PAIRS: [[u8; 2]; 100] = {
     pairs
 };
 
-/// 0 to 255, with the number of digits.
-const OCTETS: [([u8; 3], u8); 256] = {
-    let mut octets = [([0; 3], 0); 256];
+/// 0 to 255, each with a dot behind it, and the length of both.
+const OCTETS: [([u8; 4], u8); 256] = {
+    let mut octets = [([0; 4], 0); 256];
     let mut n = 0;
     while n < 256 {
         let (hundreds, tens, ones) = (
@@ -358,9 +374,9 @@ const OCTETS: [([u8; 3], u8); 256] = {
             b'0' + (n % 10) as u8,
         );
         octets[n] = match n {
-            0..10 => ([ones, 0, 0], 1),
-            10..100 => ([tens, ones, 0], 2),
-            _ => ([hundreds, tens, ones], 3),
+            0..10 => ([ones, b'.', 0, 0], 2),
+            10..100 => ([tens, ones, b'.', 0], 3),
+            _ => ([hundreds, tens, ones, b'.'], 4),
         };
         n += 1;
     }
