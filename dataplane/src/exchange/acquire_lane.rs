@@ -55,7 +55,7 @@ pub(super) async fn open_lane(
             Joining::Without => return Ok(Laned::Without),
             Joining::Wait(wanted) => wanted,
             Joining::New(wanted, making) => {
-                if !make(x, way, making, deadline) {
+                if !make(x, way, making) {
                     return Err(NoLane::NoRoom(Reason::Shed));
                 }
                 wanted
@@ -89,7 +89,9 @@ fn may_be(x: &Exchange<'_>, way: &Way<'_>, shown: &SpiffeId) -> bool {
 }
 
 /// Starts the trunk's task; false if there is no room for it.
-fn make(x: &Exchange<'_>, way: &Way<'_>, making: MakingTrunk, deadline: Mono) -> bool {
+fn make(x: &Exchange<'_>, way: &Way<'_>, making: MakingTrunk) -> bool {
+    // Others wait for it too, so the call it is begun for does not say when to give up.
+    let give_up = x.shard.now().plus_ms(way.connect_timeout_ms);
     let shard = Rc::clone(x.shard);
     let active = Rc::clone(x.active);
     let endpoint = way.endpoint;
@@ -107,7 +109,7 @@ fn make(x: &Exchange<'_>, way: &Way<'_>, making: MakingTrunk, deadline: Mono) ->
             Rc::clone(&shard.sessions),
             Rc::clone(&shard.live),
             shard.limits.pings,
-            deadline,
+            give_up,
             accept,
         );
         match making.await {

@@ -78,7 +78,7 @@ async fn place(
     let Some(bound) = way.bound else {
         let lane = match joined(x, way, fresh, false) {
             Some(lane) => lane,
-            None => new(x, way, None, deadline)?,
+            None => new(x, way, None)?,
         };
         return connected(x, way, lane, deadline).await;
     };
@@ -107,7 +107,7 @@ async fn in_line(
         true => in_turn(x, way, fresh, bound, deadline).await,
         false => match joined(x, way, fresh, false) {
             Some(lane) => Ok(lane),
-            None => new(x, way, None, deadline),
+            None => new(x, way, None),
         },
     };
     let place = match lane {
@@ -132,7 +132,7 @@ async fn in_turn(
     let found = room(x.shard, bound, deadline, may_retire, look);
     match found.await.map_err(NoLane::NoRoom)? {
         Room::Found(lane) => Ok(lane),
-        Room::Connect(opened) => new(x, way, Some(opened), deadline),
+        Room::Connect(opened) => new(x, way, Some(opened)),
     }
 }
 
@@ -155,12 +155,7 @@ fn joined(x: &Exchange<'_>, way: &Way<'_>, fresh: bool, only_open: bool) -> Opti
 }
 
 /// A place on a new connection.
-fn new(
-    x: &Exchange<'_>,
-    way: &Way<'_>,
-    opened: Option<Opened>,
-    deadline: Mono,
-) -> Result<SharedLane, NoLane> {
+fn new(x: &Exchange<'_>, way: &Way<'_>, opened: Option<Opened>) -> Result<SharedLane, NoLane> {
     let shard = x.shard;
     let begun = begin(&shard.shared, &shard.ring, &sought(way), opened);
     let (lane, making) = begun.ok_or(NoLane::NoRoom(Reason::Overflow))?;
@@ -178,7 +173,8 @@ fn new(
         shard.material(),
         Rc::clone(&shard.sessions),
         Rc::clone(&shard.live),
-        connected_by(x, way, deadline),
+        // Others wait for it too, so the call it is begun for does not say when to give up.
+        connected_by(x, way, Mono::NEVER),
         accept,
     );
     if !shard.ring.spawn(making) {

@@ -13,6 +13,7 @@ mod limits_http2;
 mod mesh;
 mod names;
 mod protocol;
+mod shared_connecting;
 mod silence;
 mod slow_heads;
 mod tunnels;
