@@ -4,123 +4,38 @@
 //! length of a plain call, never across an await. An exchange keeps the [`Active`] it began with,
 //! so a swap never changes the rules under a request.
 
+mod active;
+mod app_link;
+mod limits;
+mod quota_ticker;
+mod standing;
+mod upstreams;
+
 use std::cell::{Cell, RefCell, RefMut};
-use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::task::{Poll, Waker};
+use std::task::Waker;
 
-use ringmesh_quota::TICK_MS_MIN;
 use ringmesh_wire::snapshot::MtlsMode;
 
 use super::borrow::{self, Borrowing};
-use super::flow::{Direction, Flow};
 use super::plaintext::Plaintext;
-use crate::balance::{Balancer, Slot};
+use crate::balance::Balancer;
 use crate::budget::Budget;
 use crate::detect::Verdicts;
-use crate::http2::Pings;
 use crate::policy::Notes;
 use crate::policy::quota::QuotaCells;
-use crate::reason::Reason;
 use crate::ring::{Picked, Ring};
 use crate::shard::{FromShard, Outbox};
-use crate::tables::{ClusterIndex, ClusterKey, ClusterRow, EndpointRow, Link, Tables};
+use crate::tables::Tables;
 use crate::telemetry::{Event, LogBuf, Meter, Outcome};
 use crate::time::Mono;
-use crate::tls::{Live, Sessions, Standing, TlsMaterial, TlsStream};
-use crate::upstream::{Lane, Lines, Opened, PoolId, PoolKey, Pools, SharedConns, Stream, Trunks};
-use crate::wait;
+use crate::tls::{Live, Sessions, TlsMaterial};
+use crate::upstream::{Lines, Pools, SharedConns, Trunks};
 use crate::worker::WorkerPlan;
 
-/// Bounds of one shard's downstream side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConnLimits {
-    /// Connections at once; above, a new one is answered 503 and closed.
-    pub conns_max: u32,
-    /// Sockets at once, those to upstreams included; above, likewise. What the limit of open files
-    /// leaves to a shard.
-    pub sockets_max: u32,
-    /// From the first byte of a head to its last, milliseconds (slowloris).
-    pub head_timeout_ms: u64,
-    /// Between two requests on a connection, milliseconds.
-    pub keep_alive_timeout_ms: u64,
-    /// Without a byte in either direction inside an exchange, milliseconds.
-    pub idle_timeout_ms: u64,
-    /// Without a byte in either direction of an opaque connection, milliseconds.
-    pub tcp_idle_timeout_ms: u64,
-    /// For the handshake on the mesh port, milliseconds.
-    pub handshake_timeout_ms: u64,
-    /// Bytes kept beside the pools; above, whoever needs more is shed.
-    pub kept_bytes_max: usize,
-    /// For plaintext connections to a port that has become STRICT, milliseconds.
-    pub plaintext_drain_ms: u64,
-    /// For sidecars that are silent while HTTP/2 streams wait for them.
-    pub pings: Pings,
-}
-
-impl Default for ConnLimits {
-    fn default() -> Self {
-        Self {
-            // A tenth of the ring's task table is left for everything else.
-            conns_max: 58_000,
-            sockets_max: u32::MAX,
-            // HAProxy recommends 10 s; slower clients are attacks or broken.
-            head_timeout_ms: 10_000,
-            // Envoy 1 h, nginx 75 s: long enough for pooled clients, short enough to free memory.
-            keep_alive_timeout_ms: 600_000,
-            // Envoy's stream idle timeout.
-            idle_timeout_ms: 300_000,
-            // Envoy's and Istio's tcp idle timeout.
-            tcp_idle_timeout_ms: 3_600_000,
-            handshake_timeout_ms: 5_000,
-            // A thousand of the longest heads, a hundred thousand of the usual: a fifth of what the pools may take.
-            kept_bytes_max: 64 << 20,
-            // Istio's drainDuration.
-            plaintext_drain_ms: 45_000,
-            pings: Pings::default(),
-        }
-    }
-}
-
-/// One configuration in force, with this shard's pools for it.
-#[derive(Debug)]
-pub struct Active {
-    /// The tables, shared with the other shards and never changed.
-    pub tables: Arc<Tables>,
-    /// Pools by cluster and endpoint.
-    endpoints: Box<[Box<[EndpointPools]>]>,
-    /// Pools of the local app, by workload port.
-    apps: Box<[PoolId]>,
-}
-
-impl Active {
-    /// The pool of an endpoint of a cluster.
-    #[must_use]
-    pub fn pool(&self, cluster: ClusterIndex, endpoint: usize) -> Option<PoolId> {
-        Some(self.endpoints.get(cluster.at())?.get(endpoint)?.own)
-    }
-
-    /// The pool of its lanes; `None` where it is no sidecar.
-    #[must_use]
-    pub fn lanes(&self, cluster: ClusterIndex, endpoint: usize) -> Option<PoolId> {
-        self.endpoints.get(cluster.at())?.get(endpoint)?.lanes
-    }
-
-    /// The pool of the local app's port, by its place in the workload's ports.
-    #[must_use]
-    pub fn app_pool(&self, port: usize) -> Option<PoolId> {
-        self.apps.get(port).copied()
-    }
-}
-
-/// The pools of one endpoint.
-#[derive(Debug, Clone, Copy)]
-struct EndpointPools {
-    own: PoolId,
-    lanes: Option<PoolId>,
-}
+pub use self::active::Active;
+pub use self::limits::ConnLimits;
 
 /// Everything one shard owns.
 #[derive(Debug)]
@@ -225,13 +140,6 @@ impl Drop for Busy {
 
 /// An access-log buffer this full is handed over without being asked for, percent.
 const LOG_HAND_OVER_PERCENT: usize = 50;
-/// Between two looks at idle upstream connections, milliseconds: a server that closes a thousand at
-/// once is looked at a few times, not a thousand.
-const SWEEP_PAUSE_MS: u64 = 20;
-/// A look that is further away than this is brought forward when a connection becomes idle,
-/// milliseconds.
-const SWEEP_LONG_MS: u64 = 5_000;
-
 impl ShardState {
     /// A shard without configuration.
     #[must_use]
@@ -368,60 +276,6 @@ impl ShardState {
         }
     }
 
-    /// Sends what the quota cells have for the authority, and sees to it that a new bucket is
-    /// looked after. Cheap: for every request.
-    pub fn tell_quota(self: &Rc<Self>) {
-        let mut quota = self.quota.borrow_mut();
-        while let Some(message) = quota.poll() {
-            self.tell(FromShard::Quota(message));
-        }
-        if quota.has_new_bucket() {
-            drop(quota);
-            self.tick_quota_at(self.now().plus_ms(TICK_MS_MIN));
-        }
-    }
-
-    /// As [`Self::tell_quota`], and finds out when leases and buckets have to be looked after next:
-    /// for after messages, configurations and ticks.
-    pub fn look_after_quota(self: &Rc<Self>) {
-        self.tell_quota();
-        let next = self.quota.borrow_mut().next_tick(self.now());
-        self.tick_quota_at(next);
-    }
-
-    /// One task with one timer, for the nearest time that was asked for. An idle shard is woken when
-    /// something may change, and not to see whether it has.
-    fn tick_quota_at(self: &Rc<Self>, at: Mono) {
-        if at >= self.quota_tick_at.get() {
-            return;
-        }
-        self.quota_tick_at.set(at);
-        if let Some(ticker) = &*self.quota_ticker.borrow() {
-            ticker.wake_by_ref();
-            return;
-        }
-        let state = Rc::clone(self);
-        let started = self.ring.spawn(async move {
-            let mut due = pin!(state.ring.sleep_until(at));
-            while state.quota_tick_at.get() != Mono::NEVER {
-                poll_fn(|cx| {
-                    state.quota_ticker.replace(Some(cx.waker().clone()));
-                    due.as_mut().reset(state.quota_tick_at.get());
-                    due.as_mut().poll(cx)
-                })
-                .await;
-                state.quota_tick_at.set(Mono::NEVER);
-                state.quota.borrow_mut().tick(state.now());
-                state.look_after_quota();
-            }
-            state.quota_ticker.take();
-        });
-        if !started {
-            // The next new bucket or message asks again.
-            self.quota_tick_at.set(Mono::NEVER);
-        }
-    }
-
     /// Counts an exchange as under way until the value is dropped.
     #[must_use]
     pub fn begin(&self) -> Busy {
@@ -500,64 +354,6 @@ impl ShardState {
         self.material.borrow().clone()
     }
 
-    /// What a connection's certificates still allow. Asked per request: no clone, no clock.
-    #[must_use]
-    pub fn standing(&self, stream: &Stream) -> Standing {
-        match stream {
-            Stream::Plain(_) => Standing::Good,
-            Stream::Tls(connection) => self.standing_of(connection),
-            Stream::Lane(lane) => self.standing_of(lane.connection()),
-        }
-    }
-
-    /// As [`Self::standing`].
-    #[must_use]
-    pub fn standing_of(&self, connection: &TlsStream) -> Standing {
-        connection.standing(self.material.borrow().as_deref(), self.now())
-    }
-
-    /// Why a downstream connection may do nothing more: its peer's certificate has been revoked, or its
-    /// port has become STRICT and it is plaintext. Asked per request.
-    #[must_use]
-    pub fn refuses(&self, flow: &Flow, downstream: &Stream) -> Option<Reason> {
-        match downstream {
-            Stream::Tls(_) | Stream::Lane(_) => {
-                (self.standing(downstream) == Standing::Revoked).then_some(Reason::PeerRefused)
-            }
-            Stream::Plain(_) => {
-                (self.mtls_of(flow) == Some(MtlsMode::Strict)).then_some(Reason::PlaintextRefused)
-            }
-        }
-    }
-
-    /// Whether a connection takes no more requests: the sidecar drains, the connection is as old as
-    /// its certificates, or its port takes plaintext only by now. The answer says so.
-    #[must_use]
-    pub fn must_close(&self, flow: &Flow, downstream: &Stream) -> bool {
-        match downstream {
-            Stream::Plain(_) => self.draining.get(),
-            Stream::Tls(connection) => self.closes(flow, connection),
-            Stream::Lane(lane) => self.closes(flow, lane.connection()),
-        }
-    }
-
-    /// As [`Self::must_close`].
-    #[must_use]
-    pub fn closes(&self, flow: &Flow, connection: &TlsStream) -> bool {
-        self.draining.get()
-            || self.standing_of(connection) != Standing::Good
-            || self.mtls_of(flow) == Some(MtlsMode::Disable)
-    }
-
-    /// What the port demands that a connection came in by; `None` for those of the local app.
-    fn mtls_of(&self, flow: &Flow) -> Option<MtlsMode> {
-        let Direction::Inbound { port } = flow.direction else {
-            return None;
-        };
-        let active = self.active.borrow();
-        Some(active.as_ref()?.tables.workload.ports.get(port)?.mtls)
-    }
-
     /// New certificates. Connections made before keep theirs, but for those whose peer is revoked now.
     pub fn set_material(&self, material: Arc<TlsMaterial>) {
         let cut = self.live.examine(&material);
@@ -574,62 +370,8 @@ impl ShardState {
     /// that may take its time.
     pub fn swap(self: &Rc<Self>, tables: Arc<Tables>) -> Option<Rc<Active>> {
         self.balancer.borrow_mut().swap(&tables);
-        let mut pools = self.pools.borrow_mut();
-        pools.begin_swap();
-        let pool_of = |pools: &mut Pools, row: &ClusterRow, endpoint: &EndpointRow| {
-            let link = endpoint.link;
-            let sni = match link {
-                // What stands for many addresses shares no pool with an endpoint at that one.
-                Link::Plain(_) if endpoint.among.is_empty() => Box::from(""),
-                Link::Plain(_) | Link::Mesh(_) | Link::Client { .. } => row.sni.clone(),
-            };
-            let owner = row.limits_connections().then(|| row.key.clone());
-            let mut named = |lanes| {
-                let key = PoolKey {
-                    link,
-                    sni: sni.clone(),
-                    owner: owner.clone(),
-                    lanes,
-                };
-                pools.named(&key, row.policy.idle_timeout_ms)
-            };
-            EndpointPools {
-                own: named(false),
-                lanes: matches!(link, Link::Mesh(_)).then(|| named(true)),
-            }
-        };
-        let endpoints: Box<[Box<[EndpointPools]>]> = tables
-            .clusters()
-            .iter()
-            .map(|row| {
-                row.endpoints
-                    .iter()
-                    .map(|e| pool_of(&mut pools, row, e))
-                    .collect()
-            })
-            .collect();
-        let apps: Box<[PoolId]> = tables
-            .workload
-            .ports
-            .iter()
-            .map(|port| {
-                let key = PoolKey {
-                    link: Link::Plain(port.app),
-                    sni: Box::from(""),
-                    owner: None,
-                    lanes: false,
-                };
-                pools.named(&key, u64::MAX)
-            })
-            .collect();
-        pools.retire_unnamed();
-        drop(pools);
-        self.quota.borrow_mut().swap(&tables, self.now());
-        let active = Rc::new(Active {
-            tables,
-            endpoints,
-            apps,
-        });
+        let active = Rc::new(Active::new(tables, &mut self.pools.borrow_mut()));
+        self.quota.borrow_mut().swap(&active.tables, self.now());
         let drain_ms = self.limits.plaintext_drain_ms;
         self.plaintext.examine(&self.ring, drain_ms, |port| {
             let row = active.tables.workload.ports.get(port);
@@ -638,113 +380,5 @@ impl ShardState {
         let old = self.active.borrow_mut().replace(active);
         borrow::settle_debts(self);
         old
-    }
-
-    /// How a connection of a caller gets on to the app: with TPROXY in the caller's name, at the address
-    /// that it called.
-    pub fn app_link(&self, flow: &Flow, app: std::net::SocketAddr) -> Link {
-        match flow.original_dst {
-            Some(called) if self.tproxy => Link::Client {
-                app: called,
-                client: flow.peer.address.ip(),
-            },
-            _ => Link::Plain(app),
-        }
-    }
-
-    /// The pool of connections to the app's port that go this way. With TPROXY of one caller, so that
-    /// nobody is given a connection in another's name; it ends with its last connection.
-    pub fn app_pool(&self, active: &Active, port: usize, link: Link) -> Option<PoolId> {
-        match link {
-            Link::Client { .. } => Some(self.pools.borrow_mut().passing(&PoolKey {
-                link,
-                sni: Box::from(""),
-                owner: None,
-                lanes: false,
-            })),
-            Link::Plain(_) | Link::Mesh(_) => active.app_pool(port),
-        }
-    }
-
-    /// Gives connections that are gone back to the count of their clusters.
-    pub fn note_closed(&self) {
-        let mut balancer = self.balancer.borrow_mut();
-        while let Some(open) = self.lines.next_gone() {
-            balancer.closed(open);
-        }
-    }
-
-    /// Closes an idle connection of a cluster, so that another can be made; false if there is none. An
-    /// HTTP/2 connection says goodbye first: its place is free a little later, and the line called then.
-    pub fn evict(&self, cluster: &ClusterKey) -> bool {
-        let evicted = self.pools.borrow_mut().evict(cluster);
-        self.note_closed();
-        evicted || self.shared.borrow().evict(cluster)
-    }
-
-    /// Whether the next connection of a cluster that comes free is another shard's.
-    pub fn is_owed(&self, slot: Slot) -> bool {
-        let own_since = self.lines.since(slot);
-        (self.balancer.borrow_mut()).is_owed(slot, own_since, self.now())
-    }
-
-    /// Takes a lane back whose last exchange has ended cleanly: into its pool, for the first in line; or, if
-    /// it is counted and another shard's turn has come, it ends in favour of that.
-    pub fn rest(self: &Rc<Self>, lane: Lane) {
-        let counted_by = lane.opened.as_ref().map(Opened::cluster);
-        if let Some(slot) = counted_by.filter(|slot| self.is_owed(*slot)) {
-            if let Some(pool) = lane.pool {
-                self.pools.borrow_mut().lost(pool);
-            }
-            drop(lane);
-            return borrow::give_way(self, slot);
-        }
-        self.pools.borrow_mut().give_back(lane, self.now());
-        self.sweep_while_idle();
-        if let Some(slot) = counted_by {
-            self.lines.call(slot);
-        }
-    }
-
-    /// Has an HTTP/2 connection of a cluster take no more streams, unless one already ends.
-    pub fn retire(&self, cluster: &ClusterKey) {
-        self.shared.borrow().retire(cluster, self.now());
-    }
-
-    /// Sees to it that idle upstream connections are looked at when one ends or its time is over, and
-    /// no longer than there are any: a quiet shard has no timers.
-    pub fn sweep_while_idle(self: &Rc<Self>) {
-        if self.sweeping.replace(true) {
-            let sleeper = self.sweeper.take();
-            if let Some(sleeper) = sleeper {
-                sleeper.wake();
-            }
-            return;
-        }
-        let state = Rc::clone(self);
-        let started = self.ring.spawn(async move {
-            while state.pools.borrow().idle() > 0 {
-                let ended = state.ring.end_unwatched();
-                let next = state.pools.borrow_mut().sweep(state.now());
-                // Ends that come together are looked at together.
-                let soonest = state.now().plus_ms(SWEEP_PAUSE_MS).min(next);
-                let due = state.ring.sleep_until(next);
-                let is_long = next > state.now().plus_ms(SWEEP_LONG_MS);
-                let given_back = poll_fn(|cx| {
-                    if is_long && state.pools.borrow().was_given_back() {
-                        return Poll::Ready(());
-                    }
-                    state.sweeper.replace(is_long.then(|| cx.waker().clone()));
-                    Poll::Pending
-                });
-                wait::first(due, wait::first(ended, given_back)).await;
-                state.sweeper.take();
-                state.ring.sleep_until(soonest).await;
-            }
-            state.sweeping.set(false);
-        });
-        if !started {
-            self.sweeping.set(false);
-        }
     }
 }
