@@ -9,6 +9,7 @@
 
 mod merge;
 mod policy;
+mod principals;
 mod quota;
 mod routes;
 mod scope;

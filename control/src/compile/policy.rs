@@ -8,7 +8,7 @@ use ringmesh_wire::v1::snapshot::{
 };
 
 use super::services::entry_of;
-use super::{Explain, Mode, NodeScope, Parts};
+use super::{Explain, Mode, NodeScope, Parts, principals};
 use crate::model::{Effective, handler_key};
 use crate::rules::security::{AuthorizationPolicy, PeerAuthentication};
 use crate::rules::{Kind, ObjectKey, ROOT_NAMESPACE, Spec};
@@ -68,7 +68,7 @@ pub(super) fn policy(parts: &Parts<'_>, node: &NodeScope, explain: &mut Vec<Expl
                 policy.authz.extend(places.into_iter().map(|applies| Authz {
                     name: key.full_name(),
                     action: authz.action,
-                    rules: authz.rules.clone(),
+                    rules: principals::in_mesh(&authz.rules, &parts.trust.trust_domain),
                     applies,
                 }));
             }
