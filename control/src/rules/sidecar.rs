@@ -12,8 +12,8 @@ use super::error::RuleErrors;
 use super::node;
 use super::read::{protocol_of_name, protocol_of_word};
 
-/// Fields of the file (INTERFACE.md); others are mistakes.
-const FIELDS: [&str; 14] = [
+/// Fields of the file, as `ringmesh-proxy` reads it (docs/sidecar-yaml.md); others are mistakes.
+const FIELDS: [&str; 17] = [
     "node",
     "service",
     "namespace",
@@ -26,7 +26,10 @@ const FIELDS: [&str; 14] = [
     "control",
     "shards",
     "state_dir",
+    "dns",
     "access_log",
+    "kept_memory",
+    "zero_copy_min",
     "drain_timeout",
 ];
 
@@ -114,4 +117,20 @@ fn port(at: &Cursor<'_>) -> Option<(String, u16, Protocol)> {
             .ok()?,
     };
     Some((name, number?, protocol))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The page's example has every field that the sidecar takes.
+    #[test]
+    fn the_documented_file_is_read() {
+        let page = include_str!("../../../docs/sidecar-yaml.md");
+        let (_, rest) = page.split_once("```yaml\n").unwrap();
+        let (example, _) = rest.split_once("```").unwrap();
+        let sidecar = parse_sidecar("sidecar.yaml", example).unwrap();
+        assert_eq!(sidecar.node.0, "reviews-v3-1");
+        assert_eq!(sidecar.ports, [("http".to_owned(), 9080, Protocol::Http1)]);
+    }
 }
