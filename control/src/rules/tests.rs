@@ -202,7 +202,7 @@ fn faults_of_other_kinds_are_told_exactly() {
         (
             dr,
             "  host: a\n  trafficPolicy:\n    loadBalancer: {simple: LEAST_REQUESTS}\n",
-            "f.yaml:8:28: spec.trafficPolicy.loadBalancer.simple: \"LEAST_REQUESTS\" is not known here; write one of LEAST_REQUEST, LEAST_CONN, UNSPECIFIED, ROUND_ROBIN, RANDOM and PASSTHROUGH",
+            "f.yaml:8:28: spec.trafficPolicy.loadBalancer.simple: \"LEAST_REQUESTS\" is not known here; write one of LEAST_REQUEST, LEAST_CONN, UNSPECIFIED, ROUND_ROBIN and RANDOM",
         ),
         (
             dr,

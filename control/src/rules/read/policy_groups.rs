@@ -120,7 +120,6 @@ fn balance(at: &Cursor<'_>) -> Option<Balance> {
             ("UNSPECIFIED", Balance::LeastRequest),
             ("ROUND_ROBIN", Balance::RoundRobin),
             ("RANDOM", Balance::Random),
-            ("PASSTHROUGH", Balance::Passthrough),
         ])
 }
 
