@@ -68,7 +68,7 @@ impl Counters {
             "Sessions and certificate requests refused",
             self.rejected.clone(),
         );
-        r.register("sessions", "Sidecars connected", self.sessions.clone());
+        r.register("sidecars", "Sidecars connected", self.sessions.clone());
         r.register(
             "certificates_issued",
             "Certificates issued to sidecars",
