@@ -31,3 +31,22 @@ impl Default for MeshSettings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::{Spec, parse};
+
+    #[test]
+    fn the_documented_object_has_every_default() {
+        let page = include_str!("../../../docs/mesh-settings.md");
+        let (_, rest) = page.split_once("```yaml\n").unwrap();
+        let (example, _) = rest.split_once("```").unwrap();
+        let objects = parse("mesh.yaml", example).unwrap();
+        let specs: Vec<&Spec> = objects.iter().map(|object| &object.spec).collect();
+        let [Spec::MeshSettings(settings)] = specs[..] else {
+            panic!("{objects:?}");
+        };
+        assert_eq!(*settings, MeshSettings::default());
+    }
+}
