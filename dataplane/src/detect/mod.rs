@@ -8,8 +8,10 @@ mod verdicts;
 
 pub use verdicts::{Place, Verdict, Verdicts};
 
+use crate::http1::limits::LEADING_EMPTY_LINES_MAX;
+
 /// More bytes than this are never needed: the longest thing looked for is the HTTP/2 preface (24
-/// bytes); a method may have 23.
+/// bytes); a method may have 23, less the empty lines before it.
 pub const DETECT_BYTES_MAX: usize = 24;
 
 /// What the first bytes say.
@@ -76,11 +78,14 @@ fn tls(first: &[u8]) -> Detected {
 /// later, and a wrong "HTTP" would end in 400 where a wrong "opaque" still works.
 fn http1(first: &[u8]) -> Detected {
     // Empty lines before a request are legal (RFC 9112 section 2.2).
-    let begin = match first {
-        [b'\r'] => return Detected::NeedMore,
-        [b'\r', b'\n', rest @ ..] => rest,
-        _ => first,
-    };
+    let mut begin = first;
+    for _ in 0..LEADING_EMPTY_LINES_MAX {
+        match begin {
+            [b'\r'] if first.len() < DETECT_BYTES_MAX => return Detected::NeedMore,
+            [b'\r', b'\n', rest @ ..] => begin = rest,
+            _ => break,
+        }
+    }
     let is_method = |b: &u8| b.is_ascii_uppercase() || matches!(b, b'-' | b'_');
     let method = begin.iter().take_while(|b| is_method(b)).count();
     match begin.get(method..).unwrap_or(b"") {
@@ -145,6 +150,9 @@ mod tests {
             (b"\r", Detected::NeedMore),
             (b"\r\n", Detected::NeedMore),
             (b"\r\nGET /", Detected::Http1),
+            (b"\r\n\r", Detected::NeedMore),
+            (b"\r\n\r\n\r\n\r\nGET /", Detected::Http1),
+            (b"\r\n\r\n\r\n\r\n\r\nGET /", Detected::Other),
             (b"OPTIONS *", Detected::Http1),
             (b"GET http:", Detected::NeedMore),
             (b"GET http://a/", Detected::Http1),

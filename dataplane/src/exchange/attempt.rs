@@ -7,7 +7,7 @@ use std::task::Poll;
 
 use super::acquire::{Bound, NoLane, acquire};
 use super::acquire_shared::acquire_shared;
-use super::body::{self, BodyEnd, BodySource, PumpEnd};
+use super::body::{self, BodyEnd, BodySource, PumpEnd, Rest};
 use super::carrier::{Carrier, read_head};
 use super::context::Exchange;
 use super::head_in::{HeadRead, HeadReader};
@@ -267,7 +267,10 @@ impl Carried<'_, '_> {
 
         let mut reader = HeadReader::default();
         let mut interim = 0;
-        let mut pumping = !body.is_over();
+        // What was read of the client's body is all of it.
+        let mut whole = body.is_over();
+        // Trailers may be left where the body itself is over.
+        let mut pumping = !whole || !outflow.has_ended();
         let mut watching = !pumping && !body.has_more() && !x.has_early();
         let mut pump = pin!(body::pump(body, &mut outflow));
         let mut watch = pin!(x.client.watch());
@@ -287,14 +290,19 @@ impl Carried<'_, '_> {
                     if pumping {
                         match pump.as_mut().poll(cx) {
                             Poll::Pending => {}
+                            Poll::Ready(Ok(rest)) => {
+                                (pumping, whole) = (false, true);
+                                watching = rest == Rest::Nothing && !x.has_early();
+                            }
                             // The upstream may have stopped reading because it has answered.
-                            Poll::Ready(Ok(()) | Err(PumpEnd::Upstream)) => pumping = false,
+                            Poll::Ready(Err(PumpEnd::Upstream)) => pumping = false,
                             Poll::Ready(Err(PumpEnd::Downstream(end))) => {
                                 return Poll::Ready(Event::Body(end));
                             }
                             Poll::Ready(Err(PumpEnd::NoRoom)) => return Poll::Ready(Event::NoRoom),
                         }
-                    } else if watching && let Poll::Ready(seen) = watch.as_mut().poll(cx) {
+                    }
+                    if watching && let Poll::Ready(seen) = watch.as_mut().poll(cx) {
                         watching = false;
                         match seen {
                             Seen::Gone => return Poll::Ready(Event::ClientGone),
@@ -394,7 +402,7 @@ impl Carried<'_, '_> {
             tells_length_only: method == "HEAD" || status == 304,
             keep_alive: x.request.keep_alive()
                 && !x.client.must_close(x.shard, x.flow)
-                && !pumping
+                && whole
                 && (is_tunnel || !asks_for_tunnel),
             upgrade: is_tunnel && status == 101,
             edits: changes.response,
@@ -460,7 +468,10 @@ impl Carried<'_, '_> {
                 }
                 if pumping && let Poll::Ready(end) = pump.as_mut().poll(cx) {
                     pumping = false;
-                    if matches!(end, Err(PumpEnd::Downstream(_) | PumpEnd::NoRoom)) {
+                    whole |= end.is_ok();
+                    // Who only stops sending, as RFC 9112 section 9.5 asks of whom an early answer
+                    // reaches, has the rest of it.
+                    if matches!(end, Err(PumpEnd::Downstream(BodyEnd::Failed))) {
                         return Poll::Ready(Err(RespondFault::ClientGone));
                     }
                 }
@@ -483,7 +494,7 @@ impl Carried<'_, '_> {
                     record.grpc_status =
                         grpc::status_in(lines.unwrap_or_else(|| decoder.trailers()));
                 }
-                let whole = !pumping;
+                let whole = whole && !pumping;
                 self.clean.set(upstream_stays && whole);
                 let after = match plan.stays_open() && whole {
                     true => After::KeepAlive,

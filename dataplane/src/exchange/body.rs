@@ -44,7 +44,30 @@ impl<'c> BodySource<'c> {
         decoder: &'c mut BodyDecoder,
         framing: Framing,
     ) -> Self {
-        let framing = inflow.framing(framing);
+        Self::read_as(inflow, pending, decoder, inflow.framing(framing))
+    }
+
+    /// As [`Self::new`], of an answer. One that has no body by its status or its request's method has none
+    /// whatever frames follow: they would be taken for the next answer (RFC 9112 section 6.3).
+    #[must_use]
+    pub(super) fn of_answer(
+        inflow: Inflow<'c>,
+        pending: &'c mut Chunk,
+        decoder: &'c mut BodyDecoder,
+        framing: Framing,
+    ) -> Self {
+        match framing {
+            Framing::None => Self::read_as(inflow, pending, decoder, Framing::None),
+            _ => Self::new(inflow, pending, decoder, framing),
+        }
+    }
+
+    fn read_as(
+        inflow: Inflow<'c>,
+        pending: &'c mut Chunk,
+        decoder: &'c mut BodyDecoder,
+        framing: Framing,
+    ) -> Self {
         decoder.begin(framing);
         Self {
             inflow,
@@ -294,6 +317,14 @@ impl From<OutFault> for PumpEnd {
     }
 }
 
+/// What has arrived behind a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// The client's next request, or a part of it.
+    Something,
+    Nothing,
+}
+
 /// Carries the rest of a body, piece by piece as it comes.
 ///
 /// # Errors
@@ -301,11 +332,14 @@ impl From<OutFault> for PumpEnd {
 pub(super) async fn pump(
     source: &mut BodySource<'_>,
     outflow: &mut Outflow<'_>,
-) -> Result<(), PumpEnd> {
+) -> Result<Rest, PumpEnd> {
     while let Some(piece) = source.next().await.map_err(PumpEnd::Downstream)? {
         let last = source.is_at_end();
         outflow.piece(piece, last).await?;
     }
     outflow.end(source.trailers()).await?;
-    Ok(())
+    Ok(match source.has_more() {
+        true => Rest::Something,
+        false => Rest::Nothing,
+    })
 }

@@ -408,7 +408,11 @@ async fn redirected<'x>(x: &Exchange<'x>, redirect: &Redirect, record: &mut Reco
         .map(|query| format!("?{query}"))
         .unwrap_or_default();
     let location = format!("{scheme}://{authority}{path}{query}");
-    let keep_alive = x.request.keep_alive() && x.request.framing().is_empty();
+    // Behind a CONNECT without success may lie the bytes of a tunnel.
+    let keep_alive = x.request.keep_alive()
+        && x.request.framing().is_empty()
+        && x.request.form() != TargetForm::Authority
+        && !x.client.must_close(x.shard, x.flow);
     let answer = Answer {
         status: redirect.status,
         keep_alive,

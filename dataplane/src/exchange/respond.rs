@@ -57,7 +57,7 @@ pub(super) async fn respond(
     decoder: &mut BodyDecoder,
     bytes_out: &mut u64,
 ) -> Result<(), RespondFault> {
-    let mut source = BodySource::new(to.upstream, pending, decoder, to.plan.framing);
+    let mut source = BodySource::of_answer(to.upstream, pending, decoder, to.plan.framing);
     source.forget_kept();
     let mut outflow = match to.client {
         Client::Http1(stream) => {

@@ -100,7 +100,8 @@ pub(super) fn open_stream<'o>(
         );
         let stream = stream.map_err(|_| SendFault::Closed)?;
         let stream = outgoing.get_or_init(|| stream);
-        return Ok((stream, false));
+        // Its end is the tunnel's.
+        return Ok((stream, true));
     }
     // The time that is left, not the time there was (SEMANTICS 9.1).
     if x.request.field(Known::GrpcTimeout).is_some() && deadline != Mono::NEVER {

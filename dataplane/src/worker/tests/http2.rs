@@ -138,6 +138,20 @@ async fn answer(
             trailers.insert("grpc-status", HeaderValue::from_static("5"));
             let _ = stream.send_trailers(trailers);
         }
+        "/no-content" => {
+            let head = Response::builder().status(204).body(()).unwrap();
+            let Ok(mut stream) = respond.send_response(head, false) else {
+                return;
+            };
+            let body = &b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"[..];
+            let _ = stream.send_data(body.into(), true);
+        }
+        "/read-and-hang" => {
+            while let Some(Ok(_)) = body.data().await {}
+            seen.calls.fetch_add(1, Ordering::SeqCst);
+            let _ = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
+            seen.cancelled.store(true, Ordering::SeqCst);
+        }
         "/hang" => {
             if let Ok(code) = std::future::poll_fn(|cx| respond.poll_reset(cx)).await {
                 seen.code.store(code.into(), Ordering::SeqCst);
@@ -342,6 +356,61 @@ fn a_cancelled_call_is_cancelled_at_the_app() {
         }
     });
     assert_eq!(bed.log()[0]["status"], 499);
+}
+
+/// Also when the whole body came first: nothing more is sent to the app, and the client still watched.
+#[test]
+fn a_call_cancelled_after_its_body_is_cancelled_at_the_app() {
+    let (bed, seen) = bed();
+    block_on(async {
+        let mut sender = connect(bed.at).await;
+        let call = grpc("/read-and-hang");
+        let (response, mut upload) = sender.send_request(call, false).unwrap();
+        let reached = async |step: usize| {
+            while seen.calls.load(Ordering::SeqCst) < step {
+                tokio::task::yield_now().await;
+            }
+        };
+        // The call has come, without its body; then that has been read to its end.
+        reached(1).await;
+        upload.send_data(Bytes::from_static(b"all"), true).unwrap();
+        reached(2).await;
+        upload.send_reset(Reason::CANCEL);
+        drop(response);
+        while !seen.cancelled.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+    });
+    // And not by the route's timeout.
+    assert_eq!(bed.log()[0]["status"], 499);
+}
+
+/// A body where there is none by the status must not become the next answer.
+#[test]
+fn frames_behind_a_204_are_not_passed_on() {
+    let (bed, _) = bed();
+    let mut client = bed.client();
+    client
+        .write_all(b"GET /no-content HTTP/1.1\r\nHost: app\r\n\r\nGET / HTTP/1.1\r\nHost: app\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let mut answers = String::new();
+    client.read_to_string(&mut answers).unwrap();
+    assert!(answers.starts_with("HTTP/1.1 204 "), "{answers}");
+    assert!(!answers.contains("evil"), "{answers}");
+    assert!(answers.contains("hello"), "{answers}");
+}
+
+/// The end of a body is said although only its trailers were left when the stream was opened.
+#[test]
+fn trailers_without_a_body_end_the_stream() {
+    let (bed, _) = bed();
+    let mut client = bed.client();
+    client
+        .write_all(b"POST /echo HTTP/1.1\r\nHost: app\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\nX-Last: 1\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("0\r\ngrpc-status: 5\r\n\r\n"), "{answer}");
 }
 
 #[test]
