@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use ringmesh_control::demo::stage::wait;
 
-/// How long [`Upstream::impatient`] waits for the next request.
+/// How long [`Upstream::impatient`] waits for another request.
 pub const IMPATIENCE: Duration = Duration::from_millis(200);
 
 /// A listening upstream; ends with its value.
@@ -66,15 +66,15 @@ impl Upstream {
         })
     }
 
-    /// [`Self::http`] that closes a connection nobody uses for [`IMPATIENCE`], without saying so.
+    /// [`Self::http`] that closes a connection [`IMPATIENCE`] after an answer if no request follows, without
+    /// saying so. To a first request, and in the middle of one or of an upgrade, it listens for as long as it takes.
     ///
     /// # Panics
     /// It cannot listen.
     #[must_use]
     pub fn impatient(ip: IpAddr) -> Self {
         Self::start((ip, 0).into(), |conn, requests| {
-            conn.set_read_timeout(Some(IMPATIENCE))?;
-            serve_http(conn, requests)
+            serve_until_idle(conn, requests, Some(IMPATIENCE))
         })
     }
 
@@ -140,9 +140,18 @@ struct Head {
 }
 
 fn serve_http(conn: &TcpStream, requests: &AtomicU64) -> io::Result<()> {
+    serve_until_idle(conn, requests, None)
+}
+
+fn serve_until_idle(
+    conn: &TcpStream,
+    requests: &AtomicU64,
+    patience: Option<Duration>,
+) -> io::Result<()> {
     conn.set_nodelay(true)?;
     let mut reader = BufReader::new(conn);
     while let Some(head) = read_head(&mut reader)? {
+        conn.set_read_timeout(None)?;
         requests.fetch_add(1, Ordering::SeqCst);
         if head.expects {
             (&mut &*conn).write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
@@ -155,6 +164,7 @@ fn serve_http(conn: &TcpStream, requests: &AtomicU64) -> io::Result<()> {
         if closes || head.closes {
             return Ok(());
         }
+        conn.set_read_timeout(patience)?;
     }
     Ok(())
 }

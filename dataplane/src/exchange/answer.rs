@@ -1,13 +1,17 @@
 //! Answers of our own, on the wire.
 
+use std::pin::pin;
+
 use super::head_out::HeadOut;
 use super::pipeline::After;
 use super::record::Record;
 use super::sides::Client;
+use super::state::ShardState;
 use crate::http1::Answer;
 use crate::http2::{Broken, Incoming, grpc, head};
 use crate::reason::Reason;
 use crate::ring::{Buf, Ring};
+use crate::wait;
 
 /// What a connection above the bound gets, before anything of it is read.
 pub const SHED_ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nx-ringmesh-reason: shed\r\n\
@@ -16,7 +20,7 @@ content-length: 0\r\nconnection: close\r\n\r\n";
 /// Sends `answer` and notes it. Where no buffer is left the connection closes without one: under
 /// that pressure an answer is what we can do without.
 pub(super) async fn send(
-    ring: &Ring,
+    shard: &ShardState,
     client: Client<'_>,
     answer: &Answer<'_>,
     record: &mut Record,
@@ -35,26 +39,25 @@ pub(super) async fn send(
     let downstream = match client {
         Client::Http1(stream) => stream,
         Client::Http2(stream) => {
-            return match on_stream(ring, stream, answer, record) {
+            return match on_stream(&shard.ring, stream, answer, record) {
                 Ok(()) => After::KeepAlive,
                 Err(Broken) => After::Reset,
             };
         }
     };
-    let mut head = HeadOut::new(ring);
+    let mut head = HeadOut::new(&shard.ring);
     if answer.put(&mut head).is_err() {
         return After::Reset;
     }
     if !answer.head_only {
         record.bytes_out += answer.body_len() as u64;
     }
-    match downstream
-        .send_at_end(head.finish(), !answer.keep_alive)
-        .await
-    {
-        Ok(()) if answer.keep_alive => After::KeepAlive,
-        Ok(()) => After::Close,
-        Err(_) => After::Reset,
+    let sent = downstream.send_at_end(head.finish(), !answer.keep_alive);
+    match wait::or_timeout(sent, pin!(shard.idle_from_now())).await {
+        Some(Ok(())) if answer.keep_alive => After::KeepAlive,
+        Some(Ok(())) => After::Close,
+        // It reads nothing, not even what it was told before.
+        Some(Err(_)) | None => After::Reset,
     }
 }
 

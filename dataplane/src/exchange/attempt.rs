@@ -3,16 +3,17 @@
 use std::cell::{Cell, OnceCell};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::task::{Poll, ready};
 
 use super::acquire::{Bound, NoLane, acquire};
 use super::acquire_shared::acquire_shared;
-use super::body::{self, BodyEnd, BodySource, PumpEnd, Rest};
+use super::body::{self, BodyEnd, BodySource, PumpEnd, Pumped};
 use super::carrier::{Carrier, read_head};
 use super::context::Exchange;
 use super::head_in::{HeadRead, HeadReader};
 use super::head_out::HeadOut;
 use super::pipeline::After;
+use super::progress::Progress;
 use super::record::Record;
 use super::respond::{self, Respond, RespondFault};
 use super::send_request::{SendFault, open_stream, send_request};
@@ -32,6 +33,7 @@ use crate::time::Mono;
 use crate::tls::Standing;
 use crate::upstream::PoolId;
 use crate::view::HeaderLookup;
+use crate::wait;
 
 /// Where a try goes.
 #[derive(Debug, Clone, Copy)]
@@ -79,8 +81,8 @@ pub(super) enum TryEnd {
     /// The exchange is over.
     Finished(After, Verdict),
     /// No answer; another try may help.
-    Failed(TryOutcome, Reason),
-    /// An answer that the rule wants to replace by another try's.
+    Failed(TryOutcome, Reason, Verdict),
+    /// An answer that the rule wants to replace by another try's, and whose request can be sent again.
     Unwanted(u16),
     /// No answer, and another try would not help (or must not be).
     Hopeless(Reason, Verdict),
@@ -89,13 +91,63 @@ pub(super) enum TryEnd {
 }
 
 /// Why a request that did not go out has no answer.
-fn not_sent(fault: SendFault, reused: bool) -> TryEnd {
+fn not_sent(fault: SendFault, reused: bool, times: &Times<'_>, now: Mono) -> TryEnd {
     match fault {
-        SendFault::Broken => TryEnd::Failed(TryOutcome::Reset { reused }, Reason::UpstreamReset),
-        SendFault::Closed => TryEnd::Failed(TryOutcome::Refused, Reason::UpstreamReset),
+        SendFault::Broken => failed(TryOutcome::Reset { reused }, Reason::UpstreamReset),
+        SendFault::Closed => failed(TryOutcome::Refused, Reason::UpstreamReset),
+        SendFault::Late => times
+            .over(now, true)
+            .unwrap_or(TryEnd::Hopeless(Reason::Timeout, Verdict::LocalFailure)),
         SendFault::Unsayable => TryEnd::Hopeless(Reason::BadRequest, Verdict::Neutral),
         SendFault::Body => TryEnd::Hopeless(Reason::BadBody, Verdict::Neutral),
         SendFault::NoRoom => TryEnd::Hopeless(Reason::HeadTooLarge, Verdict::Neutral),
+    }
+}
+
+/// The endpoint's failure.
+fn failed(outcome: TryOutcome, reason: Reason) -> TryEnd {
+    TryEnd::Failed(outcome, reason, Verdict::LocalFailure)
+}
+
+/// How long a try may take.
+struct Times<'t> {
+    /// The exchange's end.
+    deadline: Mono,
+    /// This try's, until the answer's head.
+    try_deadline: Mono,
+    progress: &'t Progress<'t>,
+}
+
+impl Times<'_> {
+    /// When to look, before the answer's head is here. An exchange that only waits for that is as long as
+    /// its route lets it; while its request is `pumping` it may not be idle.
+    fn next(&self, pumping: bool) -> Mono {
+        let idle_at = match pumping {
+            true => self.progress.idle_at(),
+            false => Mono::NEVER,
+        };
+        self.deadline.min(self.try_deadline).min(idle_at)
+    }
+
+    /// What is over then. A client that takes its time to send must not have the endpoint ejected.
+    fn over(&self, now: Mono, pumping: bool) -> Option<TryEnd> {
+        let client_owes = pumping && self.progress.client_owes();
+        let verdict = match client_owes {
+            true => Verdict::Neutral,
+            false => Verdict::LocalFailure,
+        };
+        if now >= self.deadline {
+            return Some(TryEnd::Hopeless(Reason::Timeout, verdict));
+        }
+        if now >= self.try_deadline {
+            let (outcome, reason) = (TryOutcome::TryTimeout, Reason::TryTimeout);
+            return Some(TryEnd::Failed(outcome, reason, verdict));
+        }
+        let reason = match client_owes {
+            true => Reason::IdleTimeout,
+            false => Reason::Timeout,
+        };
+        (now >= self.next(pumping)).then_some(TryEnd::Hopeless(reason, verdict))
     }
 }
 
@@ -111,7 +163,8 @@ enum Event {
 /// Makes one try.
 ///
 /// `deadline` is the exchange's, `try_deadline` this try's until the answer's head; `unwanted` says
-/// whether an answer of some status is to be replaced by another try.
+/// whether an answer of some status is to be replaced by another try, and is asked only where the request
+/// can be sent again.
 pub(super) async fn attempt(
     x: &Exchange<'_>,
     way: &Way<'_>,
@@ -120,7 +173,7 @@ pub(super) async fn attempt(
     parser: &mut ResponseHead,
     decoder: &mut crate::http1::BodyDecoder,
     record: &mut Record,
-    mut sleep: Pin<&mut Sleep>,
+    sleep: Pin<&mut Sleep>,
     deadline: Mono,
     try_deadline: Mono,
     unwanted: impl FnMut(u16, Option<u8>) -> bool,
@@ -136,8 +189,7 @@ pub(super) async fn attempt(
     let carrier = match acquired {
         Ok(carrier) => carrier,
         Err(NoLane::Unreached(reason)) => {
-            let outcome = TryOutcome::ConnectFailure;
-            return TryEnd::Failed(outcome, reason);
+            return failed(TryOutcome::ConnectFailure, reason);
         }
         Err(NoLane::NoRoom(reason)) => return TryEnd::Hopeless(reason, Verdict::Neutral),
     };
@@ -145,7 +197,6 @@ pub(super) async fn attempt(
         Carrier::Own(lane) => lane.pool.zip(lane.idle_for),
         Carrier::Shared(..) => None,
     };
-    sleep.as_mut().reset(deadline.min(try_deadline));
     let mut carried = Carried {
         x,
         carrier: Some(carrier),
@@ -166,7 +217,7 @@ pub(super) async fn attempt(
         )
         .await;
     carried.settle();
-    if let TryEnd::Failed(TryOutcome::Reset { reused: true }, _) = &end
+    if let TryEnd::Failed(TryOutcome::Reset { reused: true }, ..) = &end
         && let Some((pool, idle_for)) = idle
     {
         x.shard.pools.borrow_mut().distrust(pool, idle_for);
@@ -235,16 +286,25 @@ impl Carried<'_, '_> {
         record.upstream = Some(carrier.address());
         record.reused = reused;
         record.upstream_tls = carrier.identity().is_some();
+        let times = Times {
+            deadline,
+            try_deadline,
+            progress: &x.progress,
+        };
+        x.progress.moved();
+        sleep.as_mut().reset(times.next(true));
         let mut outflow = match carrier {
             Carrier::Own(lane) => {
                 let stream = &lane.stream;
-                match send_request(x, changes, framing, upgrade, body, stream).await {
+                let sent =
+                    send_request(x, changes, framing, upgrade, body, stream, sleep.as_mut()).await;
+                match sent {
                     Ok(sink) => Outflow::Http1 {
                         stream,
                         sink,
                         ring: &x.shard.ring,
                     },
-                    Err(fault) => return not_sent(fault, reused),
+                    Err(fault) => return not_sent(fault, reused, &times, x.shard.now()),
                 }
             }
             Carrier::Shared(lane, sender) => {
@@ -258,7 +318,7 @@ impl Carried<'_, '_> {
                         if matches!(fault, SendFault::Closed) {
                             lane.distrust();
                         }
-                        return not_sent(fault, reused);
+                        return not_sent(fault, reused, &times, x.shard.now());
                     }
                 }
             }
@@ -269,12 +329,14 @@ impl Carried<'_, '_> {
         let mut interim = 0;
         // What was read of the client's body is all of it.
         let mut whole = body.is_over();
+        let mut replayable = whole && body.is_replayable();
         // Trailers may be left where the body itself is over.
         let mut pumping = !whole || !outflow.has_ended();
         let mut watching = !pumping && !body.has_more() && !x.has_early();
-        let mut pump = pin!(body::pump(body, &mut outflow));
+        let mut pump = pin!(body::pump(body, &mut outflow, &x.progress));
         let mut watch = pin!(x.client.watch());
         let bytes = loop {
+            sleep.as_mut().reset(times.next(pumping));
             let event = {
                 let mut read = pin!(read_head(
                     carrier,
@@ -290,12 +352,17 @@ impl Carried<'_, '_> {
                     if pumping {
                         match pump.as_mut().poll(cx) {
                             Poll::Pending => {}
-                            Poll::Ready(Ok(rest)) => {
-                                (pumping, whole) = (false, true);
-                                watching = rest == Rest::Nothing && !x.has_early();
+                            Poll::Ready(Ok(Pumped {
+                                has_more,
+                                replayable: kept,
+                            })) => {
+                                (pumping, whole, replayable) = (false, true, kept);
+                                watching = !has_more && !x.has_early();
                             }
                             // The upstream may have stopped reading because it has answered.
-                            Poll::Ready(Err(PumpEnd::Upstream)) => pumping = false,
+                            Poll::Ready(Err(PumpEnd::Upstream { replayable: kept })) => {
+                                (pumping, replayable) = (false, kept);
+                            }
                             Poll::Ready(Err(PumpEnd::Downstream(end))) => {
                                 return Poll::Ready(Event::Body(end));
                             }
@@ -326,13 +393,13 @@ impl Carried<'_, '_> {
                     if let Carrier::Shared(lane, _) = carrier {
                         lane.distrust();
                     }
-                    return TryEnd::Failed(TryOutcome::Refused, Reason::UpstreamReset);
+                    return failed(TryOutcome::Refused, Reason::UpstreamReset);
                 }
                 Event::Read(
                     HeadRead::End { begun: true } | HeadRead::Failed { begun: true, .. },
                 ) => return TryEnd::Hopeless(Reason::UpstreamReset, Verdict::LocalFailure),
                 Event::Read(HeadRead::End { .. } | HeadRead::Failed { .. }) => {
-                    return TryEnd::Failed(TryOutcome::Reset { reused }, Reason::UpstreamReset);
+                    return failed(TryOutcome::Reset { reused }, Reason::UpstreamReset);
                 }
                 Event::Body(BodyEnd::Fault) => {
                     return TryEnd::Hopeless(Reason::BadBody, Verdict::Neutral);
@@ -342,18 +409,10 @@ impl Carried<'_, '_> {
                     return TryEnd::ClientGone;
                 }
                 Event::NoRoom => return TryEnd::Hopeless(Reason::Shed, Verdict::Neutral),
-                Event::Timeout if x.shard.now() >= deadline => {
-                    // A client that takes its time to send must not have the endpoint ejected.
-                    let verdict = match pumping {
-                        true => Verdict::Neutral,
-                        false => Verdict::LocalFailure,
-                    };
-                    return TryEnd::Hopeless(Reason::Timeout, verdict);
-                }
-                Event::Timeout if x.shard.now() >= try_deadline => {
-                    return TryEnd::Failed(TryOutcome::TryTimeout, Reason::TryTimeout);
-                }
-                Event::Timeout => continue,
+                Event::Timeout => match times.over(x.shard.now(), pumping) {
+                    Some(end) => return end,
+                    None => continue,
+                },
             };
             let next = parser.view(&bytes).next(method, upgrade);
             match next {
@@ -374,7 +433,8 @@ impl Carried<'_, '_> {
 
         // The answer's head is here.
         record.answered = Some(x.shard.now());
-        sleep.as_mut().reset(deadline);
+        x.progress.moved();
+        sleep.as_mut().reset(deadline.min(x.progress.idle_at()));
         let response = parser.view(&bytes);
         let status = response.status();
         let Ok(next) = response.next(method, upgrade) else {
@@ -384,7 +444,7 @@ impl Carried<'_, '_> {
             .then(|| response.first("grpc-status"))
             .flatten()
             .and_then(grpc::status);
-        if matches!(next, Next::Body(_)) && !pumping && unwanted(status, grpc_status) {
+        if matches!(next, Next::Body(_)) && replayable && unwanted(status, grpc_status) {
             return TryEnd::Unwanted(status);
         }
         record.status = status;
@@ -399,7 +459,7 @@ impl Carried<'_, '_> {
         let plan = ResponsePlan {
             to: x.request.version(),
             framing,
-            tells_length_only: method == "HEAD" || status == 304,
+            tells_length_only: status == 304 || (method == "HEAD" && status != 204),
             keep_alive: x.request.keep_alive()
                 && !x.client.must_close(x.shard, x.flow)
                 && whole
@@ -444,7 +504,7 @@ impl Carried<'_, '_> {
             from: outgoing.get(),
             client: x.client,
             plan: &plan,
-            idle_timeout_ms: x.shard.limits.idle_timeout_ms,
+            progress: &x.progress,
         };
         let mut bytes_out = 0;
         // What is seen of an HTTP/1.1 client while it is answered is its next request.
@@ -478,7 +538,17 @@ impl Carried<'_, '_> {
                 if leaving.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Err(RespondFault::ClientGone));
                 }
-                sleep.as_mut().poll(cx).map(|()| Err(RespondFault::Timeout))
+                loop {
+                    ready!(sleep.as_mut().poll(cx));
+                    let (now, idle_at) = (x.shard.now(), x.progress.idle_at());
+                    if now >= deadline {
+                        return Poll::Ready(Err(RespondFault::Timeout));
+                    }
+                    if now >= idle_at {
+                        return Poll::Ready(Err(RespondFault::Idle));
+                    }
+                    sleep.as_mut().reset(deadline.min(idle_at));
+                }
             })
             .await
         };
@@ -587,8 +657,14 @@ async fn send_interim(x: &Exchange<'_>, response: &Response<'_>) -> bool {
         }
     };
     let mut out = HeadOut::new(&x.shard.ring);
-    ResponsePlan::put_interim(response, &mut out).is_ok()
-        && downstream.send(out.finish()).await.is_ok()
+    if ResponsePlan::put_interim(response, &mut out).is_err() {
+        return false;
+    }
+    let sent = downstream.send(out.finish());
+    matches!(
+        wait::or_timeout(sent, pin!(x.shard.idle_from_now())).await,
+        Some(Ok(()))
+    )
 }
 
 /// The body of an HTTP/2 response whose head does not tell its length: frames do. An HTTP/1.1 client

@@ -1,6 +1,7 @@
 //! A request body on its way: what is here already, what still comes, and what may be sent again.
 
 use super::head_out::HeadOut;
+use super::progress::Progress;
 use super::sides::{Inflow, OutFault, Outflow};
 use crate::http1::{BodyDecoder, BodyFault, ChunkEncoder, Framing};
 use crate::ring::{Chunk, Out, Ring};
@@ -303,26 +304,32 @@ pub(super) enum PumpEnd {
     /// The client's side.
     Downstream(BodyEnd),
     /// The upstream does not take it.
-    Upstream,
+    Upstream {
+        /// All of it that was taken can be sent again.
+        replayable: bool,
+    },
     /// No buffer was left.
     NoRoom,
 }
 
-impl From<OutFault> for PumpEnd {
-    fn from(fault: OutFault) -> Self {
+impl PumpEnd {
+    fn of(fault: OutFault, source: &BodySource<'_>) -> Self {
         match fault {
-            OutFault::Broken => Self::Upstream,
+            OutFault::Broken => Self::Upstream {
+                replayable: source.is_replayable(),
+            },
             OutFault::NoRoom => Self::NoRoom,
         }
     }
 }
 
-/// What has arrived behind a body.
+/// A body that was carried to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rest {
-    /// The client's next request, or a part of it.
-    Something,
-    Nothing,
+pub(super) struct Pumped {
+    /// Behind it has arrived the client's next request, or a part of it.
+    pub(super) has_more: bool,
+    /// All of it can be sent again.
+    pub(super) replayable: bool,
 }
 
 /// Carries the rest of a body, piece by piece as it comes.
@@ -332,14 +339,23 @@ pub(super) enum Rest {
 pub(super) async fn pump(
     source: &mut BodySource<'_>,
     outflow: &mut Outflow<'_>,
-) -> Result<Rest, PumpEnd> {
-    while let Some(piece) = source.next().await.map_err(PumpEnd::Downstream)? {
+    progress: &Progress<'_>,
+) -> Result<Pumped, PumpEnd> {
+    loop {
+        progress.await_client(true);
+        let next = source.next().await.map_err(PumpEnd::Downstream)?;
+        progress.await_client(false);
+        progress.moved();
+        let Some(piece) = next else { break };
         let last = source.is_at_end();
-        outflow.piece(piece, last).await?;
+        let sent = outflow.piece(piece, last).await;
+        sent.map_err(|fault| PumpEnd::of(fault, source))?;
+        progress.moved();
     }
-    outflow.end(source.trailers()).await?;
-    Ok(match source.has_more() {
-        true => Rest::Something,
-        false => Rest::Nothing,
+    let ended = outflow.end(source.trailers()).await;
+    ended.map_err(|fault| PumpEnd::of(fault, source))?;
+    Ok(Pumped {
+        has_more: source.has_more(),
+        replayable: source.is_replayable(),
     })
 }

@@ -9,6 +9,7 @@ use ringmesh_wire::snapshot::Protocol;
 use super::attempt::{Speaks, Way};
 use super::flow::Flow;
 use super::last_target::LastTarget;
+use super::progress::Progress;
 use super::sides::Client;
 use super::state::{Active, ShardState};
 use crate::http1::{Known, Request, TargetForm};
@@ -40,6 +41,8 @@ pub(super) struct Exchange<'x> {
     pub(super) last_target: &'x RefCell<LastTarget>,
     /// The client's next request, seen while it waited.
     pub(super) early: Cell<Option<Chunk>>,
+    /// When something of it last moved.
+    pub(super) progress: Progress<'x>,
 }
 
 impl<'x> Exchange<'x> {

@@ -22,6 +22,7 @@
 //! tunnel    CONNECT
 //! relay     opaque connections
 //! early     a connection made before it is known what for
+//! progress  when something last moved
 //! note      the one Outcome
 //! ```
 //!
@@ -46,6 +47,7 @@ mod last_target;
 mod note;
 pub mod pipeline;
 mod plaintext;
+mod progress;
 mod record;
 pub mod relay;
 mod request_id;

@@ -17,6 +17,7 @@ use super::body::BodySource;
 use super::context::Exchange;
 use super::flow::{Direction, Flow};
 use super::last_target::LastTarget;
+use super::progress::Progress;
 use super::record::Record;
 use super::sides::Client;
 use super::state::ShardState;
@@ -78,7 +79,7 @@ pub(super) async fn run(
     let mut record = Record::new(shard.now());
     let Some(active) = shard.active() else {
         let answer = Answer::of(Reason::NoConfig);
-        let after = answer::send(&shard.ring, client, &closing(answer), &mut record).await;
+        let after = answer::send(shard, client, &closing(answer), &mut record).await;
         note::headless(shard, flow, &record, note::transport(client));
         return after;
     };
@@ -97,6 +98,7 @@ pub(super) async fn run(
         quota: &tools.quota,
         last_target: &tools.last_target,
         early: Cell::new(None),
+        progress: Progress::new(shard),
     };
     let framing = request.framing();
     let mut moving = Moving {
@@ -126,7 +128,7 @@ pub(super) async fn run(
                 head_only: request.method() == "HEAD",
                 ..answer
             };
-            answer::send(&shard.ring, client, &answer, &mut record).await
+            answer::send(shard, client, &answer, &mut record).await
         }
         End::ClientGone => {
             record.status = 499;
@@ -420,7 +422,7 @@ async fn redirected<'x>(x: &Exchange<'x>, redirect: &Redirect, record: &mut Reco
         fields: &[("location", &location)],
         ..Answer::of(Reason::None)
     };
-    End::Done(answer::send(&x.shard.ring, x.client, &answer, record).await)
+    End::Done(answer::send(x.shard, x.client, &answer, record).await)
 }
 
 /// The layers of header changes that there are, most specific first.

@@ -1,15 +1,13 @@
 //! An answer's way to the client: head and first body bytes in one submission, the rest as it comes.
 
-use std::pin::pin;
-
 use super::body::{BodyEnd, BodySink, BodySource};
 use super::head_out::HeadOut;
+use super::progress::Progress;
 use super::sides::{Client, Inflow, OutFault, Outflow};
 use crate::http1::{BodyDecoder, Response, ResponsePlan};
 use crate::http2::{self, Incoming, Outgoing};
 use crate::ring::{Chunk, Ring};
 use crate::upstream::Stream;
-use crate::wait;
 
 /// What it takes.
 #[derive(Debug)]
@@ -20,7 +18,7 @@ pub(super) struct Respond<'r> {
     pub(super) from: Option<&'r Outgoing>,
     pub(super) client: Client<'r>,
     pub(super) plan: &'r ResponsePlan<'r>,
-    pub(super) idle_timeout_ms: u64,
+    pub(super) progress: &'r Progress<'r>,
 }
 
 /// Why an answer did not reach its end.
@@ -30,7 +28,7 @@ pub(super) enum RespondFault {
     ClientGone,
     /// The route's time is over.
     Timeout,
-    /// Nothing came for too long.
+    /// Nothing moved for too long.
     Idle,
     /// The body breaks its framing.
     BadBody,
@@ -49,7 +47,7 @@ pub(super) enum RespondFault {
 /// Pieces one body piece may take: size line, payload, end.
 const PIECES_PER_BODY_PIECE: usize = 3;
 
-/// Sends the answer. `pending` are the bytes behind its head; `decoder` is over at a clean end.
+/// Sends the answer; whoever calls it has an eye on how long that takes. `pending` are the bytes behind its head; `decoder` is over at a clean end.
 pub(super) async fn respond(
     to: &Respond<'_>,
     response: &Response<'_>,
@@ -84,26 +82,19 @@ pub(super) async fn respond(
         }
         return Ok(outflow.end(source.trailers()).await?);
     }
-    let first_idle = to.ring.now().plus_ms(to.idle_timeout_ms);
-    let mut idle = pin!(to.ring.sleep_until(first_idle));
     loop {
-        let next = wait::or_timeout(source.next(), idle.as_mut()).await;
+        let next = source.next().await;
         *bytes_out = source.bytes;
+        to.progress.moved();
         let piece = match next {
-            Some(Ok(Some(piece))) => piece,
-            Some(Ok(None)) => break,
-            Some(Err(BodyEnd::Fault)) => return Err(RespondFault::BadBody),
-            Some(Err(BodyEnd::Failed)) => return Err(RespondFault::Broken),
-            None => return Err(RespondFault::Idle),
+            Ok(Some(piece)) => piece,
+            Ok(None) => break,
+            Err(BodyEnd::Fault) => return Err(RespondFault::BadBody),
+            Err(BodyEnd::Failed) => return Err(RespondFault::Broken),
         };
         let last = source.is_at_end();
-        match wait::or_timeout(outflow.piece(piece, last), idle.as_mut()).await {
-            Some(Ok(())) => {}
-            Some(Err(fault)) => return Err(fault.into()),
-            None => return Err(RespondFault::Idle),
-        }
-        idle.as_mut()
-            .reset(to.ring.now().plus_ms(to.idle_timeout_ms));
+        outflow.piece(piece, last).await?;
+        to.progress.moved();
     }
     outflow
         .end(source.trailers())
@@ -181,7 +172,7 @@ fn begin_http2(
             http2::head::response(&head.into()).ok_or(RespondFault::BadHead)?
         }
     };
-    let first = source.ready().map_err(|_| RespondFault::BadBody)?;
+    let first = source.ready().map_err(|_| RespondFault::BadBodyUnsent)?;
     let gone = |_| RespondFault::ClientGone;
     let ended = source.is_at_end();
     stream

@@ -1,6 +1,7 @@
 //! A request on its way out: its head, and what is here of its body.
 
 use std::cell::OnceCell;
+use std::pin::Pin;
 
 use h2::client::SendRequest;
 
@@ -12,9 +13,10 @@ use super::head_out::HeadOut;
 use super::sides::Client;
 use crate::http1::{ClientCert, Framing, Known, RequestPlan};
 use crate::http2::{self, Outgoing, Piece, grpc, websocket};
-use crate::ring::{ByteStream, Chunk};
+use crate::ring::{ByteStream, Chunk, Sleep};
 use crate::time::Mono;
 use crate::upstream::{SharedLane, Stream};
+use crate::wait;
 
 /// Why a request did not go out.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +31,8 @@ pub(super) enum SendFault {
     Body,
     /// The head does not fit.
     NoRoom,
+    /// A time was over before the upstream took it.
+    Late,
 }
 
 fn plan<'p>(
@@ -135,8 +139,8 @@ pub(super) fn open_stream<'o>(
     Ok((stream, ended))
 }
 
-/// Sends the head with what is here of the body, in one submission where it fits. Gives the sink for the
-/// rest of it.
+/// Sends the head with what is here of the body, in one submission where it fits, until `sleep` is over.
+/// Gives the sink for the rest of it.
 pub(super) async fn send_request(
     x: &Exchange<'_>,
     changes: &Changes<'_>,
@@ -144,6 +148,7 @@ pub(super) async fn send_request(
     upgrade: bool,
     body: &mut BodySource<'_>,
     upstream: &Stream,
+    mut sleep: Pin<&mut Sleep>,
 ) -> Result<BodySink, SendFault> {
     if let Client::Http2(stream) = x.client {
         // Nobody will hand it on.
@@ -170,18 +175,20 @@ pub(super) async fn send_request(
                     sink.end_into(trailers, &mut head)
                         .map_err(|_| SendFault::NoRoom)?;
                 }
-                return match upstream.send(head.finish()).await {
-                    Ok(()) => Ok(sink),
-                    Err(_) => Err(SendFault::Broken),
+                return match wait::or_timeout(upstream.send(head.finish()), sleep).await {
+                    Some(Ok(())) => Ok(sink),
+                    Some(Err(_)) => Err(SendFault::Broken),
+                    None => Err(SendFault::Late),
                 };
             };
             sink.piece_into(piece, &mut head)
                 .map_err(|_| SendFault::NoRoom)?;
         }
-        upstream
-            .send(head.finish())
-            .await
-            .map_err(|_| SendFault::Broken)?;
+        match wait::or_timeout(upstream.send(head.finish()), sleep.as_mut()).await {
+            Some(Ok(())) => {}
+            Some(Err(_)) => return Err(SendFault::Broken),
+            None => return Err(SendFault::Late),
+        }
         head = HeadOut::new(ring);
     }
 }

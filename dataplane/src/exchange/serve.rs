@@ -267,7 +267,7 @@ async fn next_head(
 /// Answers a head that never became a request. It is an exchange too: it is counted and logged.
 async fn refuse(shard: &Rc<ShardState>, flow: &Flow, stream: &Stream, answer: &Answer<'static>) {
     let mut record = Record::new(shard.now());
-    let after = answer::send(&shard.ring, Client::Http1(stream), answer, &mut record).await;
+    let after = answer::send(shard, Client::Http1(stream), answer, &mut record).await;
     note::headless(shard, flow, &record, note::transport(Client::Http1(stream)));
     if after != After::Reset {
         linger(shard, stream).await;
@@ -276,7 +276,8 @@ async fn refuse(shard: &Rc<ShardState>, flow: &Flow, stream: &Stream, answer: &A
 
 /// Ends our direction and takes what the client still sends, within bounds.
 pub(super) async fn linger(shard: &ShardState, stream: &Stream) {
-    if stream.flush().await.is_err() || stream.shutdown_write().await.is_err() {
+    let ended = async { stream.flush().await.is_ok() && stream.shutdown_write().await.is_ok() };
+    if wait::or_timeout(ended, pin!(shard.idle_from_now())).await != Some(true) {
         return;
     }
     let mut end = pin!(shard.ring.sleep_until(shard.now().plus_ms(LINGER_MS)));

@@ -334,11 +334,18 @@ fn open(shared: &Rc<Shared>, request: http::Request<RecvStream>, mut respond: Se
         request,
         respond,
     };
-    if let Some(opened) = shared.tasks.give(opened) {
-        let shared = Rc::clone(shared);
-        let ring = shared.shard.ring.clone();
-        let _ = ring.spawn(async move { one_after_the_other(&shared, opened).await });
+    let Some(mut opened) = shared.tasks.give(opened) else {
+        return;
+    };
+    let ring = &shared.shard.ring;
+    if !ring.takes_tasks() {
+        shared.shard.meter().refused(Reason::Shed);
+        // Nothing of it was processed.
+        return opened.respond.send_reset(Code::REFUSED_STREAM);
     }
+    let shared = Rc::clone(shared);
+    let begun = ring.spawn(async move { one_after_the_other(&shared, opened).await });
+    debug_assert!(begun, "it takes tasks");
 }
 
 /// The work of a task: streams of the connection while there are some for it.
@@ -416,7 +423,7 @@ async fn exchange(
             let refusal = fault.refusal();
             let mut record = Record::new(shard.now());
             let answer = Answer::refusal(&refusal);
-            let after = answer::send(&shard.ring, client, &answer, &mut record).await;
+            let after = answer::send(shard, client, &answer, &mut record).await;
             note::headless(shard, &shared.flow, &record, note::transport(client));
             after
         }

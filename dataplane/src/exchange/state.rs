@@ -25,7 +25,7 @@ use crate::budget::Budget;
 use crate::detect::Verdicts;
 use crate::policy::Notes;
 use crate::policy::quota::QuotaCells;
-use crate::ring::{Picked, Ring};
+use crate::ring::{Picked, Ring, Sleep};
 use crate::shard::{FromShard, Outbox};
 use crate::tables::Tables;
 use crate::telemetry::{Event, LogBuf, Meter, Outcome};
@@ -334,6 +334,12 @@ impl ShardState {
     #[must_use]
     pub fn now(&self) -> Mono {
         self.ring.now()
+    }
+
+    /// Until nothing has moved for too long inside an exchange, if nothing does from now on.
+    pub fn idle_from_now(&self) -> Sleep {
+        let until = self.now().plus_ms(self.limits.idle_timeout_ms);
+        self.ring.sleep_until(until)
     }
 
     /// 64 fresh random bits.

@@ -142,8 +142,7 @@ async fn try_by_try<'x>(
                 let facts = TryFacts {
                     idempotent,
                     sent: true,
-                    // Asked only when the whole body was sent; what was kept of it is whole then
-                    // or was given up.
+                    // Asked only where it is.
                     replayable: true,
                     response_begun: false,
                     remaining_ms: remaining_ms(deadline, shard.now()),
@@ -161,9 +160,10 @@ async fn try_by_try<'x>(
         )
         .await;
         let verdict = match &end {
-            TryEnd::Finished(_, verdict) | TryEnd::Hopeless(_, verdict) => *verdict,
+            TryEnd::Finished(_, verdict)
+            | TryEnd::Hopeless(_, verdict)
+            | TryEnd::Failed(_, _, verdict) => *verdict,
             TryEnd::Unwanted(status) => Verdict::Answer(*status),
-            TryEnd::Failed(..) => Verdict::LocalFailure,
             TryEnd::ClientGone => Verdict::Neutral,
         };
         shard
@@ -174,13 +174,12 @@ async fn try_by_try<'x>(
             TryEnd::Finished(after, _) => return End::Done(after),
             TryEnd::Hopeless(reason, _) => return End::of(reason),
             TryEnd::ClientGone => return End::ClientGone,
-            TryEnd::Unwanted(_) if moving.body.is_replayable() => {
+            TryEnd::Unwanted(_) => {
                 state = next_state;
                 back_off(x, moving, backoff).await;
                 continue;
             }
-            TryEnd::Unwanted(_) => return End::of(Reason::BadResponse),
-            TryEnd::Failed(outcome, reason) => (outcome, reason),
+            TryEnd::Failed(outcome, reason, _) => (outcome, reason),
         };
         let facts = TryFacts {
             idempotent,
@@ -293,7 +292,7 @@ pub(super) async fn once<'x>(
             TryEnd::Hopeless(reason, _) => return End::of(reason),
             TryEnd::ClientGone => return End::ClientGone,
             TryEnd::Unwanted(_) => return End::of(Reason::BadResponse),
-            TryEnd::Failed(outcome, reason) => (outcome, reason),
+            TryEnd::Failed(outcome, reason, _) => (outcome, reason),
         };
         let facts = TryFacts {
             idempotent: retry::is_idempotent(x.request.method()),

@@ -4,6 +4,7 @@
 //! Policy and faults have been asked by then (`pipeline`); here is only the connection.
 
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 
 use super::context::Exchange;
 use super::head_out::HeadOut;
@@ -18,6 +19,7 @@ use crate::ring::{ByteStream, Chunk};
 use crate::tables::{ClusterIndex, Link};
 use crate::tls::Inner;
 use crate::upstream::Stream;
+use crate::wait;
 
 /// To an endpoint of a cluster, to `only` this one if the app named it. `first` is what the client sent without waiting.
 ///
@@ -84,9 +86,17 @@ async fn carry(x: &Exchange<'_>, upstream: &Stream, first: Chunk, record: &mut R
         return After::Reset;
     }
     record.status = 200;
-    if downstream.send(head.finish()).await.is_err() {
-        record.reason = Reason::ClientGone;
-        return After::Reset;
+    let told = downstream.send(head.finish());
+    match wait::or_timeout(told, pin!(x.shard.idle_from_now())).await {
+        Some(Ok(())) => {}
+        Some(Err(_)) => {
+            record.reason = Reason::ClientGone;
+            return After::Reset;
+        }
+        None => {
+            record.reason = Reason::IdleTimeout;
+            return After::Reset;
+        }
     }
     let options = opaque::RelayOptions {
         idle_timeout_ms: x.shard.limits.tcp_idle_timeout_ms,

@@ -4,6 +4,7 @@
 //! An end of a direction is a FIN in HTTP/1.1 and END_STREAM in HTTP/2; a reset is a reset and CANCEL.
 
 use std::io;
+use std::pin::pin;
 
 use super::context::Exchange;
 use super::head_out::HeadOut;
@@ -17,6 +18,7 @@ use crate::opaque;
 use crate::ring::{ByteStream, Chunk, Out, Socket};
 use crate::upstream::Stream;
 use crate::view::HeaderLookup as _;
+use crate::wait;
 
 /// The upstream's end.
 #[derive(Debug, Clone, Copy)]
@@ -98,8 +100,11 @@ async fn tell(
             let mut out = HeadOut::new(&x.shard.ring);
             plan.put(response, &mut out)
                 .map_err(|_| NoTunnel::ClientGone)?;
-            let sent = stream.send(out.finish()).await;
-            sent.map_err(|_| NoTunnel::ClientGone)
+            let sent = stream.send(out.finish());
+            match wait::or_timeout(sent, pin!(x.shard.idle_from_now())).await {
+                Some(Ok(())) => Ok(()),
+                Some(Err(_)) | None => Err(NoTunnel::ClientGone),
+            }
         }
         Client::Http2(stream) => {
             // The key was ours, so what it is answered with is ours to look at (RFC 6455 section 4.1).

@@ -145,6 +145,12 @@ impl Ring {
         self.core.tasks().spawn(task)
     }
 
+    /// Whether [`Self::spawn`] would start a task.
+    #[must_use]
+    pub fn takes_tasks(&self) -> bool {
+        self.core.tasks().has_room()
+    }
+
     /// The clock, read once per turn.
     #[must_use]
     pub fn now(&self) -> Mono {

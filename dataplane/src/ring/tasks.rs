@@ -35,12 +35,16 @@ impl Tasks {
 
     /// Adds a task, ready to run; `false` and the task dropped if the table is full.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + 'static) -> bool {
-        if self.len() >= self.tasks_max {
+        if !self.has_room() {
             return false;
         }
         let key = self.table.borrow_mut().insert(Some(Box::pin(task)));
         self.ready.begin(mark(key));
         true
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.len() < self.tasks_max
     }
 
     pub(super) fn len(&self) -> u32 {

@@ -16,6 +16,7 @@ mod protocol;
 mod shared_connecting;
 mod silence;
 mod slow_heads;
+mod stalled;
 mod tunnels;
 mod turns;
 mod undeclared;
