@@ -360,6 +360,8 @@ mod shards {
             limits: ConnLimits {
                 sockets_max: sockets_max(host.shards.len())?,
                 kept_bytes_max: settings.kept_memory,
+                idle_timeout_ms: as_ms(settings.idle_timeout),
+                tcp_idle_timeout_ms: as_ms(settings.tcp_idle_timeout),
                 ..ConnLimits::default()
             },
             quota_home: Home {
@@ -433,6 +435,11 @@ mod shards {
         if ended.recv_timeout(STOP_TIMEOUT).is_err() {
             tracing::warn!("a shard does not end");
         }
+    }
+
+    /// Whole milliseconds; settings hold no time that does not fit.
+    fn as_ms(time: Duration) -> u64 {
+        u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
     }
 
     fn unix_us() -> u64 {

@@ -13,7 +13,7 @@ use super::node;
 use super::read::{protocol_of_name, protocol_of_word};
 
 /// Fields of the file, as `ringmesh-proxy` reads it (docs/sidecar-yaml.md); others are mistakes.
-const FIELDS: [&str; 17] = [
+const FIELDS: [&str; 19] = [
     "node",
     "service",
     "namespace",
@@ -30,6 +30,8 @@ const FIELDS: [&str; 17] = [
     "access_log",
     "kept_memory",
     "zero_copy_min",
+    "idle_timeout",
+    "tcp_idle_timeout",
     "drain_timeout",
 ];
 

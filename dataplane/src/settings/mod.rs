@@ -53,6 +53,10 @@ pub struct Settings {
     pub kept_memory: usize,
     /// Sends of so many bytes or more are tried without a copy, 4 KiB to [`ZERO_COPY_MIN_BYTES_MAX`]. Default: none.
     pub zero_copy_min_bytes: Option<u32>,
+    /// Longest time in which no byte moves inside an HTTP exchange, from 1 s on. Default 5 min.
+    pub idle_timeout: Duration,
+    /// The same on an opaque connection. Default 1 h.
+    pub tcp_idle_timeout: Duration,
     /// Longest time open exchanges get to finish after TERM. Default 10 s.
     pub drain_timeout: Duration,
 }

@@ -34,6 +34,8 @@ const TOP: &[&str] = &[
     "access_log",
     "kept_memory",
     "zero_copy_min",
+    "idle_timeout",
+    "tcp_idle_timeout",
     "drain_timeout",
 ];
 
@@ -80,6 +82,12 @@ pub(super) fn settings(text: &str) -> Result<Settings, Mistake> {
             .map(zero_copy_min)
             .transpose()?
             .flatten(),
+        idle_timeout: top
+            .get("idle_timeout")
+            .map_or(Ok(Duration::from_secs(300)), idle_timeout)?,
+        tcp_idle_timeout: top
+            .get("tcp_idle_timeout")
+            .map_or(Ok(Duration::from_secs(3_600)), idle_timeout)?,
         drain_timeout: top
             .get("drain_timeout")
             .map_or(Ok(Duration::from_secs(10)), duration)?,
@@ -487,7 +495,21 @@ fn bytes(
 /// `10s`, `500ms`, `2m`.
 fn duration(field: &Field<'_>) -> Result<Duration, Mistake> {
     const RIGHT: &str = "a whole number and a unit, e.g. 500ms, 10s or 2m, up to 1h";
-    let text = field.text(RIGHT)?;
+    duration_in(field, 0..=3_600_000, RIGHT)
+}
+
+/// `5m`, `24h`.
+fn idle_timeout(field: &Field<'_>) -> Result<Duration, Mistake> {
+    const RIGHT: &str = "a whole number and a unit, e.g. 90s, 5m or 24h, from 1s to 168h";
+    duration_in(field, 1_000..=604_800_000, RIGHT)
+}
+
+fn duration_in(
+    field: &Field<'_>,
+    allowed_ms: RangeInclusive<u64>,
+    right: &'static str,
+) -> Result<Duration, Mistake> {
+    let text = field.text(right)?;
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());
@@ -504,7 +526,7 @@ fn duration(field: &Field<'_>) -> Result<Duration, Mistake> {
         .ok()
         .and_then(|n| n.checked_mul(unit_ms));
     match ms {
-        Some(ms) if unit_ms > 0 && ms <= 3_600_000 => Ok(Duration::from_millis(ms)),
-        _ => Err(field.mistake(format!("{text:?} is no duration"), RIGHT)),
+        Some(ms) if unit_ms > 0 && allowed_ms.contains(&ms) => Ok(Duration::from_millis(ms)),
+        _ => Err(field.mistake(format!("{text:?} is no duration for this"), right)),
     }
 }

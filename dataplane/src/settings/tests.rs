@@ -59,6 +59,15 @@ fn little_is_needed() {
         Some("127.0.0.1:15001".parse().unwrap())
     );
     assert_eq!(settings.drain_timeout, Duration::from_secs(10));
+    let limits = crate::exchange::ConnLimits::default();
+    assert_eq!(
+        settings.idle_timeout.as_millis(),
+        limits.idle_timeout_ms.into()
+    );
+    assert_eq!(
+        settings.tcp_idle_timeout.as_millis(),
+        limits.tcp_idle_timeout_ms.into()
+    );
 }
 
 #[test]
@@ -68,6 +77,8 @@ node: a
 service: s
 state_dir: /tmp/x
 drain_timeout: 500ms
+idle_timeout: 1s
+tcp_idle_timeout: 168h
 shards: 3
 access_log: {path: /tmp/log, forward: true}
 listeners: {inbound: none, mesh: none, outbound: "127.0.0.1:0"}
@@ -80,6 +91,8 @@ ports:
     let settings = Settings::parse(text).unwrap();
     assert_eq!(settings.shards, Shards::Count(3));
     assert_eq!(settings.drain_timeout, Duration::from_millis(500));
+    assert_eq!(settings.idle_timeout, Duration::from_secs(1));
+    assert_eq!(settings.tcp_idle_timeout, Duration::from_hours(168));
     assert_eq!(settings.listeners.inbound, None);
     assert_eq!(settings.control.unwrap().host, "::1");
     let path = "/healthz".to_owned();
@@ -311,6 +324,13 @@ fn every_mistake_is_told_with_its_place_and_what_would_be_right() {
             "4:13",
             "access_log",
             "none, or {path",
+        ),
+        ("idle_timeout: 0s\n", "4:15", "idle_timeout", "from 1s"),
+        (
+            "tcp_idle_timeout: 169h\n",
+            "4:19",
+            "tcp_idle_timeout",
+            "to 168h",
         ),
         ("drain_timeout: 10\n", "4:16", "drain_timeout", "a unit"),
         ("drain_timeout: 2h\n", "4:16", "drain_timeout", "up to 1h"),
