@@ -28,8 +28,10 @@ lint: ## Format check and clippy, warnings denied
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
-bench: build ## Beside HAProxy, nginx and Envoy: CPU, latency, memory; target/bench/report.html (35 minutes)
+# The second build counts allocations, in target/debug, as `make test` builds it: one row is taken from it.
+bench: build ## Beside HAProxy, nginx and Envoy: CPU, latency, memory; target/bench/report.html (40 minutes)
 	@scripts/deps-bench
+	cargo build --locked --workspace --features ringmesh-tests/count-allocations --bins
 	target/release/ringmesh-bench suite
 
 SOAK_SECONDS ?= 600

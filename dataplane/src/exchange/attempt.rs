@@ -203,8 +203,9 @@ pub(super) async fn attempt(
         clean: Cell::new(false),
         exchanges_max: way.exchanges_max,
     };
-    let end = carried
-        .run(
+    let end = {
+        // Made where it stays: awaited at once it would be copied there, twice.
+        let run = pin!(carried.run(
             changes,
             body,
             parser,
@@ -214,8 +215,9 @@ pub(super) async fn attempt(
             deadline,
             try_deadline,
             unwanted,
-        )
-        .await;
+        ));
+        run.await
+    };
     carried.settle();
     if let TryEnd::Failed(TryOutcome::Reset { reused: true }, ..) = &end
         && let Some((pool, idle_for)) = idle

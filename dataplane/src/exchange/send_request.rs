@@ -96,6 +96,7 @@ pub(super) fn open_stream<'o>(
     if upgrade {
         let accept = websocket::accept_of(&x.request).ok_or(SendFault::Unsayable)?;
         let stream = Outgoing::open_websocket(
+            outgoing,
             &x.shard.ring,
             &mut sender.clone(),
             lane.account(),
@@ -103,7 +104,6 @@ pub(super) fn open_stream<'o>(
             accept,
         );
         let stream = stream.map_err(|_| SendFault::Closed)?;
-        let stream = outgoing.get_or_init(|| stream);
         // Its end is the tunnel's.
         return Ok((stream, true));
     }
@@ -123,6 +123,7 @@ pub(super) fn open_stream<'o>(
     let mut left = kept.len() + usize::from(ready.is_some());
     let last = ended && left == 0;
     let stream = Outgoing::open(
+        outgoing,
         &x.shard.ring,
         &mut sender.clone(),
         lane.account(),
@@ -130,7 +131,6 @@ pub(super) fn open_stream<'o>(
         last,
     );
     let stream = stream.map_err(|_| SendFault::Closed)?;
-    let stream = outgoing.get_or_init(|| stream);
     for piece in kept.into_iter().chain(ready) {
         left -= 1;
         let sent = stream.piece_now(piece, ended && left == 0);

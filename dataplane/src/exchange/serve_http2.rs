@@ -44,7 +44,7 @@ struct Shared {
     shard: Rc<ShardState>,
     flow: Flow,
     stream: Rc<Stream>,
-    tasks: StreamTasks<Opened>,
+    tasks: StreamTasks<Box<Opened>>,
     streams: Cell<u32>,
     cancels: RefCell<Cancels>,
     account: Rc<Account>,
@@ -156,10 +156,10 @@ async fn carry(shared: &Rc<Shared>, wire: &Wire, connection: &mut Connection<Wir
             if polled.is_pending() && matches!(wire.poll_push(cx), Poll::Ready(Err(_))) {
                 return Poll::Ready(None);
             }
-            polled
+            polled.map(|opened| Some(opened?.map(|asked| Opened::new(shared, asked))))
         })
         .await;
-        let (request, respond) = match opened {
+        let opened = match opened {
             // What came in with that for which it is cut off.
             Some(Ok(_)) if life.cut => continue,
             Some(Ok(opened)) => opened,
@@ -170,7 +170,7 @@ async fn carry(shared: &Rc<Shared>, wire: &Wire, connection: &mut Connection<Wir
             shard.meter().refused(reason);
             return shared.stream.reset();
         }
-        open(shared, request, respond);
+        open(shared, opened);
     }
 }
 
@@ -318,22 +318,28 @@ struct Opened {
     respond: SendResponse<Piece>,
 }
 
+impl Opened {
+    /// Boxed at once: it goes through many hands, and is some hundred bytes.
+    fn new(
+        shared: &Rc<Shared>,
+        (request, respond): (http::Request<RecvStream>, SendResponse<Piece>),
+    ) -> Box<Self> {
+        shared.streams.set(shared.streams.get() + 1);
+        Box::new(Self {
+            counted: Counted(Rc::clone(shared)),
+            part: shared.account.part_of(request.body()),
+            request,
+            respond,
+        })
+    }
+}
+
 /// Makes an exchange of a stream.
-fn open(shared: &Rc<Shared>, request: http::Request<RecvStream>, mut respond: SendResponse<Piece>) {
-    let streams = Rc::clone(shared);
-    streams.streams.set(streams.streams.get() + 1);
-    let counted = Counted(streams);
+fn open(shared: &Rc<Shared>, mut opened: Box<Opened>) {
     // Nothing of it was processed.
     if shared.shard.draining.get() && shared.shard.active().is_none() {
-        return respond.send_reset(Code::REFUSED_STREAM);
+        return opened.respond.send_reset(Code::REFUSED_STREAM);
     }
-    let part = shared.account.part_of(request.body());
-    let opened = Opened {
-        counted,
-        part,
-        request,
-        respond,
-    };
     let Some(mut opened) = shared.tasks.give(opened) else {
         return;
     };
@@ -349,7 +355,7 @@ fn open(shared: &Rc<Shared>, request: http::Request<RecvStream>, mut respond: Se
 }
 
 /// The work of a task: streams of the connection while there are some for it.
-async fn one_after_the_other(shared: &Shared, first: Opened) {
+async fn one_after_the_other(shared: &Shared, first: Box<Opened>) {
     let seat = Rc::default();
     let mut parser = RequestHead::new();
     let mut tools = Tools::default();
@@ -375,7 +381,7 @@ impl Drop for Counted {
 
 async fn exchange(
     shared: &Shared,
-    opened: Opened,
+    opened: Box<Opened>,
     parser: &mut RequestHead,
     tools: &mut Tools,
     spelled: &mut Vec<u8>,
@@ -385,7 +391,7 @@ async fn exchange(
         part,
         request,
         mut respond,
-    } = opened;
+    } = *opened;
     let shard = &shared.shard;
     let (mut parts, body) = request.into_parts();
     // Nothing of the stream before, where nothing is spelled.

@@ -310,46 +310,58 @@ pub enum ReadHead {
 }
 
 impl Outgoing {
-    /// Opens a stream; `last`: no body follows.
+    /// Opens a stream in an empty `place`; `last`: no body follows.
     ///
     /// # Errors
     /// [`Broken`]: the connection takes no more streams, and nothing was sent.
-    pub fn open(
+    pub fn open<'o>(
+        place: &'o OnceCell<Self>,
         ring: &Ring,
         connection: &mut SendRequest<Piece>,
         account: &Rc<Account>,
         head: http::Request<()>,
         last: bool,
-    ) -> Result<Self, Broken> {
-        let (response, stream) = connection.send_request(head, last).map_err(|_| Broken)?;
-        let part = Part::open(account, response.stream_id().as_u32());
-        Ok(Self {
-            ring: ring.clone(),
-            response: RefCell::new(response),
-            stream: RefCell::new(stream),
-            fields: Cell::new(None),
-            body: OnceCell::new(),
-            part: Cell::new(Some(part)),
-            accept: None,
-        })
+    ) -> Result<&'o Self, Broken> {
+        Self::open_as(place, ring, connection, account, head, last, None)
     }
 
     /// Opens a stream for an extended CONNECT; a 2xx is spelled as a 101 that says `accept`.
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn open_websocket(
+    pub fn open_websocket<'o>(
+        place: &'o OnceCell<Self>,
         ring: &Ring,
         connection: &mut SendRequest<Piece>,
         account: &Rc<Account>,
         mut head: http::Request<()>,
         accept: String,
-    ) -> Result<Self, Broken> {
+    ) -> Result<&'o Self, Broken> {
         websocket::connect(&mut head);
-        Ok(Self {
-            accept: Some(accept),
-            ..Self::open(ring, connection, account, head, false)?
-        })
+        Self::open_as(place, ring, connection, account, head, false, Some(accept))
+    }
+
+    fn open_as<'o>(
+        place: &'o OnceCell<Self>,
+        ring: &Ring,
+        connection: &mut SendRequest<Piece>,
+        account: &Rc<Account>,
+        head: http::Request<()>,
+        last: bool,
+        accept: Option<String>,
+    ) -> Result<&'o Self, Broken> {
+        let (response, stream) = connection.send_request(head, last).map_err(|_| Broken)?;
+        let part = Part::open(account, response.stream_id().as_u32());
+        // Made where it stays: it is some hundred bytes.
+        Ok(place.get_or_init(|| Self {
+            ring: ring.clone(),
+            response: RefCell::new(response),
+            stream: RefCell::new(stream),
+            fields: Cell::new(None),
+            body: OnceCell::new(),
+            part: Cell::new(Some(part)),
+            accept,
+        }))
     }
 
     /// Sends a piece of the request.
