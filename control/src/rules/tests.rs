@@ -304,6 +304,10 @@ fn faults_of_documents_are_told_exactly() {
             "f.yaml:18:10: spec.hosts: hosts has no entries; write hosts: [ratings]",
         ),
         (
+            second(&format!("apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: b}}\nspec:\n  hosts: [b]\n  http: [{{directResponse: {{status: 503, body: {{string: {}}}}}}}]\n", "x".repeat(65_537))),
+            "f.yaml:19:56: spec.http[0].directResponse.body.string: this body is 65537 bytes long; write at most 65536 bytes, or route to a server that has it",
+        ),
+        (
             second(&good),
             "f.yaml:14:1: VirtualService ratings.default is given twice, first at line 1; keep one of them",
         ),

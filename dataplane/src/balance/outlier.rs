@@ -4,6 +4,10 @@ use ringmesh_wire::snapshot::Outlier;
 
 use crate::time::Mono;
 
+/// The longest an endpoint is out at a time where its rule's base time is shorter (Envoy's
+/// `max_ejection_time`): one that was broken for a day is not out for hours once it is well.
+const EJECTION_MAX_MS: u64 = 300_000;
+
 /// How a try went, as the endpoint's doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -54,11 +58,16 @@ impl Health {
         }
     }
 
-    /// Out, for the base time multiplied by how often in a row.
+    /// Out, for the base time multiplied by how often in a row, but no longer than [`EJECTION_MAX_MS`].
     pub(super) fn eject(&mut self, rule: &Outlier, now: Mono) {
-        self.times = self.times.saturating_add(1);
+        let longest_ms = rule.base_ejection_ms.max(EJECTION_MAX_MS);
+        let length_ms = |times: u32| rule.base_ejection_ms.saturating_mul(times.into());
+        // Where it is that long it does not grow, or it would take as many quiet intervals to forget.
+        if length_ms(self.times) < longest_ms {
+            self.times = self.times.saturating_add(1);
+        }
         self.consecutive = [0; 3];
-        let length_ms = rule.base_ejection_ms.saturating_mul(self.times.into());
+        let length_ms = length_ms(self.times).min(longest_ms);
         self.ejected_until = Some(now.plus_ms(length_ms));
     }
 

@@ -251,6 +251,39 @@ fn healthy_intervals_shorten_the_next_ejection() {
 }
 
 #[test]
+fn no_ejection_lasts_longer_than_five_minutes_or_the_base_time() {
+    for (base_ejection_ms, longest_ms) in [(30_000, 300_000), (400_000, 400_000)] {
+        let mut draft = draft(3);
+        draft.at("a").policy.outlier = Some(Outlier {
+            base_ejection_ms,
+            ..OUTLIER
+        });
+        let mut bench = Bench::new(&draft);
+        let bad = address(1);
+        for _ in 0..100 {
+            for _ in 0..5 {
+                bench.judge(bad, Verdict::Answer(500));
+            }
+            assert_eq!(bench.ejected(), [bad]);
+            bench.now = bench.now.plus_ms(longest_ms);
+            bench.shares(10);
+            assert_eq!(bench.ejected(), [], "{base_ejection_ms}");
+        }
+        // And is forgotten in as many quiet intervals as it takes to reach it.
+        for _ in 0..longest_ms / base_ejection_ms {
+            bench.now = bench.now.plus_ms(10_000);
+            bench.shares(10);
+        }
+        for _ in 0..5 {
+            bench.judge(bad, Verdict::Answer(500));
+        }
+        bench.now = bench.now.plus_ms(base_ejection_ms);
+        bench.shares(10);
+        assert_eq!(bench.ejected(), [], "{base_ejection_ms}");
+    }
+}
+
+#[test]
 fn gateway_and_local_rows_are_their_own() {
     let with = |change: &dyn Fn(&mut Outlier)| {
         let mut outlier = Outlier {

@@ -7,10 +7,10 @@ use super::pipeline::After;
 use super::record::Record;
 use super::sides::Client;
 use super::state::ShardState;
-use crate::http1::Answer;
+use crate::http1::{Answer, Sink as _};
 use crate::http2::{Broken, Incoming, grpc, head};
 use crate::reason::Reason;
-use crate::ring::{Buf, Ring};
+use crate::ring::Ring;
 use crate::wait;
 
 /// What a connection above the bound gets, before anything of it is read.
@@ -85,16 +85,16 @@ fn on_stream(
     if bodiless || answer.body_len() == 0 {
         return stream.answer(head, true);
     }
-    let body = ring.buf().and_then(|body| filled(body, &answer.body));
-    let body = body.ok_or(Broken)?;
-    record.bytes_out += body.len() as u64;
-    stream.answer(head, false)?;
-    stream.piece_now(body.freeze(), true)
-}
-
-fn filled(mut body: Buf, parts: &[&str]) -> Option<Buf> {
-    for part in parts {
-        body.extend_from_slice(part.as_bytes()).ok()?;
+    let mut body = HeadOut::new(ring);
+    for part in answer.body {
+        body.put(part.as_bytes()).map_err(|_| Broken)?;
     }
-    Some(body)
+    let body = body.finish();
+    record.bytes_out += answer.body_len() as u64;
+    stream.answer(head, false)?;
+    let mut pieces = body.pieces().iter().peekable();
+    while let Some(piece) = pieces.next() {
+        stream.piece_now(piece.share(), pieces.peek().is_none())?;
+    }
+    Ok(())
 }

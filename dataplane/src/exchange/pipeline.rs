@@ -215,7 +215,8 @@ async fn outbound<'x>(
             }
             if opens_tunnel {
                 let first = moving.body.take_more();
-                let carried = tunnel::to_cluster(x, destined.only, cluster, first, record);
+                let only = destined.only_in(tables.cluster(cluster));
+                let carried = tunnel::to_cluster(x, only, cluster, first, record);
                 let carried = Box::pin(carried).await;
                 return carried.map_or_else(End::of, End::Done);
             }

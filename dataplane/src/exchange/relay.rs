@@ -165,7 +165,8 @@ async fn to_cluster(
     if tables.policy(site).is_some() {
         let _permit = judge(shard, active, flow, site, flow.local, record)?;
     }
-    to_endpoint(shard, active, cluster, destined.only, Inner::Tcp, record).await
+    let only = destined.only_in(tables.cluster(cluster));
+    to_endpoint(shard, active, cluster, only, Inner::Tcp, record).await
 }
 
 /// Connects to an endpoint of a cluster: to another if the first does not answer. `inner` is what a

@@ -51,6 +51,7 @@ async fn try_by_try<'x>(
     let shard = x.shard;
     let tables = &*x.active.tables;
     let row = tables.cluster(cluster);
+    let only = destined.only_in(row);
     let rule = &choice.route.retry;
     // The route's timeout does not cover an injected delay (SEMANTICS 2.13).
     let begun = shard.now();
@@ -65,17 +66,16 @@ async fn try_by_try<'x>(
         record.tries += 1;
         let now = shard.now();
         let random = shard.random();
-        let picked =
-            shard
-                .balancer
-                .borrow_mut()
-                .pick(tables, cluster, now, random, &tried, destined.only);
+        let picked = shard
+            .balancer
+            .borrow_mut()
+            .pick(tables, cluster, now, random, &tried, only);
         let pick = match picked {
             // Another shard may have room. Boxed: the rare way takes no room in every exchange.
             Err(Reason::Overflow) if shard.borrowing.has_peers() => {
                 let slot = shard.balancer.borrow_mut().slot(tables, cluster);
                 Box::pin(borrow::take(shard, slot, Limit::Requests, |balancer| {
-                    balancer.pick(tables, cluster, now, random, &tried, destined.only)
+                    balancer.pick(tables, cluster, now, random, &tried, only)
                 }))
                 .await
             }

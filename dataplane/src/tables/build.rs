@@ -102,6 +102,9 @@ pub(super) fn build(
             hosts.insert(host, Some(VirtualHostIndex::of(at)), None);
         }
     }
+    for service in &opened.services {
+        hosts.share(&service.hosts);
+    }
     hosts.finish();
     let mut service_rows = services.rows;
     for (row, service) in service_rows.iter_mut().zip(&opened.services) {

@@ -43,6 +43,26 @@ impl HostIndex {
         entry.service = entry.service.or(service);
     }
 
+    /// Gives all names of a service the rules that hold for one of them: an exact name's, else those of the
+    /// longest suffix. A caller that says `ratings` is not served otherwise than one that says all of
+    /// `ratings.default.svc.cluster.local`.
+    pub(super) fn share(&mut self, names: &[String]) {
+        let exact = |name: &String| self.exact.get(name.as_str())?.virtual_host;
+        let by_suffix = || {
+            let suffixes = names.iter().flat_map(|name| suffixes_of(name));
+            let known = suffixes.filter_map(|suffix| {
+                let entry = self.suffixes.get(suffix)?;
+                Some((suffix.len(), entry.virtual_host?))
+            });
+            known.max_by_key(|(len, _)| *len).map(|(_, rules)| rules)
+        };
+        if let Some(rules) = names.iter().find_map(exact).or_else(by_suffix) {
+            for name in names {
+                self.insert(name, Some(rules), None);
+            }
+        }
+    }
+
     /// Completes each name by what wider patterns say, so that a lookup ends at its first hit.
     pub(super) fn finish(&mut self) {
         let any = self.any;
@@ -92,10 +112,15 @@ impl HostIndex {
         if self.suffixes.is_empty() {
             return None;
         }
-        host.match_indices('.')
-            .filter(|(at, _)| *at > 0)
-            .find_map(|(at, _)| self.suffixes.get(&host[at..]).copied())
+        suffixes_of(host).find_map(|suffix| self.suffixes.get(suffix).copied())
     }
+}
+
+/// The suffixes of a name, shorter than it, with their leading dot; the longest first.
+fn suffixes_of(host: &str) -> impl Iterator<Item = &str> {
+    host.match_indices('.')
+        .filter(|(at, _)| *at > 0)
+        .map(|(at, _)| &host[at..])
 }
 
 impl HostEntry {

@@ -8,10 +8,10 @@ use std::net::SocketAddr;
 
 use ringmesh_wire::snapshot::{OutboundMode, Protocol};
 
-use super::Tables;
 use super::hosts::HostEntry;
 use super::index::{ServiceIndex, VirtualHostIndex};
 use super::text::{normal_ip, split_authority};
+use super::{ClusterRow, Tables};
 
 /// What an address stands for.
 #[derive(Debug, Clone, Copy)]
@@ -31,8 +31,19 @@ pub struct Destined {
     pub service: Option<ServiceIndex>,
     /// The service port.
     pub port: u16,
-    /// The app dialled this very endpoint: the balancer takes it and no other.
+    /// The app dialled this very endpoint: the balancer takes it and no other, unless rules lead to
+    /// where it is not ([`Self::only_in`]).
     pub only: Option<SocketAddr>,
+}
+
+impl Destined {
+    /// The endpoint that was dialled, if the cluster that rules chose has it. An app that finds endpoints
+    /// by itself is routed like any other: where its request goes to another subset, to any of that.
+    #[must_use]
+    pub fn only_in(&self, row: &ClusterRow) -> Option<SocketAddr> {
+        self.only
+            .filter(|only| row.endpoints.iter().any(|e| e.address == *only))
+    }
 }
 
 /// Where an HTTP request was meant to go.

@@ -7,7 +7,9 @@ use ringmesh_wire::snapshot::{
 use ringmesh_wire::{ServiceId, SpiffeId};
 
 use super::testing::{Draft, on, to, uri};
-use super::{ClusterKey, Destined, EndpointRow, Link, Tables, Target, TcpTarget, Tunnel};
+use super::{
+    ClusterKey, ClusterRow, Destined, EndpointRow, Link, Tables, Target, TcpTarget, Tunnel,
+};
 use crate::reason::Reason;
 
 fn draft() -> Draft {
@@ -226,6 +228,47 @@ fn hosts_are_found_exact_then_longest_suffix_then_any() {
     }
     let long = "a".repeat(10_000);
     assert_eq!(tables.resolve_http(&long, None), Target::Unknown);
+}
+
+#[test]
+fn rules_for_one_name_of_a_service_hold_for_all_of_them() {
+    let tables = draft()
+        .http("*.default.svc.cluster.local", vec![to(&[("two", "", 1)])])
+        .http("*", vec![to(&[("web", "", 1)])])
+        .tables();
+    for authority in [
+        "reviews:9080",
+        "reviews.default:9080",
+        "reviews.default.svc.cluster.local:9080",
+    ] {
+        let got = tables.resolve_http(authority, None);
+        let wanted = "reviews:9080 (any.default.svc.cluster.local.default)";
+        assert_eq!(shown(&tables, got), wanted, "{authority}");
+    }
+}
+
+#[test]
+fn who_dials_an_endpoint_is_routed_like_any_other() {
+    let tables = draft().tables();
+    let dialled = Destined {
+        virtual_host: None,
+        service: None,
+        port: 9080,
+        only: Some(addr("10.0.0.3:19080")),
+    };
+    let has = |row: &ClusterRow| {
+        row.endpoints
+            .iter()
+            .any(|e| Some(e.address) == dialled.only)
+    };
+    let (with, without): (Vec<_>, Vec<_>) = tables.clusters.iter().partition(|row| has(row));
+    assert!(!with.is_empty() && !without.is_empty());
+    for row in with {
+        assert_eq!(dialled.only_in(row), dialled.only);
+    }
+    for row in without {
+        assert_eq!(dialled.only_in(row), None);
+    }
 }
 
 #[test]

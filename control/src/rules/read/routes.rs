@@ -348,6 +348,9 @@ fn redirect(at: &Cursor<'_>) -> Option<Redirect> {
     Some(redirect)
 }
 
+/// The longest `directResponse.body`: what a sidecar says with a head's buffers, in one go.
+const DIRECT_RESPONSE_BYTES_MAX: usize = 64 * 1024;
+
 fn direct_response(at: &Cursor<'_>) -> Option<RuleAction> {
     let fields = at.fields(&["status", "body"], &[])?;
     let status = fields
@@ -357,7 +360,16 @@ fn direct_response(at: &Cursor<'_>) -> Option<RuleAction> {
         .get("body")
         .and_then(|at| at.fields(&["string"], &["bytes"]))
         .and_then(|body| body.get("string"))
-        .and_then(|at| at.any_string())
+        .and_then(|at| {
+            let body = at.any_string()?;
+            if body.len() > DIRECT_RESPONSE_BYTES_MAX {
+                at.fail(
+                    format!("this body is {} bytes long", body.len()),
+                    format!("write at most {DIRECT_RESPONSE_BYTES_MAX} bytes, or route to a server that has it"),
+                );
+            }
+            Some(body)
+        })
         .unwrap_or_default();
     Some(RuleAction::Respond {
         status: u16::try_from(status?).ok()?,

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, HeaderValue, Request, Response};
+use ringmesh_wire::snapshot::Action;
 
 use super::mesh::Pair;
 use super::*;
@@ -249,6 +250,31 @@ fn http2_clients_reach_http1_apps() {
     assert_eq!(log.len(), 3);
     assert_eq!(log[0]["protocol"], "http2", "{}", log[0]);
     assert_eq!(log[0]["path"], "/x", "{}", log[0]);
+}
+
+/// As long as a rule may write it: more than one buffer.
+#[test]
+fn a_long_answer_of_a_rule_is_told_in_either_version() {
+    const BODY_BYTES: usize = 64 * 1024;
+    let (upstream, _) = hello();
+    let mut route = to(&[]);
+    route.action = Action::Respond {
+        status: 503,
+        body: "x".repeat(BODY_BYTES),
+    };
+    let bed = Bed::start(&draft(upstream).http("app", vec![route]), Role::Outbound);
+    let answer = bed.get("app");
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    assert_eq!(body.len(), BODY_BYTES);
+    block_on(async {
+        let mut sender = connect(bed.at).await;
+        let (response, _) = sender.send_request(request("GET", "/"), true).unwrap();
+        let (parts, mut body) = response.await.unwrap().into_parts();
+        assert_eq!(parts.status, 503);
+        let (bytes, _) = read(&mut body).await.unwrap();
+        assert_eq!(bytes.len(), BODY_BYTES);
+    });
 }
 
 #[test]
