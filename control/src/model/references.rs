@@ -20,7 +20,8 @@ pub(super) struct Found<'a> {
     current: &'a BTreeMap<ObjectKey, Arc<Object>>,
     /// Objects that were in force before and are not written any more, or differently.
     past: BTreeMap<&'a ObjectKey, &'a Arc<Object>>,
-    /// Subsets defined now, and by past DestinationRules.
+    /// Subsets defined now, and by past DestinationRules: of one there may be several versions, and
+    /// what the newest no longer says an older one still does.
     subsets: BTreeSet<(ServiceId, &'a str)>,
     past_subsets: BTreeMap<(ServiceId, &'a str), &'a Arc<Object>>,
     /// Quota instances some memquota gives a limit, by full name.
@@ -31,26 +32,27 @@ pub(super) struct Found<'a> {
 pub(super) type Held<'a> = Vec<&'a Arc<Object>>;
 
 impl<'a> Found<'a> {
+    /// `past` goes from new to old.
     pub(super) fn new(
         services: &'a Services<'a>,
         current: &'a BTreeMap<ObjectKey, Arc<Object>>,
         in_force: &'a BTreeMap<ObjectKey, Arc<Object>>,
         past: impl IntoIterator<Item = &'a Arc<Object>>,
     ) -> Self {
-        let past: BTreeMap<&ObjectKey, &Arc<Object>> =
-            past.into_iter().map(|o| (&o.key, o)).collect();
         let mut subsets = BTreeSet::new();
         for (id, rules) in rules_of_service(services, in_force.values()) {
             let names = rules.iter().flat_map(|(_, rule)| &rule.subsets);
             subsets.extend(names.map(|subset| (id.clone(), subset.name.value.as_str())));
         }
-        let mut past_subsets = BTreeMap::new();
-        for (key, object) in &past {
+        let (mut newest, mut past_subsets) = (BTreeMap::new(), BTreeMap::new());
+        for object in past {
+            newest.entry(&object.key).or_insert(object);
             if let Spec::DestinationRule(rule) = &object.spec
-                && let Some(id) = services.find(&rule.host.value, &key.namespace)
+                && let Some(id) = services.find(&rule.host.value, &object.key.namespace)
             {
                 for subset in &rule.subsets {
-                    past_subsets.insert((id.clone(), subset.name.value.as_str()), *object);
+                    let name = (id.clone(), subset.name.value.as_str());
+                    past_subsets.entry(name).or_insert(object);
                 }
             }
         }
@@ -66,7 +68,7 @@ impl<'a> Found<'a> {
         Self {
             services,
             current,
-            past,
+            past: newest,
             subsets,
             past_subsets,
             limited,

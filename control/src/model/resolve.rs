@@ -1,6 +1,6 @@
 //! References resolved against each other and the registry.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ringmesh_wire::Revision;
@@ -29,7 +29,8 @@ pub struct Effective {
     /// Objects in force.
     pub objects: BTreeMap<ObjectKey, Arc<Object>>,
     /// Objects (DestinationRules, handlers, instances...) that were changed or deleted while one in
-    /// force still needs them as they were. Store them with `objects`: both come back by
+    /// force still needs them as they were, from new to old: of two versions of one the first counts
+    /// for what both say. Store them with `objects`: both come back by
     /// [`crate::rules::parse_document`].
     pub held: Vec<Arc<Object>>,
 }
@@ -70,11 +71,11 @@ impl Model {
     #[must_use]
     pub fn resolve(&self, registry: &RegistryView, before: &Effective) -> Resolution {
         let services = Services::new(registry, self.objects.values());
-        let past = || before.held.iter().chain(before.objects.values());
+        let past = || before.objects.values().chain(&before.held);
         let mut round = Round {
             before,
             in_force: BTreeMap::new(),
-            held: BTreeMap::new(),
+            held: BTreeSet::new(),
             statuses: Vec::new(),
         };
         // First what others refer to, then what refers: subsets exist by DestinationRules in force.
@@ -96,7 +97,10 @@ impl Model {
         let effective = Effective {
             revision: self.revision,
             objects: round.in_force,
-            held: round.held.into_values().collect(),
+            held: past()
+                .filter(|past| round.held.contains(&version(past)))
+                .cloned()
+                .collect(),
         };
         let mut notes = notes(&effective, &services, registry);
         let mut statuses = round.statuses;
@@ -112,11 +116,16 @@ impl Model {
     }
 }
 
+/// What tells one version of an object from another.
+fn version(object: &Arc<Object>) -> (ObjectKey, Arc<str>) {
+    (object.key.clone(), Arc::clone(&object.text))
+}
+
 /// Resolution under way.
 struct Round<'a> {
     before: &'a Effective,
     in_force: BTreeMap<ObjectKey, Arc<Object>>,
-    held: BTreeMap<(ObjectKey, Arc<str>), Arc<Object>>,
+    held: BTreeSet<(ObjectKey, Arc<str>)>,
     statuses: Vec<Status>,
 }
 
@@ -149,10 +158,7 @@ impl Round<'_> {
             return Some("the version in force before cannot be kept either".to_owned());
         }
         self.in_force.insert(older.key.clone(), Arc::clone(older));
-        for past in held {
-            self.held
-                .insert((past.key.clone(), Arc::clone(&past.text)), Arc::clone(past));
-        }
+        self.held.extend(held.into_iter().map(version));
         Some(if older.text == object.text {
             "it stays in force as it was, with what it referred to".to_owned()
         } else {

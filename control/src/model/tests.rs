@@ -211,6 +211,59 @@ fn what_was_in_force_stays_when_what_it_needs_is_deleted() {
     assert_eq!(second.effective.held.len(), 2, "{}", shown(&second));
 }
 
+/// A DestinationRule for ratings with these subsets; `version` makes their labels.
+fn subsets_of_ratings(version: &str, names: &[&str]) -> Vec<Object> {
+    let subsets: Vec<String> = names
+        .iter()
+        .map(|name| format!("{{name: {name}, labels: {{version: {version}}}}}"))
+        .collect();
+    objects(&format!(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: ratings}}\n\
+         spec: {{host: ratings, subsets: [{}]}}\n",
+        subsets.join(", ")
+    ))
+}
+
+#[test]
+fn what_was_in_force_stays_when_what_it_needs_is_edited_away() {
+    let with = |rule: Vec<Object>, routes: &[&str]| {
+        let routes = routes.iter().flat_map(|text| objects(text));
+        rule.into_iter().chain(routes).collect::<Vec<_>>()
+    };
+    let v9 = V9.replace("name: ratings", "name: nine");
+    let mut last = Effective::default();
+    let mut apply = |revision, all: Vec<Object>| {
+        let resolution = model(revision, all).resolve(&registry(), &last);
+        last = resolution.effective.clone();
+        resolution
+    };
+    let first = apply(1, with(subsets_of_ratings("old", &["v1"]), &[V1]));
+    assert!(first.all_active(), "{}", shown(&first));
+    // The subset goes, the rule stays: again and again.
+    let edited = || with(subsets_of_ratings("new", &["v9"]), &[V1, &v9]);
+    let second = apply(2, edited());
+    assert!(second.effective.objects.contains_key(&objects(V1)[0].key));
+    assert_eq!(second.effective.held.len(), 1, "{}", shown(&second));
+    for revision in 3..6 {
+        assert_eq!(shown(&apply(revision, edited())), shown(&second));
+    }
+    // Two versions held at once, the newer first: both VirtualServices stay.
+    let third = apply(6, with(subsets_of_ratings("newest", &["v2"]), &[V1, &v9]));
+    let texts = |of: &Resolution| -> Vec<String> {
+        let held = of.effective.held.iter();
+        held.map(|object| object.text.to_string()).collect()
+    };
+    assert_eq!(texts(&third).len(), 2, "{}", shown(&third));
+    assert!(
+        texts(&third)[0].contains("version: new"),
+        "{:?}",
+        texts(&third)
+    );
+    let again = apply(7, with(subsets_of_ratings("newest", &["v2"]), &[V1, &v9]));
+    assert_eq!(texts(&again), texts(&third));
+    assert_eq!(shown(&again), shown(&third));
+}
+
 #[test]
 fn two_virtual_services_for_one_host_are_told() {
     let other = V1
