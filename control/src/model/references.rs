@@ -186,6 +186,7 @@ impl Look<'_, '_> {
         let Some(id) = self.service(&to.host) else {
             return;
         };
+        self.port(to, &id);
         let Some(subset) = &to.subset else { return };
         let name = (id, subset.value.as_str());
         if self.found.subsets.contains(&name) {
@@ -203,6 +204,27 @@ impl Look<'_, '_> {
             MissingKind::Subset,
             format!("{subset_name} of {id}"),
             format!("apply a DestinationRule for {id} that defines it"),
+        );
+    }
+
+    /// A version that was in force may name a port that has gone since: sidecars answer 503 there,
+    /// which is nearer to what was meant than a service without its rules.
+    fn port(&mut self, to: &RouteTo, id: &ServiceId) {
+        let Some(port) = &to.port else { return };
+        let ports = self.found.services.ports(id);
+        if self.held.is_some() || ports.contains(&port.value) {
+            return;
+        }
+        let known: Vec<String> = ports.iter().map(u16::to_string).collect();
+        self.miss(
+            &port.place,
+            MissingKind::Port,
+            format!("{} of {id}", port.value),
+            match known.as_slice() {
+                [] => "the service has no ports".to_owned(),
+                [only] => format!("its port is {only}"),
+                _ => format!("its ports are {}", known.join(", ")),
+            },
         );
     }
 

@@ -61,6 +61,19 @@ impl<'a> Services<'a> {
         (self.registry.services.contains_key(&id) || self.external.contains_key(&id)).then_some(id)
     }
 
+    /// The numbers of a service's ports.
+    pub(crate) fn ports(&self, id: &ServiceId) -> Vec<u16> {
+        if let Some(registered) = self.registry.services.get(id) {
+            return registered.ports.iter().map(|port| port.number).collect();
+        }
+        match self.external.get(id).map(|object| &object.spec) {
+            Some(Spec::ServiceEntry(entry)) => {
+                entry.ports.iter().map(|port| port.port.number).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// Whether it is a service without sidecars.
     pub(crate) fn is_external(&self, id: &ServiceId) -> bool {
         self.external.contains_key(id)

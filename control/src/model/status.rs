@@ -34,6 +34,8 @@ pub enum MissingKind {
     Host,
     /// A subset of a service.
     Subset,
+    /// A port of a service.
+    Port,
     /// A Mixer handler.
     Handler,
     /// A Mixer instance.
@@ -73,6 +75,7 @@ impl fmt::Display for MissingKind {
         f.write_str(match self {
             Self::Host => "host",
             Self::Subset => "subset",
+            Self::Port => "port",
             Self::Handler => "handler",
             Self::Instance => "instance",
             Self::QuotaSpec => "QuotaSpec",

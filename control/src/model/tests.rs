@@ -211,6 +211,59 @@ fn what_was_in_force_stays_when_what_it_needs_is_deleted() {
     assert_eq!(second.effective.held.len(), 2, "{}", shown(&second));
 }
 
+const TO_PORT: &str = "
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: ratings}
+spec:
+  hosts: [ratings]
+  http: [{route: [{destination: {host: ratings, port: {number: 9081}}}]}]
+  tcp: [{route: [{destination: {host: api.example.com, port: {number: 81}}}]}]
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: api}
+spec:
+  hosts: [api.example.com]
+  ports: [{number: 80, name: http}, {number: 443, name: tls}]
+  resolution: DNS
+";
+
+#[test]
+fn a_route_to_a_port_the_service_does_not_have_is_not_in_force() {
+    let first = model(1, objects(TO_PORT)).resolve(&registry(), &Effective::default());
+    check(
+        &first,
+        &expect![[r#"
+        VirtualService ratings.default INACTIVE
+          f.yaml:7:64: spec.http[0].route[0].destination.port.number: port 9081 of ratings.default does not exist; its port is 9080
+          f.yaml:8:71: spec.tcp[0].route[0].destination.port.number: port 81 of api.example.com.default does not exist; its ports are 80, 443
+        ServiceEntry api.default ACTIVE
+        in force: ServiceEntry api.default of f.yaml:10
+    "#]],
+    );
+    // A port that goes later leaves the rest of the rule in force.
+    let right = TO_PORT.replace("9081", "9080").replace("81}", "80}");
+    let right = || model(2, objects(&right));
+    let second = right().resolve(&registry(), &first.effective);
+    assert!(second.all_active(), "{}", shown(&second));
+    let mut without = registry();
+    let ratings = ringmesh_wire::ServiceId::new("ratings", "default");
+    without.services.get_mut(&ratings).unwrap().ports[0].number = 9082;
+    let third = right().resolve(&without, &second.effective);
+    check(
+        &third,
+        &expect![[r#"
+            VirtualService ratings.default INACTIVE
+              f.yaml:7:64: spec.http[0].route[0].destination.port.number: port 9080 of ratings.default does not exist; its port is 9082
+              note: it stays in force as it was, with what it referred to
+            ServiceEntry api.default ACTIVE
+            in force: VirtualService ratings.default of f.yaml:1
+            in force: ServiceEntry api.default of f.yaml:10
+        "#]],
+    );
+}
+
 /// A DestinationRule for ratings with these subsets; `version` makes their labels.
 fn subsets_of_ratings(version: &str, names: &[&str]) -> Vec<Object> {
     let subsets: Vec<String> = names
