@@ -19,6 +19,9 @@ pub const NAME_BYTES_MAX: usize = 253;
 pub const EXPR_NODES_MAX: usize = 1_024;
 /// Nesting depth of one compiled expression; the evaluator recurses this deep at most.
 pub const EXPR_DEPTH_MAX: usize = 64;
+/// Compiled size of one regex of a route, bytes: enough for long alternations, little enough that a
+/// hostile counted repetition is refused instead of eating a sidecar's memory.
+pub const REGEX_COMPILED_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a SPIFFE ID (SPIFFE-ID section 2.3).
 pub const SPIFFE_ID_BYTES_MAX: usize = 2_048;
 /// Bytes of a DER certificate or signing request.

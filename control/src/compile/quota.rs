@@ -54,9 +54,12 @@ struct Charge<'a> {
     services: Option<Vec<&'a BoundService>>,
 }
 
-/// All quotas in force, each with a name of its own.
+/// All quotas in force, each with a name of its own: one name is one bucket, so where several rules
+/// or handlers use an instance, their names are added, as far as needed to tell them apart.
 pub(super) fn quotas<'a>(parts: &Parts<'a>) -> Vec<Quota<'a>> {
-    let mut all: Vec<(String, Quota<'a>)> = Vec::new();
+    // With each the two names to add: the rule's, or the handler's where there is none; and the
+    // handler's with its kind. No handler gives one instance two limits, so the two tell all apart.
+    let mut all: Vec<([String; 2], Quota<'a>)> = Vec::new();
     for (handler, object) in &parts.effective.objects {
         let Spec::MemQuota(memquota) = &object.spec else {
             continue;
@@ -71,28 +74,34 @@ pub(super) fn quotas<'a>(parts: &Parts<'a>) -> Vec<Quota<'a>> {
                 dimensions: dimensions.clone(),
                 charges: charges(parts, &limit.name.value),
             };
+            let by = |by: &ObjectKey| {
+                let handler_name = handler.full_name();
+                [
+                    by.full_name(),
+                    format!("{}/{handler_name}", handler.kind.name()),
+                ]
+            };
             let rules = rules_of(parts, handler, &limit.name.value);
             if rules.is_empty() {
-                let of = handler.full_name();
-                all.push((of, quota(handler.namespace.as_str(), None)));
+                all.push((by(handler), quota(handler.namespace.as_str(), None)));
             }
             for (key, when) in rules {
-                all.push((key.full_name(), quota(key.namespace.as_str(), when)));
+                all.push((by(key), quota(key.namespace.as_str(), when)));
             }
         }
     }
-    // One name, one bucket: where several handlers or rules use an instance, tell them apart.
-    let mut count: BTreeMap<String, usize> = BTreeMap::new();
-    for (_, quota) in &all {
-        *count.entry(quota.name.clone()).or_default() += 1;
-    }
-    let named = all.into_iter().map(|(by, mut quota)| {
-        if count[&quota.name] > 1 {
-            quota.name = format!("{}#{by}", quota.name);
+    for more in 0..2 {
+        let mut count: BTreeMap<String, usize> = BTreeMap::new();
+        for (_, quota) in &all {
+            *count.entry(quota.name.clone()).or_default() += 1;
         }
-        quota
-    });
-    named.collect()
+        for (names, quota) in &mut all {
+            if count[&quota.name] > 1 {
+                quota.name = format!("{}#{}", quota.name, names[more]);
+            }
+        }
+    }
+    all.into_iter().map(|(_, quota)| quota).collect()
 }
 
 fn dimensions(parts: &Parts<'_>, name: &str) -> Vec<(String, Expr)> {

@@ -138,6 +138,54 @@ fn memquota_alone_means_the_same_as_complete() {
     assert_eq!(details[0].enforcers, 1);
 }
 
+/// A document of Mixer's API in istio-system.
+fn mixer(kind: &str, name: &str, spec: &str) -> String {
+    format!(
+        "---\napiVersion: config.istio.io/v1alpha2\nkind: {kind}\n\
+         metadata: {{name: {name}, namespace: istio-system}}\nspec: {spec}\n"
+    )
+}
+
+#[test]
+fn every_quota_has_a_name_of_its_own() {
+    let names = |text: &str| -> Vec<String> {
+        let (snapshot, _) = compiled(objects(text), &node("ratings", "v1"));
+        quotas(&snapshot).into_iter().map(|q| q.name).collect()
+    };
+    let limits = "{quotas: [{name: a.quota.istio-system, maxAmount: 5, validDuration: 1s}]}";
+    let generic = format!("{{compiledAdapter: memquota, params: {limits}}}");
+    let one = mixer("memquota", "one", limits);
+    let two = mixer("memquota", "two", limits);
+    assert_eq!(names(&one), ["a.quota.istio-system"]);
+    assert_eq!(
+        names(&format!("{one}{two}")),
+        [
+            "a.quota.istio-system#one.istio-system",
+            "a.quota.istio-system#two.istio-system"
+        ]
+    );
+    // Two kinds of handler with one name.
+    assert_eq!(
+        names(&format!("{one}{}", mixer("handler", "one", &generic))),
+        [
+            "a.quota.istio-system#one.istio-system#handler/one.istio-system",
+            "a.quota.istio-system#one.istio-system#memquota/one.istio-system",
+        ]
+    );
+    // One rule that hands an instance to two handlers.
+    let instance = mixer("quota", "a", "{dimensions: {}}");
+    let rule = "{actions: [{handler: one.memquota, instances: [a.quota]}, \
+                {handler: two.memquota, instances: [a.quota]}]}";
+    let rule = mixer("rule", "both", rule);
+    assert_eq!(
+        names(&format!("{one}{two}{instance}{rule}")),
+        [
+            "a.quota.istio-system#both.istio-system#memquota/one.istio-system",
+            "a.quota.istio-system#both.istio-system#memquota/two.istio-system",
+        ]
+    );
+}
+
 const CALLERS: &str = "
 apiVersion: networking.istio.io/v1
 kind: VirtualService

@@ -126,6 +126,47 @@ const SECURITY: &str = "apiVersion: security.istio.io/v1\nkind: AuthorizationPol
 const MIXER: &str = "apiVersion: config.istio.io/v1alpha2\nkind: ";
 
 #[test]
+fn what_a_sidecar_could_not_use_is_refused_here() {
+    let matched = |regex: &str| {
+        with_rule_fields(&format!(
+            "    match:\n    - uri:\n        regex: \"{}\"\n",
+            regex.escape_default()
+        ))
+    };
+    for (regex, wanted) in [
+        (
+            r"(?:\w{100}){5}",
+            "is too large: compiled it takes more than 1048576 bytes",
+        ),
+        (
+            "(?x)a # c",
+            "ends in a comment of (?x); leave the comment out, or end its line",
+        ),
+        ("a)(b", "is not a regular expression"),
+    ] {
+        let errors = errors_of(&matched(regex)).join("\n");
+        assert!(errors.contains(wanted), "{errors}");
+        let place = "f.yaml:14:16: spec.http[0].match[0].uri.regex: ";
+        assert!(errors.starts_with(place), "{errors}");
+    }
+    for regex in ["(?x)a # c\n", "[a-z]{1000}|b", r"\w{20}"] {
+        assert!(parse("f.yaml", &matched(regex)).is_ok(), "{regex}");
+    }
+    let quota = |dimensions: usize| {
+        let all: Vec<String> = (0..dimensions)
+            .map(|at| format!("d{at}: source.namespace"))
+            .collect();
+        let all = all.join(", ");
+        format!("{MIXER}quota\nmetadata: {{name: a}}\nspec: {{dimensions: {{{all}}}}}\n")
+    };
+    assert!(parse("f.yaml", &quota(32)).is_ok());
+    assert_eq!(
+        errors_of(&quota(33)),
+        ["f.yaml:4:20: spec.dimensions: a quota of 33 dimensions; give it at most 32"]
+    );
+}
+
+#[test]
 fn faults_of_other_kinds_are_told_exactly() {
     let rule = format!("{MIXER}rule");
     let memquota = format!("{MIXER}memquota");
@@ -163,6 +204,11 @@ fn faults_of_other_kinds_are_told_exactly() {
             &memquota,
             "  quotas: [{name: a.b.c.d, maxAmount: 5, validDuration: 1s}]\n",
             "f.yaml:6:19: spec.quotas[0].name: \"a.b.c.d\" does not name a quota instance; write NAME.quota.NAMESPACE, e.g. requestcount.quota.istio-system",
+        ),
+        (
+            &memquota,
+            "  quotas: [{name: a#b.quota.c, maxAmount: 5, validDuration: 1s}]\n",
+            "f.yaml:6:19: spec.quotas[0].name: \"a#b.quota.c\" does not name a quota instance; write NAME.quota.NAMESPACE, e.g. requestcount.quota.istio-system",
         ),
         (
             &handler,

@@ -1,5 +1,6 @@
 //! Mixer objects.
 
+use ringmesh_wire::limits::{LEASE_DIMENSIONS_MAX, NAME_BYTES_MAX};
 use ringmesh_wire::v1::Expr;
 use ringmesh_wire::v1::snapshot::{Limit, LimitOverride, QuotaScope};
 
@@ -185,19 +186,27 @@ fn memquota_limit(at: &Cursor<'_>, namespace: &str) -> Option<MemQuotaLimit> {
 fn instance_name(at: &Cursor<'_>, namespace: &str) -> Option<At<String>> {
     let text = at.string()?;
     let parts: Vec<&str> = text.split('.').collect();
-    let full = match parts.as_slice() {
-        [name] => format!("{name}.quota.{namespace}"),
-        [name, kind @ ("quota" | "instance")] => format!("{name}.{kind}.{namespace}"),
-        [_, "quota" | "instance", _] => text.clone(),
-        _ => {
-            at.fail(
-                format!("{text:?} does not name a quota instance"),
-                "write NAME.quota.NAMESPACE, e.g. requestcount.quota.istio-system",
-            );
-            return None;
-        }
+    // Other signs tell quotas apart where several use one instance (`compile/quota.rs`).
+    let is_part = |part: &&str| {
+        (1..=NAME_BYTES_MAX).contains(&part.len())
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
     };
-    Some(at.at(full))
+    let full = match parts.as_slice() {
+        parts if !parts.iter().all(is_part) => None,
+        [name] => Some(format!("{name}.quota.{namespace}")),
+        [name, kind @ ("quota" | "instance")] => Some(format!("{name}.{kind}.{namespace}")),
+        [_, "quota" | "instance", _] => Some(text.clone()),
+        _ => None,
+    };
+    if full.is_none() {
+        at.fail(
+            format!("{text:?} does not name a quota instance"),
+            "write NAME.quota.NAMESPACE, e.g. requestcount.quota.istio-system",
+        );
+    }
+    Some(at.at(full?))
 }
 
 fn limit(at: &Cursor<'_>, fields: &Fields<'_>) -> Option<Limit> {
@@ -257,11 +266,17 @@ pub(super) fn denier(spec: &Cursor<'_>) -> Option<Denier> {
 pub(super) fn quota(spec: &Cursor<'_>) -> Option<QuotaInstance> {
     let fields = spec.fields(&["dimensions"], &[])?;
     let mut dimensions = Vec::new();
-    for (name, at) in fields
-        .get("dimensions")
-        .map(|at| at.entries())
-        .unwrap_or_default()
+    let all = fields.get("dimensions").map(|at| (at.entries(), at));
+    if let Some((entries, at)) = &all
+        && entries.len() > LEASE_DIMENSIONS_MAX
     {
+        at.fail(
+            format!("a quota of {} dimensions", entries.len()),
+            format!("give it at most {LEASE_DIMENSIONS_MAX}"),
+        );
+        return None;
+    }
+    for (name, at) in all.map(|(entries, _)| entries).unwrap_or_default() {
         let Some(text) = at.string() else { continue };
         if let Some(expr) = compiled(&at, &text, compile_value) {
             dimensions.push((name.to_owned(), expr));

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use regex::bytes::RegexBuilder;
+use ringmesh_wire::limits::REGEX_COMPILED_BYTES_MAX;
 use ringmesh_wire::v1::snapshot::{Protocol, StringMatch};
 
 use crate::rules::cursor::{Cursor, Fields, closest};
@@ -121,13 +123,8 @@ pub(super) fn string_match(at: &Cursor<'_>, presence: bool) -> Option<StringMatc
                 }
                 "prefix" => Some(StringMatch::Prefix(text)),
                 _ => {
-                    if let Err(error) = regex::Regex::new(&text) {
-                        let why = error.to_string();
-                        let why = why.lines().last().unwrap_or_default().to_owned();
-                        value.fail(
-                            format!("{text:?} is not a regular expression: {why}"),
-                            "write RE2 syntax; look-around and back-references do not exist",
-                        );
+                    if let Err((what, fix)) = check_regex(&text) {
+                        value.fail(what, fix);
                         return None;
                     }
                     Some(StringMatch::Regex(text))
@@ -142,6 +139,43 @@ pub(super) fn string_match(at: &Cursor<'_>, presence: bool) -> Option<StringMatc
             None
         }
     }
+}
+
+/// Whether a sidecar can compile a pattern: it does the same (`tables/build/routes.rs` there), and
+/// would refuse all rules for one that it cannot. The error is what is wrong, and what is right.
+fn check_regex(pattern: &str) -> Result<(), (String, &'static str)> {
+    let compile = |pattern: &str| {
+        RegexBuilder::new(pattern)
+            .size_limit(REGEX_COMPILED_BYTES_MAX)
+            .build()
+            .map(|_| ())
+    };
+    let too_large = |bytes: usize| {
+        (
+            format!("{pattern:?} is too large: compiled it takes more than {bytes} bytes"),
+            "write smaller repetitions, or [0-9] and [A-Za-z] for \\d and \\w, which take all of Unicode",
+        )
+    };
+    match compile(pattern) {
+        Err(regex::Error::CompiledTooBig(bytes)) => return Err(too_large(bytes)),
+        Err(error) => {
+            let why = error.to_string();
+            let why = why.lines().last().unwrap_or_default();
+            return Err((
+                format!("{pattern:?} is not a regular expression: {why}"),
+                "write RE2 syntax; look-around and back-references do not exist",
+            ));
+        }
+        Ok(()) => {}
+    }
+    compile(&StringMatch::whole(pattern)).map_err(|error| match error {
+        regex::Error::CompiledTooBig(bytes) => too_large(bytes),
+        // The one thing that reaches beyond the pattern's end.
+        _ => (
+            format!("{pattern:?} ends in a comment of (?x)"),
+            "leave the comment out, or end its line",
+        ),
+    })
 }
 
 /// A list field that must have entries.

@@ -1,6 +1,7 @@
 //! Virtual hosts to rows: patterns compiled, destinations resolved to clusters.
 
 use regex::bytes::{Regex, RegexBuilder};
+use ringmesh_wire::limits::REGEX_COMPILED_BYTES_MAX;
 use ringmesh_wire::snapshot::{
     Action, Destination, HeaderOps, HttpMatch, HttpRoute, Mesh, Retry, Service, StringMatch,
     TcpRoute, VirtualHost,
@@ -13,10 +14,6 @@ use crate::tables::route_rows::{
     ActionRow, ClusterChoice, DestinationRow, MatchRow, RouteRow, TcpRouteRow, Text, VirtualHostRow,
 };
 use crate::tables::service_rows::ClusterKey;
-
-/// Compiled size of one regex, bytes: enough for long alternations, little enough that a hostile
-/// counted repetition is refused instead of eating the host's memory.
-const REGEX_BYTES_MAX: usize = 1 << 20;
 
 pub(super) struct Routes {
     pub(super) virtual_hosts: Vec<VirtualHostRow>,
@@ -204,12 +201,12 @@ fn text(wanted: &StringMatch, place: &str) -> Result<Text, TablesError> {
     })
 }
 
-/// A regex that must match the whole value. The pattern is compiled alone first, so that one like
-/// `a)(b` cannot escape from its group.
+/// A regex that must match the whole value. Control has compiled both patterns the same way
+/// (`rules/read/shared.rs`), so a user hears of a bad one before any sidecar does.
 fn whole(pattern: &str, place: &str) -> Result<Regex, TablesError> {
     let compiled = |pattern: &str| {
         RegexBuilder::new(pattern)
-            .size_limit(REGEX_BYTES_MAX)
+            .size_limit(REGEX_COMPILED_BYTES_MAX)
             .build()
             .map_err(|error| {
                 TablesError::invalid(
@@ -219,5 +216,5 @@ fn whole(pattern: &str, place: &str) -> Result<Regex, TablesError> {
             })
     };
     compiled(pattern)?;
-    compiled(&format!("\\A(?:{pattern})\\z"))
+    compiled(&StringMatch::whole(pattern))
 }

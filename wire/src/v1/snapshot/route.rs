@@ -19,6 +19,16 @@ pub enum StringMatch {
     Present,
 }
 
+impl StringMatch {
+    /// The pattern that matches where all of a value matches `pattern`. It is compiled, within
+    /// [`crate::limits::REGEX_COMPILED_BYTES_MAX`], beside `pattern` alone: else one like `a)(b`
+    /// could leave its group.
+    #[must_use]
+    pub fn whole(pattern: &str) -> String {
+        format!("\\A(?:{pattern})\\z")
+    }
+}
+
 /// Conditions that must all hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HttpMatch {
