@@ -446,6 +446,27 @@ impl<'a> Fields<'a> {
         found
     }
 
+    /// The list in a field that has entries if it is written at all, null being no way to leave it
+    /// out: for lists whose absence means "any", where an empty one hardly does.
+    pub(super) fn filled_list(&self, name: &str) -> Vec<Cursor<'a>> {
+        let found = self.get(name);
+        let key = self.entries.iter().find(|(key, _)| key.text == name);
+        let spot = match (&found, key) {
+            (Some(field), _) if matches!(&field.node.yaml, Yaml::Seq(all) if all.is_empty()) => {
+                field.node.spot
+            }
+            (None, Some((key, _))) => key.spot,
+            _ => return found.map(|field| field.list()).unwrap_or_default(),
+        };
+        let report = self.cursor.report;
+        report.fail(
+            report.place(spot, &self.cursor.path_of(name)),
+            format!("{name} has no entries"),
+            "give it one, or remove it if it is to say nothing",
+        );
+        Vec::new()
+    }
+
     /// The list in a field; empty if absent.
     pub(super) fn list(&self, name: &str) -> Vec<Cursor<'a>> {
         self.get(name).map(|field| field.list()).unwrap_or_default()

@@ -126,6 +126,87 @@ const SECURITY: &str = "apiVersion: security.istio.io/v1\nkind: AuthorizationPol
 const MIXER: &str = "apiVersion: config.istio.io/v1alpha2\nkind: ";
 
 #[test]
+fn a_list_of_an_authorization_policy_that_is_empty_is_no_list_that_is_left_out() {
+    let fault = |spec: &str, field: &str| {
+        let errors = errors_of(&object(SECURITY, spec));
+        let [only] = errors.as_slice() else {
+            panic!("{spec}: {errors:?}");
+        };
+        let name = field.rsplit('.').next().unwrap();
+        let wanted = format!(
+            ": spec{field}: {name} has no entries; give it one, or remove it if it is to say nothing"
+        );
+        assert!(only.ends_with(&wanted), "{spec}: {only}");
+        only.clone()
+    };
+    for empty in ["[]", "null", ""] {
+        for list in ["from", "to", "when"] {
+            let spec = format!("  rules:\n  - {list}: {empty}\n");
+            let place = fault(&spec, &format!(".rules[0].{list}"));
+            assert!(place.starts_with("f.yaml:7:"), "{place}");
+        }
+        for list in [
+            "principals",
+            "notPrincipals",
+            "namespaces",
+            "notNamespaces",
+            "ipBlocks",
+            "notIpBlocks",
+        ] {
+            let field = format!(".rules[0].from[0].source.{list}");
+            fault(
+                &format!("  rules:\n  - from:\n    - source:\n        {list}: {empty}\n"),
+                &field,
+            );
+        }
+        for list in [
+            "hosts",
+            "notHosts",
+            "ports",
+            "notPorts",
+            "methods",
+            "notMethods",
+            "paths",
+            "notPaths",
+        ] {
+            let field = format!(".rules[0].to[0].operation.{list}");
+            fault(
+                &format!("  rules:\n  - to:\n    - operation:\n        {list}: {empty}\n"),
+                &field,
+            );
+        }
+        // Beside others, too.
+        fault(
+            &format!(
+                "  rules:\n  - when:\n    - key: source.ip\n      values: [10.0.0.1]\n      notValues: {empty}\n"
+            ),
+            ".rules[0].when[0].notValues",
+        );
+        fault(
+            &format!("  rules: [{{}}]\n  targetRefs: {empty}\n"),
+            ".targetRefs",
+        );
+    }
+    assert_eq!(
+        errors_of(&object(
+            SECURITY,
+            "  rules:\n  - from:\n    - source: {principals: [], namespaces: }\n"
+        ))
+        .len(),
+        2
+    );
+    // No rules match nothing, a rule without conditions matches everything: as in Istio.
+    for spec in [
+        "  rules: []\n",
+        "  rules:\n",
+        "  action: ALLOW\n",
+        "  rules: [{}]\n",
+    ] {
+        assert!(parse("f.yaml", &object(SECURITY, spec)).is_ok(), "{spec}");
+    }
+}
+
+#[test]
 fn what_a_sidecar_could_not_use_is_refused_here() {
     let matched = |regex: &str| {
         with_rule_fields(&format!(

@@ -29,7 +29,7 @@ pub(super) fn authorization_policy(spec: &Cursor<'_>) -> Option<AuthorizationPol
     for at in fields
         .get("targetRef")
         .into_iter()
-        .chain(fields.list("targetRefs"))
+        .chain(fields.filled_list("targetRefs"))
     {
         entries.extend(target(&at));
     }
@@ -99,7 +99,7 @@ fn target(at: &Cursor<'_>) -> Option<At<String>> {
 fn rule(at: &Cursor<'_>) -> Option<AuthzRule> {
     let fields = at.fields(&["from", "to", "when"], &[])?;
     let from = fields
-        .list("from")
+        .filled_list("from")
         .iter()
         .filter_map(|at| {
             let fix = "write - source: {principals: [...]}";
@@ -107,14 +107,18 @@ fn rule(at: &Cursor<'_>) -> Option<AuthzRule> {
         })
         .collect();
     let to = fields
-        .list("to")
+        .filled_list("to")
         .iter()
         .filter_map(|at| {
             let fix = "write - operation: {methods: [GET]}";
             operation(&at.fields(&["operation"], &[])?.require("operation", fix)?)
         })
         .collect();
-    let when = fields.list("when").iter().filter_map(condition).collect();
+    let when = fields
+        .filled_list("when")
+        .iter()
+        .filter_map(condition)
+        .collect();
     Some(AuthzRule { from, to, when })
 }
 
@@ -152,7 +156,7 @@ fn pattern(at: &At<String>, cursor: &Cursor<'_>) -> Option<Pattern> {
 
 fn patterns(fields: &Fields<'_>, name: &str) -> Vec<Pattern> {
     fields
-        .list(name)
+        .filled_list(name)
         .iter()
         .filter_map(|at| pattern(&at.text()?, at))
         .collect()
@@ -160,7 +164,7 @@ fn patterns(fields: &Fields<'_>, name: &str) -> Vec<Pattern> {
 
 fn blocks(fields: &Fields<'_>, name: &str) -> Vec<IpBlock> {
     fields
-        .list(name)
+        .filled_list(name)
         .iter()
         .filter_map(|at| {
             let text = at.string()?;
@@ -249,7 +253,7 @@ fn operation(at: &Cursor<'_>) -> Option<Operation> {
     )?;
     let ports = |name: &str| -> Vec<u16> {
         fields
-            .list(name)
+            .filled_list(name)
             .iter()
             .filter_map(|at| {
                 // Istio writes ports as texts.
