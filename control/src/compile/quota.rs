@@ -2,6 +2,7 @@
 //! they are given, and the usual values where not.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ringmesh_quota::RuleFacts;
 use ringmesh_wire::v1::snapshot::{Applies, QuotaRule, lease_name};
@@ -13,9 +14,9 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::policy::destinations_of;
 use super::{Mode, NodeScope, Parts};
 use crate::expr::{Attributes, compile_value, evaluate};
-use crate::model::{handler_key, instance_key, instance_name, spec_quota_key};
+use crate::model::{instance_name, mixer_uses};
 use crate::rules::mixer::{BoundService, MemQuotaLimit};
-use crate::rules::{ObjectKey, Spec};
+use crate::rules::{Object, ObjectKey, Spec};
 
 /// Dimensions of a quota without an instance of its own (examples/rules/memquota.yaml).
 const USUAL_DIMENSIONS: [(&str, &str); 4] = [
@@ -82,7 +83,7 @@ pub(super) fn quotas<'a>(parts: &Parts<'a>) -> Vec<Quota<'a>> {
                 ]
             };
             let rules = rules_of(parts, handler, &limit.name.value);
-            if rules.is_empty() {
+            if rules.is_empty() && is_alone(parts, handler) {
                 all.push((by(handler), quota(handler.namespace.as_str(), None)));
             }
             for (key, when) in rules {
@@ -136,32 +137,31 @@ fn rules_of<'a>(
             let Spec::Rule(rule) = &object.spec else {
                 return None;
             };
-            let uses = rule.actions.iter().any(|action| {
-                handler_key(&action.handler.value, &key.namespace).as_ref() == Ok(handler)
-                    && action.instances.iter().any(|reference| {
-                        instance_key(&reference.value, &key.namespace)
-                            .is_ok_and(|key| instance_name(&key) == instance)
-                    })
-            });
+            let uses = mixer_uses::hands(rule, &key.namespace, handler, instance);
             uses.then_some((key, rule.when.as_ref()))
         })
         .collect()
 }
 
-/// What QuotaSpecs and their bindings say about an instance; without any, 1 everywhere.
+/// Whether no rule at all names a handler. One that is not in force says that its limits are not
+/// meant for every request, though not yet for which.
+fn is_alone(parts: &Parts<'_>, handler: &ObjectKey) -> bool {
+    parts.effective.spoken().all(|object| match &object.spec {
+        Spec::Rule(rule) => !mixer_uses::names(rule, &object.key.namespace, handler),
+        _ => true,
+    })
+}
+
+/// What QuotaSpecs and their bindings say about an instance; without any, 1 everywhere. Where the
+/// only ones are not in force, nothing is charged.
 fn charges<'a>(parts: &Parts<'a>, instance: &str) -> Vec<Charge<'a>> {
+    let units = |object: &Object| match &object.spec {
+        Spec::QuotaSpec(spec) => mixer_uses::units(spec, &object.key.namespace, instance),
+        _ => 0,
+    };
     let mut found = Vec::new();
     for (key, object) in &parts.effective.objects {
-        let Spec::QuotaSpec(spec) = &object.spec else {
-            continue;
-        };
-        let named = spec.charges.iter().filter(|(quota, _)| {
-            spec_quota_key(&quota.value, &key.namespace).is_ok_and(|key| {
-                let plain = instance_name(&key);
-                plain == instance || plain.replace(".quota.", ".instance.") == instance
-            })
-        });
-        let units: u64 = named.map(|(_, units)| *units).sum();
+        let units = units(object);
         if units > 0 {
             found.push(Charge {
                 units,
@@ -169,7 +169,7 @@ fn charges<'a>(parts: &Parts<'a>, instance: &str) -> Vec<Charge<'a>> {
             });
         }
     }
-    if found.is_empty() {
+    if parts.effective.spoken().all(|object| units(object) == 0) {
         found.push(Charge {
             units: 1,
             services: None,
@@ -178,24 +178,19 @@ fn charges<'a>(parts: &Parts<'a>, instance: &str) -> Vec<Charge<'a>> {
     found
 }
 
-/// The services bindings name for a QuotaSpec; `None` is all: no binding, or `'*'`.
+/// The services bindings name for a QuotaSpec; `None` is all: no binding, or `'*'`. None where its
+/// bindings are not in force.
 fn bound<'a>(parts: &Parts<'a>, spec: &ObjectKey) -> Option<Vec<&'a BoundService>> {
-    let mut services = Vec::new();
-    let mut any = false;
-    for object in parts.effective.objects.values() {
-        let Spec::QuotaSpecBinding(binding) = &object.spec else {
-            continue;
-        };
-        let names = binding.specs.iter();
-        if names
-            .clone()
-            .any(|(name, namespace)| name.value == spec.name && *namespace == spec.namespace)
-        {
-            any = true;
-            services.extend(&binding.services);
-        }
+    let binding = |object: &'a Arc<Object>| match &object.spec {
+        Spec::QuotaSpecBinding(binding) => Some(binding).filter(|b| mixer_uses::binds(b, spec)),
+        _ => None,
+    };
+    if parts.effective.spoken().filter_map(binding).count() == 0 {
+        return None;
     }
-    let all = !any || services.iter().any(|s| matches!(s, BoundService::All));
+    let in_force = parts.effective.objects.values().filter_map(binding);
+    let services: Vec<&BoundService> = in_force.flat_map(|binding| &binding.services).collect();
+    let all = services.iter().any(|s| matches!(s, BoundService::All));
     (!all).then_some(services)
 }
 

@@ -186,6 +186,75 @@ fn every_quota_has_a_name_of_its_own() {
     );
 }
 
+#[test]
+fn a_limit_whose_rule_is_not_in_force_limits_nobody() {
+    let limits = "{quotas: [{name: a.quota.istio-system, maxAmount: 5, validDuration: 1s}]}";
+    let memquota = mixer("memquota", "one", limits);
+    let instance = mixer("quota", "a", "{dimensions: {}}");
+    let rule = mixer(
+        "rule",
+        "r",
+        "{actions: [{handler: one.memquota, instances: [a.quota]}]}",
+    );
+    let spec = |also: &str| {
+        let spec = format!("{{rules: [{{quotas: [{{quota: a, charge: 2}}{also}]}}]}}");
+        mixer("QuotaSpec", "s", &spec)
+    };
+    let binding = |also: &str| {
+        let spec = format!("{{quotaSpecs: [{{name: s}}{also}], services: [{{service: '*'}}]}}");
+        mixer("QuotaSpecBinding", "b", &spec)
+    };
+    // Charges, and the notes of the mesh without what the compiler adds.
+    let outcome = |texts: &[&str]| {
+        let resolution =
+            model(1, objects(&texts.concat())).resolve(&registry(), &Effective::default());
+        let scope = node("ratings", "v1");
+        let (snapshot, _) = compile(&resolution.effective, &scope, &registry(), &trust()).unwrap();
+        let charges: Vec<u64> = quotas(&snapshot).iter().map(|q| q.charge).collect();
+        let notes: Vec<String> = resolution
+            .statuses
+            .into_iter()
+            .flat_map(|s| s.notes)
+            .collect();
+        (charges, notes.join("\n"))
+    };
+    assert_eq!(outcome(&[&memquota]).0, [1], "alone it holds for all");
+    let whole = [&*memquota, &*instance, &*rule, &*spec(""), &*binding("")];
+    assert_eq!(outcome(&whole), (vec![2], String::new()));
+
+    let (charges, notes) = outcome(&[&memquota, &rule]);
+    assert_eq!(charges, [0; 0], "the rule waits for its instance");
+    let note =
+        "a.quota.istio-system: no rule in force hands it to this handler: it is not enforced";
+    assert_eq!(notes, note);
+    // A rule that hands it something else: as in Mixer, nobody asks for this limit.
+    let other = mixer(
+        "rule",
+        "r",
+        "{actions: [{handler: one.memquota, instances: [b.quota]}]}",
+    );
+    let b = mixer("quota", "b", "{dimensions: {}}");
+    let (charges, notes) = outcome(&[&memquota, &instance, &b, &other]);
+    assert_eq!(charges, [0; 0]);
+    assert!(notes.contains(note), "{notes}");
+
+    let waiting = spec(", {quota: nowhere}");
+    let (charges, notes) = outcome(&[&memquota, &instance, &rule, &waiting]);
+    assert_eq!(charges, [0; 0], "the QuotaSpec waits");
+    assert_eq!(
+        notes,
+        "a.quota.istio-system: no QuotaSpec in force names it: it is not enforced"
+    );
+
+    let waiting = binding(", {name: nowhere}");
+    let (charges, notes) = outcome(&[&memquota, &instance, &rule, &spec(""), &waiting]);
+    assert_eq!(charges, [0; 0], "the binding waits");
+    assert_eq!(
+        notes,
+        "no QuotaSpecBinding in force names it: nothing is charged by it"
+    );
+}
+
 const CALLERS: &str = "
 apiVersion: networking.istio.io/v1
 kind: VirtualService

@@ -11,6 +11,7 @@
 //! nothing of what was in force.
 
 mod mixer_names;
+pub(crate) mod mixer_uses;
 mod notes;
 mod references;
 mod registry;
@@ -21,8 +22,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use mixer_names::{handler_key, instance_key, instance_name};
-pub(crate) use references::spec_quota_key;
+pub(crate) use mixer_names::{handler_key, instance_name};
 pub use registry::{RegisteredService, RegistryView};
 pub use resolve::{Effective, Model, Resolution};
 pub(crate) use services::{Services, mesh_name, rules_of_service};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::mixer_names::{handler_key, instance_key, instance_name};
-use super::references::spec_quota_key;
+use super::mixer_uses;
 use super::registry::RegistryView;
 use super::resolve::Effective;
 use super::services::{Services, rules_of_service};
@@ -195,38 +195,44 @@ fn memquota(
             .values()
             .any(|o| matches!(o.spec, Spec::Quota(_)) && instance_name(&o.key) == name)
     };
-    let ruled = |name: &str| {
-        effective.objects.values().any(|o| {
-            let Spec::Rule(rule) = &o.spec else {
-                return false;
-            };
-            rule.actions.iter().any(|action| {
-                handler_key(&action.handler.value, &o.key.namespace).as_ref() == Ok(&object.key)
-                    && action.instances.iter().any(|i| {
-                        instance_key(&i.value, &o.key.namespace)
-                            .is_ok_and(|key| instance_name(&key) == name)
-                    })
-            })
-        })
+    // A rule or QuotaSpec that waits does nothing yet, and yet who wrote it does not mean that the
+    // limit holds without it.
+    let rules = |o: &Object, name: &str| match &o.spec {
+        Spec::Rule(rule) => mixer_uses::hands(rule, &o.key.namespace, &object.key, name),
+        _ => false,
     };
-    let charged = |name: &str| {
-        effective.objects.values().any(|o| {
-            matches!(&o.spec, Spec::QuotaSpec(spec) if spec.charges.iter().any(|(q, _)| {
-                spec_quota_key(&q.value, &o.key.namespace)
-                    .is_ok_and(|key| instance_name(&key) == name)
-            }))
-        })
+    let named = effective.spoken().any(|o| match &o.spec {
+        Spec::Rule(rule) => mixer_uses::names(rule, &o.key.namespace, &object.key),
+        _ => false,
+    });
+    let charges = |o: &Object, name: &str| match &o.spec {
+        Spec::QuotaSpec(spec) => mixer_uses::units(spec, &o.key.namespace, name) > 0,
+        _ => false,
     };
     for limit in &quota.quotas {
         let name = &limit.name.value;
+        let in_force = || effective.objects.values();
+        let ruled = in_force().any(|o| rules(o, name));
+        if named && !ruled {
+            let note =
+                format!("{name}: no rule in force hands it to this handler: it is not enforced");
+            add(notes, &object.key, note);
+            continue;
+        }
+        let charged = in_force().any(|o| charges(o, name));
+        if !charged && effective.waiting.iter().any(|o| charges(o, name)) {
+            let note = format!("{name}: no QuotaSpec in force names it: it is not enforced");
+            add(notes, &object.key, note);
+            continue;
+        }
         let mut lacking = Vec::new();
         if !is_instance(name) {
             lacking.push("no quota instance of this name: the dimensions are source, sourceVersion, destination, destinationVersion");
         }
-        if !ruled(name) {
+        if !ruled {
             lacking.push("no rule: it holds for every request");
         }
-        if !charged(name) {
+        if !charged {
             lacking.push("no QuotaSpec: each request is charged 1 at every service");
         }
         if !lacking.is_empty() {
@@ -280,17 +286,17 @@ fn unbound(
     effective: &Effective,
     notes: &mut BTreeMap<ObjectKey, Vec<String>>,
 ) {
-    let bound = effective.objects.values().any(|o| {
-        matches!(&o.spec, Spec::QuotaSpecBinding(binding)
-        if binding.specs.iter().any(|(name, namespace)| {
-            name.value == object.key.name && *namespace == object.key.namespace
-        }))
-    });
-    if !bound {
-        add(
-            notes,
-            &object.key,
-            "no QuotaSpecBinding names it: it is charged at every service".to_owned(),
-        );
+    let binds = |o: &Arc<Object>| match &o.spec {
+        Spec::QuotaSpecBinding(binding) => mixer_uses::binds(binding, &object.key),
+        _ => false,
+    };
+    if effective.objects.values().any(binds) {
+        return;
     }
+    let note = if effective.waiting.iter().any(binds) {
+        "no QuotaSpecBinding in force names it: nothing is charged by it"
+    } else {
+        "no QuotaSpecBinding names it: it is charged at every service"
+    };
+    add(notes, &object.key, note.to_owned());
 }

@@ -33,6 +33,16 @@ pub struct Effective {
     /// for what both say. Store them with `objects`: both come back by
     /// [`crate::rules::parse_document`].
     pub held: Vec<Arc<Object>>,
+    /// Objects as written that are not in force, for lack of something they name; older versions of
+    /// them may be. Not stored: resolving finds them again.
+    pub waiting: Vec<Arc<Object>>,
+}
+
+impl Effective {
+    /// All that is written or in force: who speaks of something, even if not yet with effect.
+    pub(crate) fn spoken(&self) -> impl Iterator<Item = &Arc<Object>> {
+        self.objects.values().chain(&self.waiting)
+    }
 }
 
 /// The outcome.
@@ -76,6 +86,7 @@ impl Model {
             before,
             in_force: BTreeMap::new(),
             held: BTreeSet::new(),
+            waiting: Vec::new(),
             statuses: Vec::new(),
         };
         // First what others refer to, then what refers: subsets exist by DestinationRules in force.
@@ -101,6 +112,7 @@ impl Model {
                 .filter(|past| round.held.contains(&version(past)))
                 .cloned()
                 .collect(),
+            waiting: round.waiting,
         };
         let mut notes = notes(&effective, &services, registry);
         let mut statuses = round.statuses;
@@ -126,6 +138,7 @@ struct Round<'a> {
     before: &'a Effective,
     in_force: BTreeMap<ObjectKey, Arc<Object>>,
     held: BTreeSet<(ObjectKey, Arc<str>)>,
+    waiting: Vec<Arc<Object>>,
     statuses: Vec<Status>,
 }
 
@@ -143,6 +156,7 @@ impl Round<'_> {
             self.in_force.insert(object.key.clone(), Arc::clone(object));
         } else {
             status.state = State::Inactive(missing);
+            self.waiting.push(Arc::clone(object));
             if let Some(note) = self.keep_older(object, found) {
                 status.notes.push(note);
             }

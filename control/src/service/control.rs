@@ -404,5 +404,6 @@ fn effective_from(model: &Model, in_force: &InForce) -> Result<Effective, StartE
         revision: model.revision,
         objects,
         held: parse_all(&in_force.held)?,
+        waiting: Vec::new(),
     })
 }
