@@ -370,7 +370,70 @@ fn a_subsets_policy_is_merged_group_by_group() {
     assert_eq!((*port, policy.balance), (9080, Balance::LeastRequest));
     assert_eq!(policy.outlier.unwrap().consecutive_5xx, 3);
     assert_eq!(policy.limits.connections_max, u32::MAX);
-    assert_eq!(service.subsets[0].port_policies, service.port_policies);
+    // Where the subset names no ports, its groups are laid over those of the port.
+    let [(9080, on_port)] = service.subsets[0].port_policies.as_slice() else {
+        panic!("{:?}", service.subsets[0].port_policies);
+    };
+    assert_eq!(on_port.limits.pending_max, 9);
+    assert_eq!(on_port.outlier, policy.outlier);
+    assert_eq!(on_port.balance, Balance::LeastRequest);
+    // Where it does, that is all there is.
+    let own = POLICY.replace(
+        "      connectionPool: {http: {http1MaxPendingRequests: 9}}\n",
+        "      connectionPool: {http: {http1MaxPendingRequests: 9}}\n      \
+         portLevelSettings: [{port: {number: 9080}, loadBalancer: {simple: RANDOM}}]\n",
+    );
+    let service = ratings_of(&own);
+    let (_, on_port) = &service.subsets[0].port_policies[0];
+    assert_eq!(on_port.balance, Balance::Random);
+    assert_eq!(on_port.limits.pending_max, u32::MAX);
+    assert_eq!(on_port.outlier, None);
+}
+
+/// The service `ratings` of these rules.
+fn ratings_of(rules: &str) -> Service {
+    let (snapshot, _) = compiled(objects(rules), &node("reviews", "v1"));
+    let kind = ringmesh_wire::v1::SectionKind::Service;
+    match body(&snapshot, kind, "ratings.default") {
+        Some(Body::Service(service)) => service,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn of_several_destination_rules_the_first_with_a_policy_says_it() {
+    use ringmesh_wire::v1::snapshot::Balance;
+    let rule = |name: &str, fields: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\n\
+             metadata: {{name: {name}}}\nspec: {{host: ratings, {fields}}}\n"
+        )
+    };
+    let balance = |simple: &str| format!("trafficPolicy: {{loadBalancer: {{simple: {simple}}}}}");
+    let subset = |name: &str| format!("subsets: [{{name: {name}, labels: {{version: v1}}}}]");
+    let service = ratings_of(&format!(
+        "{}{}{}",
+        rule("a", &subset("one")),
+        rule(
+            "b",
+            &format!("{}, {}", balance("ROUND_ROBIN"), subset("two"))
+        ),
+        rule("c", &format!("{}, {}", balance("RANDOM"), subset("three"))),
+    ));
+    assert_eq!(service.policy.balance, Balance::RoundRobin);
+    let subsets: Vec<(&str, Balance)> = service
+        .subsets
+        .iter()
+        .map(|subset| (subset.name.as_str(), subset.policy.balance))
+        .collect();
+    assert_eq!(
+        subsets,
+        [
+            ("one", Balance::RoundRobin),
+            ("three", Balance::Random),
+            ("two", Balance::RoundRobin),
+        ]
+    );
 }
 
 const PEER: &str = "
@@ -645,6 +708,29 @@ fn a_held_subset_is_still_compiled() {
     };
     assert_eq!(service.subsets.len(), 1);
     assert_eq!(route_names(&snapshot, "ratings.default").len(), 1);
+    // Edited so that subset and policy go: the old version speaks for its subset only.
+    let rule = |fields: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\n\
+             metadata: {{name: ratings}}\nspec: {{host: ratings{fields}}}\n"
+        )
+    };
+    let full = ", trafficPolicy: {loadBalancer: {simple: RANDOM}}, \
+                subsets: [{name: v1, labels: {version: v1}}]";
+    let version = |revision, fields: &str, before: &Effective| {
+        let mut all = objects(&rule(fields));
+        all.extend(example("timeout-10s.yaml"));
+        model(revision, all).resolve(&registry(), before).effective
+    };
+    let first = version(1, full, &Effective::default());
+    let second = version(2, "", &first);
+    let (snapshot, _) = compile(&second, &scope, &registry(), &trust()).unwrap();
+    let Some(Body::Service(service)) = body(&snapshot, kind, "ratings.default") else {
+        panic!("no service");
+    };
+    use ringmesh_wire::v1::snapshot::Balance;
+    assert_eq!(service.policy.balance, Balance::LeastRequest);
+    assert_eq!(service.subsets[0].policy.balance, Balance::Random);
 }
 
 proptest! {
