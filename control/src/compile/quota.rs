@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ringmesh_quota::RuleFacts;
-use ringmesh_wire::v1::snapshot::{Applies, QuotaRule, lease_name};
+use ringmesh_wire::v1::snapshot::{Applies, LimitOverride, QuotaRule, lease_name};
 use ringmesh_wire::v1::{Expr, ExprNode, Value};
 use ringmesh_wire::{NodeId, ServiceId};
 
@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::policy::destinations_of;
 use super::{Mode, NodeScope, Parts};
-use crate::expr::{Attributes, compile_value, evaluate};
+use crate::expr::{self, Attributes, compile_value, evaluate};
 use crate::model::{instance_name, mixer_uses};
 use crate::rules::mixer::{BoundService, MemQuotaLimit};
 use crate::rules::{Object, ObjectKey, Spec};
@@ -263,12 +263,36 @@ impl Quota<'_> {
             dimensions: self.dimensions.clone(),
             charge: units,
             limit: self.limit.limit,
-            overrides: self.limit.overrides.clone(),
+            overrides: self.overrides(),
             scope: self.limit.scope,
             applies,
             enforcers: u32::try_from(enforcers.max(1)).unwrap_or(u32::MAX),
             group,
         })
+    }
+
+    /// The overrides as written, but for names of services, which come in their short form as the
+    /// dimensions do.
+    fn overrides(&self) -> Vec<LimitOverride> {
+        // Not where the value may also be what a client wrote, in whatever form.
+        let of_services = |name: &str| {
+            let found = self.dimensions.iter().find(|(own, _)| own == name);
+            let nodes = found.map_or(&[][..], |(_, expr)| &expr.nodes);
+            let any = |is: fn(&str) -> bool| {
+                let mut nodes = nodes.iter();
+                nodes.any(|node| matches!(node, ExprNode::Attribute(name) if is(name)))
+            };
+            any(expr::is_service) && !any(|name| name.starts_with("request."))
+        };
+        let mut overrides = self.limit.overrides.clone();
+        for (name, value) in overrides.iter_mut().flat_map(|over| &mut over.dimensions) {
+            if of_services(name)
+                && let Ok(short) = expr::short(value)
+            {
+                *value = short.to_owned();
+            }
+        }
+        overrides
     }
 
     /// Sidecars that may charge the same buckets as this one: those whose dimensions that depend on

@@ -255,6 +255,22 @@ fn a_limit_whose_rule_is_not_in_force_limits_nobody() {
     );
 }
 
+#[test]
+fn overrides_name_services_in_any_form() {
+    let limits = "{quotas: [{name: a.quota.istio-system, maxAmount: 5, validDuration: 1s, overrides: [\
+                  {dimensions: {to: ratings.default.svc.cluster.local, host: a.b.svc}, maxAmount: 1, validDuration: 1s}]}]}";
+    let memquota = mixer("memquota", "one", limits);
+    let dimensions = "{dimensions: {to: 'destination.labels[\"app\"] | destination.service', host: request.host}}";
+    let instance = mixer("quota", "a", dimensions);
+    let rules = objects(&format!("{memquota}{instance}"));
+    let quotas = quotas(&compiled(rules, &node("ratings", "v1")).0);
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(
+        quotas[0].overrides[0].dimensions,
+        [pair("host", "a.b.svc"), pair("to", "ratings.default")]
+    );
+}
+
 const CALLERS: &str = "
 apiVersion: networking.istio.io/v1
 kind: VirtualService

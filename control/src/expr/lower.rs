@@ -6,14 +6,15 @@ use ringmesh_wire::v1::{Expr, ExprNode, NodeIndex, Value};
 
 use super::ExprError;
 use super::ast::{Ast, Op};
+use super::hosts::shortened;
 
-/// Compiles a checked expression.
+/// Compiles a checked expression. Names of services come to stand in their short form.
 ///
 /// # Errors
-/// [`ExprError`] where it has more nodes or levels than a sidecar evaluates.
+/// [`ExprError`] at a name that no service has, or where the expression has more nodes or levels than a sidecar evaluates.
 pub fn lower(ast: &Ast) -> Result<Expr, ExprError> {
     let mut nodes = Vec::new();
-    push(ast, &mut nodes)?;
+    push(&shortened(ast)?, &mut nodes)?;
     let expr = Expr { nodes };
     expr.validate()
         .map_err(|wire| too_large(ast, &wire.to_string()))?;

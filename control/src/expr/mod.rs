@@ -11,6 +11,7 @@
 mod ast;
 mod check;
 mod eval;
+mod hosts;
 mod lexer;
 mod lower;
 mod vocabulary;
@@ -21,6 +22,7 @@ mod tests;
 pub use ast::{Ast, Op};
 pub use check::{Type, check};
 pub use eval::{Attributes, evaluate};
+pub use hosts::{is_service, short};
 pub use lower::lower;
 pub use vocabulary::{ATTRIBUTES, type_of};
 

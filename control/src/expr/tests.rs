@@ -166,6 +166,135 @@ fn evaluation_follows_presence() {
     }
 }
 
+/// Whether a condition holds for calls to `ratings.default` by `reviews.default`.
+fn holds(condition: &str) -> bool {
+    let mut with = Attributes::default();
+    for (name, value) in [
+        ("destination.service", "ratings.default"),
+        ("destination.service.host", "ratings.default"),
+        ("source.service", "reviews.default"),
+        ("request.host", "ratings.default.svc.cluster.local"),
+    ] {
+        let value = ringmesh_wire::v1::Value::String(value.to_owned());
+        with.values.insert(name.to_owned(), value);
+    }
+    let compiled = compile_condition(condition).unwrap_or_else(|e| panic!("{condition}: {e}"));
+    evaluate(&compiled, &with) == Some(ringmesh_wire::v1::Value::Bool(true))
+}
+
+#[test]
+fn services_match_by_their_long_names_too() {
+    for name in [
+        "ratings.default",
+        "ratings.default.svc",
+        "ratings.default.svc.cluster.local",
+    ] {
+        assert!(
+            holds(&format!("destination.service.host == \"{name}\"")),
+            "{name}"
+        );
+        assert!(
+            holds(&format!("\"{name}\" == destination.service")),
+            "{name}"
+        );
+        assert!(
+            !holds(&format!("destination.service != \"{name}\"")),
+            "{name}"
+        );
+        assert!(!holds(&format!("source.service == \"{name}\"")), "{name}");
+        assert!(
+            holds(&format!("match(destination.service, \"{name}\")")),
+            "{name}"
+        );
+        let or =
+            format!("(destination.labels[\"app\"] | destination.service | \"x\") == \"{name}\"");
+        assert!(holds(&or), "{name}");
+    }
+    // A value of its own among several is brought to the same form.
+    assert!(holds(
+        "(source.service.host | \"a.b.svc.cluster.local\") == \"a.b.svc.cluster.local\""
+    ));
+    for (pattern, wanted) in [
+        ("*", true),
+        ("*.svc.cluster.local", true),
+        ("*.default.svc.cluster.local", true),
+        ("*s.default.svc", true),
+        ("*.default", true),
+        ("*.other.svc.cluster.local", false),
+        ("ratings.*", true),
+        ("ratings.default.*", true),
+        ("ratings.default.svc.*", true),
+        ("ratings.default.svc.cluster.local*", true),
+        ("ratings.other.svc.*", false),
+        ("ratings.default.x*", false),
+        ("ratings.def.svc*", false),
+        ("rating.*", false),
+    ] {
+        assert_eq!(
+            holds(&format!("match(destination.service, \"{pattern}\")")),
+            wanted,
+            "{pattern}"
+        );
+    }
+    // As the long name would: every beginning of it, and every end where a label begins.
+    let long = "ratings.default.svc.cluster.local";
+    for at in 1..=long.len() {
+        assert!(
+            holds(&format!("match(destination.service, \"{}*\")", &long[..at])),
+            "{at}"
+        );
+    }
+    for end in [
+        "ratings.default.svc.cluster.local",
+        ".default.svc.cluster.local",
+        "cluster.local",
+    ] {
+        assert!(
+            holds(&format!("match(destination.service, \"*{end}\")")),
+            "{end}"
+        );
+    }
+    // What a client writes is left as it is.
+    assert!(holds(
+        "request.host == \"ratings.default.svc.cluster.local\""
+    ));
+    assert!(holds("match(request.host, \"*.svc.cluster.local\")"));
+    for (text, offset, what) in [
+        (
+            "destination.service == \"ratings.svc.cluster.local\"",
+            23,
+            "\"ratings.svc.cluster.local\": no service has this name",
+        ),
+        (
+            "match(source.service, \"*.local\")",
+            22,
+            "\"*.local\": this says no namespace",
+        ),
+        (
+            "match(source.service, \"*.svc\")",
+            22,
+            "\"*.svc\": this says no namespace",
+        ),
+        (
+            "(request.host | source.service) == \"a.b.svc\"",
+            35,
+            "\"a.b.svc\": this stands for the name of a service, and for what a client wrote",
+        ),
+        (
+            "match(source.service, source.namespace | \"*.svc.cluster.local\")",
+            41,
+            "\"*.svc.cluster.local\": the long form of a name in one of several patterns",
+        ),
+    ] {
+        let error = compile_condition(text).expect_err(text);
+        assert_eq!(
+            (error.offset, error.what.as_str()),
+            (offset, what),
+            "{text}"
+        );
+    }
+}
+
 fn any_ast() -> impl Strategy<Value = Ast> {
     let leaf = prop_oneof![
         "[ -~é\\n\\t]{0,8}".prop_map(|text| Ast::Text(0, text)),

@@ -5,9 +5,14 @@ use std::process::ExitCode;
 use clap::Args;
 use ringmesh_wire::v1::Value;
 
-use crate::expr::{ATTRIBUTES, Attributes, Type, check, evaluate, lower, parse, type_of};
+use crate::expr::{
+    ATTRIBUTES, Attributes, Type, check, evaluate, is_service, lower, parse, short, type_of,
+};
 
 /// Show how an expression is understood: its tree, its type, its value.
+///
+/// destination.service, source.service and their .host are NAME.NAMESPACE, of services without a
+/// sidecar too; what is compared or matched with them may have .svc or .svc.cluster.local behind.
 ///
 /// Example: ringmesh expr 'source.labels["app"] | "unknown"' --attr 'source.labels[app]=reviews'
 ///
@@ -105,6 +110,11 @@ fn attributes(given: &[String]) -> Result<Attributes, String> {
             Some(Type::Map) => {
                 return Err(format!("--attr {one}: write one entry: {name}[KEY]=VALUE"));
             }
+            // As a sidecar has it.
+            Some(Type::Text) if is_service(name) => {
+                let short = short(value).map_err(|why| format!("--attr {one}: {why}"))?;
+                Value::String(short.to_owned())
+            }
             Some(Type::Text) => Value::String(value.to_owned()),
             Some(of @ Type::Int) => Value::Int(value.parse().map_err(|_| wrong(of))?),
             Some(of @ Type::Double) => Value::Double(value.parse().map_err(|_| wrong(of))?),
@@ -142,6 +152,11 @@ mod tests {
             wrong,
             "EXPR:1:20: < is not supported yet; the operators are == != && || | and [ ]"
         );
+        let long = "destination.service == \"ratings.default.svc.cluster.local\"";
+        for name in ["ratings.default", "ratings.default.svc.cluster.local"] {
+            let out = shown(long, &[format!("destination.service={name}")]).unwrap();
+            assert!(out.ends_with("value: true\n"), "{out}");
+        }
         assert!(shown("true", &["x=1".to_owned()]).is_err());
         assert!(shown("true", &["destination.port=a".to_owned()]).is_err());
     }
