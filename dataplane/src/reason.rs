@@ -83,11 +83,13 @@ pub enum Reason {
     /// A peer broke the protocol of lanes (docs/lanes.md) or of HTTP/2 frame by frame; the connection was
     /// given up.
     BadFrame,
+    /// A caller on another host asks to go out by this sidecar, in its name.
+    ForeignCaller,
 }
 
 impl Reason {
     /// All of them, for tables of counters; in numeric order.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::None,
         Self::BadRequest,
         Self::HeadTooLarge,
@@ -125,6 +127,7 @@ impl Reason {
         Self::UpgradeUnsupported,
         Self::NameUnresolved,
         Self::BadFrame,
+        Self::ForeignCaller,
     ];
 
     /// The stable code.
@@ -168,6 +171,7 @@ impl Reason {
             Self::UpgradeUnsupported => "upgrade_unsupported",
             Self::NameUnresolved => "name_unresolved",
             Self::BadFrame => "bad_frame",
+            Self::ForeignCaller => "foreign_caller",
         }
     }
 }

@@ -3,7 +3,7 @@
 //! The configuration is looked at and let go before anybody serves: a connection may live for days,
 //! and every configuration it held would stay as long.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
 
@@ -45,27 +45,57 @@ pub(super) async fn serve(shard: &Rc<ShardState>, socket: Socket, role: Role, lo
         original_dst,
         local,
     };
-    let Some(active) = shard.active() else {
-        // HTTP is told so; what else it may be cannot be known yet.
-        return exchange::serve(shard, &flow, Stream::Plain(socket), Chunk::empty()).await;
-    };
     if original_dst.is_some_and(|dst| shard.is_own(dst)) {
         return refuse(shard, &socket, Reason::Loop);
     }
-    let tables = &*active.tables;
-    // One port for both ways (SEMANTICS 6.1): REDIRECT sends what this host opened to a loopback
-    // address, and what arrived to an address of the interface it came in by, which is not always
-    // the one that was dialled.
-    let inbound = role == Role::Inbound
-        || original_dst.is_some_and(|dst| {
-            !socket.local_addr().ip().to_canonical().is_loopback()
-                && tables.inbound_app_port(dst.port()).is_some()
-        });
-    if inbound {
+    let at = socket.local_addr().ip().to_canonical();
+    let way = way(role, original_dst, at, address.ip().to_canonical());
+    match (way, shard.active()) {
         // Boxed: it keeps more than the way out does, and most connections of a caller go out.
-        Box::pin(plain_inbound(shard, active, &mut flow, socket)).await;
-    } else {
-        outbound(shard, active, &flow, socket).await;
+        (Way::In, Some(active)) => {
+            Box::pin(plain_inbound(shard, active, &mut flow, socket)).await;
+        }
+        (Way::In, None) => refuse(shard, &socket, Reason::NoConfig),
+        (Way::OutForOthers, _) if shard.has_identity() => {
+            refuse(shard, &socket, Reason::ForeignCaller);
+        }
+        (Way::Out | Way::OutForOthers, Some(active)) => {
+            outbound(shard, active, &flow, socket).await;
+        }
+        // HTTP is told so; what else it may be cannot be known yet.
+        (Way::Out | Way::OutForOthers, None) => {
+            exchange::serve(shard, &flow, Stream::Plain(socket), Chunk::empty()).await;
+        }
+    }
+}
+
+/// Which way a connection goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// To the app.
+    In,
+    /// From the app, or whoever else is on this host.
+    Out,
+    /// From another host, to be sent out from here: in the name of this workload, if it has one.
+    OutForOthers,
+}
+
+/// Which way a connection goes that was accepted `at` this address. Pure.
+///
+/// One port may serve both ways (SEMANTICS 6.1). REDIRECT sends what arrived to an address of the
+/// interface it came in by, which is not always the one that was dialled, and what this host opened to a
+/// loopback address. Of the latter goes in what the sidecar itself sends to an address of this host
+/// (`ringmesh intercept`'s rule c: an app that calls itself); an app's own calls over loopback are not
+/// captured.
+fn way(role: Role, original_dst: Option<SocketAddr>, at: IpAddr, caller: IpAddr) -> Way {
+    let to_caller = |dst: SocketAddr| dst.ip().to_canonical() == caller;
+    let arrived = |dst| !at.is_loopback() || to_caller(dst);
+    if role == Role::Inbound || original_dst.is_some_and(arrived) {
+        return Way::In;
+    }
+    match at.is_loopback() || caller.is_loopback() || caller == at {
+        true => Way::Out,
+        false => Way::OutForOthers,
     }
 }
 
@@ -284,4 +314,84 @@ pub(super) fn refuse(shard: &ShardState, socket: &Socket, reason: Reason) {
     tracing::info!(peer = %socket.peer_addr(), reason = reason.code(), "connection refused");
     shard.meter().refused(reason);
     socket.reset();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_goes_where_it_was_captured_for() {
+        for (role, dst, at, caller, wanted) in [
+            // Captured on its way out.
+            (
+                Role::Outbound,
+                "10.0.0.9:80",
+                "127.0.0.1",
+                "10.0.0.1",
+                Way::Out,
+            ),
+            // The app calls the listener itself.
+            (Role::Outbound, "", "127.0.0.1", "127.0.0.1", Way::Out),
+            (Role::Outbound, "", "10.0.0.1", "10.0.0.1", Way::Out),
+            (Role::Outbound, "", "10.0.0.1", "127.0.0.1", Way::Out),
+            // Somebody else does.
+            (
+                Role::Outbound,
+                "",
+                "10.0.0.1",
+                "10.0.0.2",
+                Way::OutForOthers,
+            ),
+            // One port for both: captured as it arrived, whether the port is declared or not.
+            (
+                Role::Outbound,
+                "10.0.0.1:9080",
+                "10.0.0.1",
+                "10.0.0.2",
+                Way::In,
+            ),
+            (
+                Role::Outbound,
+                "10.0.0.1:9080",
+                "10.0.1.1",
+                "10.0.0.2",
+                Way::In,
+            ),
+            (
+                Role::Outbound,
+                "[fd00::1]:9080",
+                "fd00::1",
+                "fd00::2",
+                Way::In,
+            ),
+            // The sidecar's own call to an address of this host.
+            (
+                Role::Outbound,
+                "10.0.0.1:9080",
+                "127.0.0.1",
+                "10.0.0.1",
+                Way::In,
+            ),
+            (
+                Role::Outbound,
+                "[::ffff:10.0.0.1]:9080",
+                "127.0.0.1",
+                "10.0.0.1",
+                Way::In,
+            ),
+            (Role::Inbound, "", "10.0.0.1", "10.0.0.2", Way::In),
+            (
+                Role::Inbound,
+                "10.0.0.1:9080",
+                "127.0.0.1",
+                "10.0.0.2",
+                Way::In,
+            ),
+        ] {
+            let dst = dst.parse().ok();
+            let way = way(role, dst, at.parse().unwrap(), caller.parse().unwrap());
+            assert_eq!(way, wanted, "{role:?} {dst:?} {at} {caller}");
+        }
+    }
 }

@@ -81,6 +81,8 @@ pub struct ShardState {
     pub draining: Cell<bool>,
     /// Who is to be woken when draining begins.
     drain_wakers: RefCell<Vec<Weak<Cell<Option<Waker>>>>>,
+    /// No control service gives this sidecar an identity.
+    standalone: bool,
     /// What comes in is captured by TPROXY, and the app sees the client's address.
     pub tproxy: bool,
     /// Addresses this sidecar listens on: never dialled (SEMANTICS 6.5).
@@ -172,6 +174,7 @@ impl ShardState {
             busy: Rc::default(),
             draining: Cell::new(false),
             drain_wakers: RefCell::default(),
+            standalone: plan.quota_home.standalone,
             tproxy: plan.tproxy,
             own_addresses: RefCell::default(),
             active: RefCell::default(),
@@ -334,6 +337,12 @@ impl ShardState {
     #[must_use]
     pub fn now(&self) -> Mono {
         self.ring.now()
+    }
+
+    /// Whether calls that go out are made in the name of a workload, now or once it has its certificate.
+    #[must_use]
+    pub fn has_identity(&self) -> bool {
+        !self.standalone || self.material.borrow().is_some()
     }
 
     /// Until nothing has moved for too long inside an exchange, if nothing does from now on.

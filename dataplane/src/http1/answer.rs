@@ -36,7 +36,8 @@ impl Answer<'static> {
             | Reason::CheckDenied
             | Reason::PlaintextRefused
             | Reason::MtlsDisabled
-            | Reason::TunnelRefused => 403,
+            | Reason::TunnelRefused
+            | Reason::ForeignCaller => 403,
             Reason::NoRoute => 404,
             Reason::HeadTimeout | Reason::IdleTimeout => 408,
             Reason::QuotaExhausted => 429,

@@ -234,10 +234,4 @@ impl Tables {
     pub fn inbound_port(&self, number: u16) -> Option<&WorkloadPort> {
         self.workload.ports.iter().find(|p| p.number == number)
     }
-
-    /// The local workload's port whose app listens on `number` (captured inbound traffic).
-    #[must_use]
-    pub fn inbound_app_port(&self, number: u16) -> Option<&WorkloadPort> {
-        self.workload.ports.iter().find(|p| p.app.port() == number)
-    }
 }

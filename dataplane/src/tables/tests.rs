@@ -438,7 +438,7 @@ fn inbound_ports_have_their_mtls_mode() {
     let tables = draft.tables();
     assert_eq!(tables.inbound_port(9080).unwrap().mtls, MtlsMode::Strict);
     assert_eq!(
-        tables.inbound_app_port(8081).unwrap().mtls,
+        tables.inbound_port(9081).unwrap().mtls,
         MtlsMode::Permissive
     );
     assert!(tables.inbound_port(1).is_none());
