@@ -70,7 +70,7 @@ pub struct TcpChoice {
 ///
 /// # Errors
 /// [`Reason::NoRoute`] where the virtual host has rules and none matches (404);
-/// [`Reason::NoCluster`] where the destination has no such port (503).
+/// [`Reason::NoCluster`] where the destination has no such port, or is not there at all (503).
 pub fn choose<'t>(
     tables: &'t Tables,
     to: &Destined,

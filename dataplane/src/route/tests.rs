@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use ringmesh_wire::snapshot::{
     Abort, AbortWith, Action, Delay, Fault, HttpMatch, Redirect, Retry, RetryOn, Rewrite,
-    StringMatch,
+    StringMatch, TcpRoute,
 };
 
 use super::choose::scaled;
@@ -248,6 +248,41 @@ fn a_destination_without_a_port_keeps_the_request_port() {
     assert_eq!(at(9090), "two.default:9090");
     assert_eq!(at(8080), "two.default:8080");
     assert_eq!(at(9080), "no_cluster");
+}
+
+#[test]
+fn what_a_route_names_and_is_not_there_costs_its_own_share_only() {
+    let mut no_port = to(&[("reviews", "", 1)]);
+    if let Action::Forward(to) = &mut no_port.action {
+        to[0].port = Some(1);
+    }
+    let tcp = |service: &str| TcpRoute {
+        port: None,
+        destinations: match to(&[(service, "", 1)]).action {
+            Action::Forward(to) => to,
+            other => panic!("{other:?}"),
+        },
+    };
+    let mut draft = draft().http(
+        "reviews",
+        vec![
+            on(uri(exact("/service")), to(&[("nowhere", "", 1)])),
+            on(uri(exact("/subset")), to(&[("reviews", "v9", 1)])),
+            on(uri(exact("/ports")), to(&[("two", "v9", 1)])),
+            on(uri(exact("/port")), no_port),
+            to(&[("reviews", "v9", 1), ("reviews", "v1", 1)]),
+        ],
+    );
+    draft.hosts[0].tcp = vec![tcp("nowhere")];
+    let tables = draft.tables();
+    let at = |path, random| goes(&tables, &get("reviews", path, &()), random);
+    for path in ["/service", "/subset", "/ports", "/port"] {
+        assert_eq!(at(path, 0), "no_cluster", "{path}");
+    }
+    assert_eq!(at("/", 0), "no_cluster");
+    assert_eq!(at("/", u64::MAX), "reviews.default:9080/v1");
+    let to = known(&tables, &get("reviews", "/", &()));
+    assert_eq!(super::choose_tcp(&tables, &to, 0), Err(Reason::NoCluster));
 }
 
 #[test]

@@ -73,15 +73,19 @@ pub enum ClusterChoice {
     Fixed(ClusterIndex),
     /// The cluster of the request's own port, by port.
     ByPort(Box<[(u16, ClusterIndex)]>),
+    /// What the rule names is not in the snapshot.
+    Missing,
 }
 
 impl ClusterChoice {
-    /// The cluster for a request to `port`; `None` where the service has no such port.
+    /// The cluster for a request to `port`; `None` where the service has no such port, or is not
+    /// there.
     #[must_use]
     pub fn for_port(&self, port: u16) -> Option<ClusterIndex> {
         match self {
             Self::Fixed(cluster) => Some(*cluster),
             Self::ByPort(ports) => ports.iter().find(|(p, _)| *p == port).map(|(_, c)| *c),
+            Self::Missing => None,
         }
     }
 }

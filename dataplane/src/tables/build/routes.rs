@@ -9,7 +9,6 @@ use ringmesh_wire::snapshot::{
 
 use super::services::Services;
 use crate::tables::error::TablesError;
-use crate::tables::index::ClusterIndex;
 use crate::tables::route_rows::{
     ActionRow, ClusterChoice, DestinationRow, MatchRow, RouteRow, TcpRouteRow, Text, VirtualHostRow,
 };
@@ -40,12 +39,12 @@ pub(super) fn build(
         for route in &host.http {
             built.routes.push(lower.route(host, route)?);
         }
-        let tcp = host.tcp.iter().map(|rule| lower.tcp(host, rule));
+        let tcp = host.tcp.iter().map(|rule| lower.tcp(rule));
         built.virtual_hosts.push(VirtualHostRow {
             name: host.name.as_str().into(),
             routes_start: u32::try_from(start).unwrap_or(u32::MAX),
             routes_end: u32::try_from(built.routes.len()).unwrap_or(u32::MAX),
-            tcp: tcp.collect::<Result<_, _>>()?,
+            tcp: tcp.collect(),
         });
     }
     Ok(built)
@@ -78,7 +77,7 @@ impl Lower<'_> {
     fn route(&self, host: &VirtualHost, route: &HttpRoute) -> Result<RouteRow, TablesError> {
         let place = format!("routes {}: route {}", host.name, route.name);
         let action = match &route.action {
-            Action::Forward(to) => ActionRow::Forward(self.destinations(to, &place)?),
+            Action::Forward(to) => ActionRow::Forward(self.destinations(to)),
             Action::Redirect(to) => ActionRow::Redirect(to.clone()),
             Action::Respond { status, body } => ActionRow::Respond {
                 status: *status,
@@ -98,65 +97,49 @@ impl Lower<'_> {
         })
     }
 
-    fn tcp(&self, host: &VirtualHost, rule: &TcpRoute) -> Result<TcpRouteRow, TablesError> {
-        let place = format!("routes {}: a TCP rule", host.name);
-        Ok(TcpRouteRow {
+    fn tcp(&self, rule: &TcpRoute) -> TcpRouteRow {
+        TcpRouteRow {
             port: rule.port,
-            destinations: self.destinations(&rule.destinations, &place)?,
-        })
+            destinations: self.destinations(&rule.destinations),
+        }
     }
 
-    fn destinations(
-        &self,
-        destinations: &[Destination],
-        place: &str,
-    ) -> Result<Box<[DestinationRow]>, TablesError> {
+    fn destinations(&self, destinations: &[Destination]) -> Box<[DestinationRow]> {
         let mut weight_end = 0u64;
         destinations
             .iter()
             .map(|to| {
                 weight_end += u64::from(to.weight);
-                Ok(DestinationRow {
-                    cluster: self.cluster(to, place)?,
+                DestinationRow {
+                    cluster: self.cluster(to).unwrap_or(ClusterChoice::Missing),
                     weight_end,
                     headers: headers(&to.headers),
-                })
+                }
             })
             .collect()
     }
 
-    fn cluster(&self, to: &Destination, place: &str) -> Result<ClusterChoice, TablesError> {
-        let service = super::service_named(&self.services.by_id, &to.service, place)?;
+    /// `None` where the snapshot has no such service, subset or port: what a rule names may go at
+    /// any time, and no mistake in one route may keep all other rules out of force.
+    fn cluster(&self, to: &Destination) -> Option<ClusterChoice> {
+        let service = self.services.by_id.get(&to.service)?;
         let declared = &self.declared[service.at()];
-        if let Some(subset) = &to.subset
-            && !declared.subsets.iter().any(|s| s.name == *subset)
-        {
-            let what = format!("subset {subset} of service {}", to.service);
-            return Err(TablesError::missing(place, what));
-        }
-        let find = |port: u16| -> Result<ClusterIndex, TablesError> {
+        let find = |port: u16| {
             let key = ClusterKey {
                 service: to.service.clone(),
                 port,
                 subset: to.subset.as_deref().map(Into::into),
             };
-            self.services
-                .clusters_by_key
-                .get(&key)
-                .copied()
-                .ok_or_else(|| {
-                    let what = format!("port {port} of service {}", to.service);
-                    TablesError::missing(place, what)
-                })
+            self.services.clusters_by_key.get(&key).copied()
         };
-        match (to.port, declared.ports.as_slice()) {
-            (Some(port), _) => find(port).map(ClusterChoice::Fixed),
-            (None, [only]) => find(only.number).map(ClusterChoice::Fixed),
+        Some(match (to.port, declared.ports.as_slice()) {
+            (Some(port), _) => ClusterChoice::Fixed(find(port)?),
+            (None, [only]) => ClusterChoice::Fixed(find(only.number)?),
             (None, ports) => {
-                let by_port = ports.iter().map(|p| Ok((p.number, find(p.number)?)));
-                Ok(ClusterChoice::ByPort(by_port.collect::<Result<_, _>>()?))
+                let by_port = ports.iter().map(|p| Some((p.number, find(p.number)?)));
+                ClusterChoice::ByPort(by_port.collect::<Option<_>>()?)
             }
-        }
+        })
     }
 }
 
