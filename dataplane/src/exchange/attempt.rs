@@ -28,7 +28,7 @@ use crate::http2::{self, Body, Outgoing, grpc};
 use crate::reason::Reason;
 use crate::ring::{ByteStream, Sleep};
 use crate::route::retry::TryOutcome;
-use crate::tables::{ClusterIndex, Link};
+use crate::tables::{ClusterIndex, Link, of_grpc};
 use crate::time::Mono;
 use crate::tls::Standing;
 use crate::upstream::PoolId;
@@ -83,7 +83,7 @@ pub(super) enum TryEnd {
     /// No answer; another try may help.
     Failed(TryOutcome, Reason, Verdict),
     /// An answer that the rule wants to replace by another try's, and whose request can be sent again.
-    Unwanted(u16),
+    Unwanted(Verdict),
     /// No answer, and another try would not help (or must not be).
     Hopeless(Reason, Verdict),
     /// The client is gone.
@@ -100,8 +100,18 @@ fn not_sent(fault: SendFault, reused: bool, times: &Times<'_>, now: Mono) -> Try
             .unwrap_or(TryEnd::Hopeless(Reason::Timeout, Verdict::LocalFailure)),
         SendFault::Unsayable => TryEnd::Hopeless(Reason::BadRequest, Verdict::Neutral),
         SendFault::Body => TryEnd::Hopeless(Reason::BadBody, Verdict::Neutral),
+        SendFault::ClientGone => TryEnd::ClientGone,
         SendFault::NoRoom => TryEnd::Hopeless(Reason::HeadTooLarge, Verdict::Neutral),
     }
+}
+
+/// What an answer says of its endpoint: of a gRPC call its status does, in HTTP's terms, as HTTP's own is
+/// always 200 (SEMANTICS 9.3).
+fn verdict_on(status: u16, grpc_status: Option<u8>) -> Verdict {
+    Verdict::Answer(match grpc_status {
+        Some(code) if status == 200 => of_grpc(code).0,
+        _ => status,
+    })
 }
 
 /// The endpoint's failure.
@@ -188,6 +198,10 @@ pub(super) async fn attempt(
     };
     let carrier = match acquired {
         Ok(carrier) => carrier,
+        // Our own doing is no fault of the endpoint (SEMANTICS 3.6), nor is another better off.
+        Err(NoLane::Unreached(Reason::SvidExpired)) => {
+            return TryEnd::Hopeless(Reason::SvidExpired, Verdict::Neutral);
+        }
         Err(NoLane::Unreached(reason)) => {
             return failed(TryOutcome::ConnectFailure, reason);
         }
@@ -334,7 +348,9 @@ impl Carried<'_, '_> {
         let mut replayable = whole && body.is_replayable();
         // Trailers may be left where the body itself is over.
         let mut pumping = !whole || !outflow.has_ended();
-        let mut watching = !pumping && !body.has_more() && !x.has_early();
+        // A stream may be given up at any time; what is seen of an HTTP/1.1 client is its next bytes.
+        let is_stream = matches!(x.client, Client::Http2(_));
+        let mut watching = is_stream || !pumping && !body.has_more() && !x.has_early();
         let mut pump = pin!(body::pump(body, &mut outflow, &x.progress));
         let mut watch = pin!(x.client.watch());
         let bytes = loop {
@@ -359,7 +375,7 @@ impl Carried<'_, '_> {
                                 replayable: kept,
                             })) => {
                                 (pumping, whole, replayable) = (false, true, kept);
-                                watching = !has_more && !x.has_early();
+                                watching = is_stream || !has_more && !x.has_early();
                             }
                             // The upstream may have stopped reading because it has answered.
                             Poll::Ready(Err(PumpEnd::Upstream { replayable: kept })) => {
@@ -446,13 +462,13 @@ impl Carried<'_, '_> {
             .then(|| response.first("grpc-status"))
             .flatten()
             .and_then(grpc::status);
+        let mut verdict = verdict_on(status, grpc_status);
         if matches!(next, Next::Body(_)) && replayable && unwanted(status, grpc_status) {
-            return TryEnd::Unwanted(status);
+            return TryEnd::Unwanted(verdict);
         }
         record.status = status;
         record.grpc_status = grpc_status;
         record.reason = Reason::None;
-        let verdict = Verdict::Answer(status);
         let framing = match next {
             Next::Body(framing) => told_by_frames(framing, outgoing.get(), x.client),
             Next::Interim | Next::Tunnel => Framing::None,
@@ -565,6 +581,7 @@ impl Carried<'_, '_> {
                     let lines = outgoing.get().and_then(Outgoing::body).map(Body::trailers);
                     record.grpc_status =
                         grpc::status_in(lines.unwrap_or_else(|| decoder.trailers()));
+                    verdict = verdict_on(status, record.grpc_status);
                 }
                 let whole = whole && !pumping;
                 self.clean.set(upstream_stays && whole);

@@ -3,7 +3,7 @@
 use super::head_out::HeadOut;
 use super::progress::Progress;
 use super::sides::{Inflow, OutFault, Outflow};
-use crate::http1::{BodyDecoder, BodyFault, ChunkEncoder, Framing};
+use crate::http1::{BodyDecoder, ChunkEncoder, Framing};
 use crate::ring::{Chunk, Out, Ring};
 
 /// Bytes of a request body kept for sending it again. As Linkerd's; Envoy keeps up to 1 MiB and
@@ -13,7 +13,7 @@ const REPLAY_BYTES_MAX: usize = 64 * 1024;
 const REPLAY_PIECES_MAX: usize = 32;
 
 /// How a body ended badly.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum BodyEnd {
     /// It breaks its framing.
     Fault,
@@ -131,17 +131,18 @@ impl<'c> BodySource<'c> {
     /// The next piece of payload that is already here; `None` if there is none.
     ///
     /// # Errors
-    /// The body breaks its framing.
-    pub(super) fn ready(&mut self) -> Result<Option<Chunk>, BodyFault> {
+    /// [`BodyEnd`].
+    pub(super) fn ready(&mut self) -> Result<Option<Chunk>, BodyEnd> {
         if self.pending.is_empty() && !self.decoder.is_over() {
             match self.inflow.try_recv() {
                 None => return Ok(None),
                 Some(Ok(chunk)) => self.take(chunk),
-                Some(Err(_)) => return Err(BodyFault::Truncated),
+                Some(Err(_)) => return Err(BodyEnd::Failed),
             }
         }
         while !self.pending.is_empty() && !self.decoder.is_over() {
-            let decoded = self.decoder.decode(self.pending)?;
+            let decoded = self.decoder.decode(self.pending);
+            let decoded = decoded.map_err(|_| BodyEnd::Fault)?;
             self.pending.advance(decoded.skip);
             if decoded.payload > 0 {
                 let piece = self.pending.split_to(decoded.payload);
@@ -162,7 +163,7 @@ impl<'c> BodySource<'c> {
     /// [`BodyEnd`].
     pub(super) async fn next(&mut self) -> Result<Option<Chunk>, BodyEnd> {
         loop {
-            if let Some(piece) = self.ready().map_err(|_| BodyEnd::Fault)? {
+            if let Some(piece) = self.ready()? {
                 return Ok(Some(piece));
             }
             if self.decoder.is_over() {

@@ -112,6 +112,14 @@ impl From<OutFault> for RespondFault {
     }
 }
 
+/// Of a body whose first piece went together with the head, or would have.
+fn unsent(end: BodyEnd) -> RespondFault {
+    match end {
+        BodyEnd::Fault => RespondFault::BadBodyUnsent,
+        BodyEnd::Failed => RespondFault::Broken,
+    }
+}
+
 /// Sends the head and what is here of the body, in one submission.
 ///
 /// Gives no more than the sink, which is returned in a register: a whole [`Outflow`] would be copied
@@ -128,7 +136,7 @@ async fn begin_http1(
         .map_err(|_| RespondFault::NoRoom)?;
     let mut sink = BodySink::new(to.plan.framing_out());
     while head.room() > PIECES_PER_BODY_PIECE {
-        let Some(piece) = source.ready().map_err(|_| RespondFault::BadBodyUnsent)? else {
+        let Some(piece) = source.ready().map_err(unsent)? else {
             break;
         };
         sink.piece_into(piece, &mut head)
@@ -172,7 +180,7 @@ fn begin_http2(
             http2::head::response(&head.into()).ok_or(RespondFault::BadHead)?
         }
     };
-    let first = source.ready().map_err(|_| RespondFault::BadBodyUnsent)?;
+    let first = source.ready().map_err(unsent)?;
     let gone = |_| RespondFault::ClientGone;
     let ended = source.is_at_end();
     stream

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use h2::client::SendRequest;
 
 use super::attempt::Changes;
-use super::body::{BodySink, BodySource};
+use super::body::{BodyEnd, BodySink, BodySource};
 use super::context::Exchange;
 use super::flow::Direction;
 use super::head_out::HeadOut;
@@ -29,10 +29,21 @@ pub(super) enum SendFault {
     Unsayable,
     /// The client's body breaks its framing.
     Body,
+    /// The client is gone, in the middle of its body.
+    ClientGone,
     /// The head does not fit.
     NoRoom,
     /// A time was over before the upstream took it.
     Late,
+}
+
+impl From<BodyEnd> for SendFault {
+    fn from(end: BodyEnd) -> Self {
+        match end {
+            BodyEnd::Fault => Self::Body,
+            BodyEnd::Failed => Self::ClientGone,
+        }
+    }
 }
 
 fn plan<'p>(
@@ -117,7 +128,7 @@ pub(super) fn open_stream<'o>(
     let kept: Vec<Chunk> = body.kept().map(Chunk::share).collect();
     let ready = match body.is_over() {
         true => None,
-        false => body.ready().map_err(|_| SendFault::Body)?,
+        false => body.ready()?,
     };
     let ended = body.is_at_end();
     let mut left = kept.len() + usize::from(ready.is_some());
@@ -167,7 +178,7 @@ pub(super) async fn send_request(
         while head.room() > PIECES_PER_BODY_PIECE {
             let piece = match kept.next() {
                 Some(piece) => Some(piece),
-                None => body.ready().map_err(|_| SendFault::Body)?,
+                None => body.ready()?,
             };
             let Some(piece) = piece else {
                 if body.is_over() {

@@ -63,8 +63,12 @@ async fn try_by_try<'x>(
     let mut state = RetryState::default();
     let mut tried = Tried::default();
     loop {
-        record.tries += 1;
+        // An injected delay or a back-off may have been longer than the client waits.
         let now = shard.now();
+        if deadline <= now {
+            return End::of(Reason::Timeout);
+        }
+        record.tries += 1;
         let random = shard.random();
         let picked = shard
             .balancer
@@ -161,9 +165,9 @@ async fn try_by_try<'x>(
         .await;
         let verdict = match &end {
             TryEnd::Finished(_, verdict)
+            | TryEnd::Unwanted(verdict)
             | TryEnd::Hopeless(_, verdict)
             | TryEnd::Failed(_, _, verdict) => *verdict,
-            TryEnd::Unwanted(status) => Verdict::Answer(*status),
             TryEnd::ClientGone => Verdict::Neutral,
         };
         shard

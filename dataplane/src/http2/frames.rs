@@ -343,12 +343,12 @@ mod tests {
     fn payload_of_streams_is_told_without_its_padding() {
         let (mut frames, mut held) = (frames(), Held::of_client());
         frames.pass(&frame(HEADERS, END_HEADERS, &[0; 10]), &mut held);
-        frames.pass(&frame(DATA, 0, &[0; 30]), &mut held);
-        assert_eq!(held.bytes(), 30);
+        frames.pass(&frame(DATA, 0, &[0; 300]), &mut held);
+        assert_eq!(held.bytes(), 300);
         // Nine bytes of padding, and the one that says so.
-        let padded = [&[9][..], &[0; 29]].concat();
+        let padded = [&[9][..], &[0; 299]].concat();
         frames.pass(&frame(DATA, PADDED, &padded), &mut held);
-        assert_eq!(held.bytes(), 50);
+        assert_eq!(held.bytes(), 590);
         held.close(1);
         // Nothing more can come of what has ended with its head.
         let ended = END_HEADERS | END_STREAM;

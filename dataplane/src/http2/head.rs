@@ -115,6 +115,25 @@ pub(super) fn put_fields(fields: &HeaderMap, spelling: &mut Spelling<'_>) -> boo
     has_length
 }
 
+/// A target in HTTP/2's terms. What HTTP/1.1 clients are suffered to write raw and the `http` crate is not
+/// (`{"a<b"}` in a query) is encoded, which means the same (RFC 3986 section 2.4).
+fn path_and_query(target: &Bytes) -> Option<PathAndQuery> {
+    if let Ok(target) = PathAndQuery::from_maybe_shared(target.clone()) {
+        return Some(target);
+    }
+    let mut encoded = Vec::with_capacity(target.len() + 16);
+    for byte in target {
+        match byte {
+            b'"' => encoded.extend_from_slice(b"%22"),
+            b'<' => encoded.extend_from_slice(b"%3C"),
+            b'>' => encoded.extend_from_slice(b"%3E"),
+            b'`' => encoded.extend_from_slice(b"%60"),
+            other => encoded.push(*other),
+        }
+    }
+    PathAndQuery::from_maybe_shared(Bytes::from(encoded)).ok()
+}
+
 /// Reads a head that [`crate::http1::RequestPlan`] wrote; `None` if it cannot be said in HTTP/2.
 /// `trailers`: the client takes trailers, and the next may know.
 #[must_use]
@@ -123,7 +142,7 @@ pub fn request(head: &Bytes, trailers: bool) -> Option<http::Request<()>> {
     let mut words = line.splitn(3, |b| *b == b' ');
     let (method, target) = (words.next()?, words.next()?);
     let mut uri = http::uri::Parts::default();
-    uri.path_and_query = Some(PathAndQuery::from_maybe_shared(head.slice_ref(target)).ok()?);
+    uri.path_and_query = Some(path_and_query(&head.slice_ref(target))?);
     let mut request = http::Request::new(());
     match host {
         Some(host) if !host.is_empty() => {

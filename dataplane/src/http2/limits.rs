@@ -39,6 +39,15 @@ pub const CHATTER_PER_USE: u32 = 4;
 pub const UPDATE_BYTES: u32 = 8;
 /// Resets that we send for a peer's faults on one connection (CVE-2025-8671).
 pub const FAULT_RESETS_MAX: usize = 1024;
+/// Streams that we have just reset and still know, so that what was under way on them is no fault. The h2
+/// crate's 50 are few where one sidecar refuses uploads to another, or clients give up downloads.
+pub const JUST_RESET_MAX: usize = 1024;
+/// What a DATA frame that waits for its reader costs at least, bytes: the h2 crate's table entry for it.
+pub const FRAME_KEPT_BYTES: usize = 256;
+/// How much such entries of small frames may come to before the h2 crate ends a connection by itself, bytes.
+/// They are charged like payload ([`FRAME_KEPT_BYTES`]), so the shard's budget is what bounds them: small
+/// messages for readers that stall must not end the calls of others.
+const SMALL_FRAMES_KEPT_BYTES_MAX: usize = 1 << 30;
 
 /// What we serve with.
 #[must_use]
@@ -52,6 +61,8 @@ pub fn server() -> server::Builder {
         .max_send_buffer_size(SEND_BUFFER_BYTES_MAX)
         .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
         .enable_connect_protocol()
+        .max_concurrent_reset_streams(JUST_RESET_MAX)
+        .data_frame_budget(SMALL_FRAMES_KEPT_BYTES_MAX)
         .max_local_error_reset_streams(Some(FAULT_RESETS_MAX));
     builder
 }
@@ -67,6 +78,65 @@ pub fn client() -> client::Builder {
         .initial_connection_window_size(CONN_WINDOW_BYTES)
         .max_header_list_size(HEADER_LIST_BYTES_MAX)
         .max_send_buffer_size(SEND_BUFFER_BYTES_MAX)
+        .max_concurrent_reset_streams(JUST_RESET_MAX)
+        .data_frame_budget(SMALL_FRAMES_KEPT_BYTES_MAX)
         .max_local_error_reset_streams(Some(FAULT_RESETS_MAX));
     builder
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use h2::client::handshake;
+
+    use super::*;
+
+    /// Many small messages that nobody reads, on many streams, end no other call of their connection.
+    #[tokio::test]
+    async fn small_messages_for_readers_that_stall_end_nobody() {
+        const MESSAGES: usize = 1_200;
+        const STREAMS: usize = 20;
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        let serving = tokio::spawn(async move {
+            let mut connection = server().handshake::<_, Bytes>(ours).await.unwrap();
+            let mut stalled = Vec::new();
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                if request.uri().path() == "/stall" {
+                    stalled.push((request, respond));
+                    continue;
+                }
+                // Everything that was sent before has come.
+                respond
+                    .send_response(http::Response::new(()), true)
+                    .unwrap();
+            }
+            stalled.len()
+        });
+        let (mut sender, connection) = handshake(theirs).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let request = |path: &str| {
+            let uri = format!("http://app{path}");
+            http::Request::post(uri).body(()).unwrap()
+        };
+        let mut open = Vec::new();
+        for _ in 0..STREAMS {
+            sender = sender.ready().await.unwrap();
+            let (_, mut stream) = sender.send_request(request("/stall"), false).unwrap();
+            for _ in 0..MESSAGES {
+                stream
+                    .send_data(Bytes::from_static(&[b'x'; 50]), false)
+                    .unwrap();
+            }
+            open.push(stream);
+        }
+        // The bodies go first where they were written first: ask until the answer is behind all of them.
+        for _ in 0..2 * STREAMS {
+            sender = sender.ready().await.unwrap();
+            let (answer, _) = sender.send_request(request("/"), true).unwrap();
+            assert_eq!(answer.await.unwrap().status(), 200);
+        }
+        drop((open, sender));
+        connection.abort();
+        assert_eq!(serving.await.unwrap(), STREAMS);
+    }
 }

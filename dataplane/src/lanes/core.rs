@@ -551,9 +551,10 @@ impl Core {
         Poll::Pending
     }
 
-    /// Whether there is anything to send.
+    /// Whether there is anything to send, or somebody who would and found no buffer to say it in.
     pub(super) fn has_output(&self) -> bool {
-        !self.staged.is_empty()
+        self.starved
+            || !self.staged.is_empty()
             || self.owing != 0
             || self.ping.is_some()
             || self.pong.is_some()

@@ -148,6 +148,30 @@ fn a_lane_that_nobody_reads_holds_up_no_other() {
     assert_eq!(send(&mut pair.opener, ring, stuck, more), 100);
 }
 
+/// A lane that found no buffer is output to be: whoever sends looks again, and wakes it.
+#[test]
+fn who_finds_no_buffer_is_not_forgotten() {
+    let mut pair = Pair::new();
+    let lane = pair.lane();
+    let mut out = Out::new();
+    out.push(chunk(&pair.ring, b"hello")).unwrap();
+    let all: Vec<_> = std::iter::from_fn(|| pair.ring.buf()).collect();
+    let cx = Context::from_waker(Waker::noop());
+    let mut sent = 0;
+    let polled = pair
+        .opener
+        .poll_send(lane, &out, &mut sent, &pair.ring, &cx);
+    assert!(polled.is_pending());
+    assert!(pair.opener.has_output());
+    assert!(pair.opener.take_starved());
+    drop(all);
+    let polled = pair
+        .opener
+        .poll_send(lane, &out, &mut sent, &pair.ring, &cx);
+    assert!(polled.is_ready());
+    assert!(!output(&mut pair.opener, &pair.ring).is_empty());
+}
+
 #[test]
 fn tiny_pieces_that_nobody_reads_hold_few_buffers() {
     let mut pair = Pair::new();

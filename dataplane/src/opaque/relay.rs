@@ -69,6 +69,11 @@ pub async fn relay<A: ByteStream, B: ByteStream>(
         };
         let mut idle = pin!(ring.sleep_until(until()));
         poll_fn(|cx| {
+            // First: a cut connection looks like an ended one to whoever receives from it, and must not be
+            // passed on as that.
+            if a_gone.as_mut().poll(cx).is_ready() || b_gone.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(End::Failed);
+            }
             if !there_ended {
                 match there.as_mut().poll(cx) {
                     Poll::Ready(Ok(())) => there_ended = true,
@@ -85,9 +90,6 @@ pub async fn relay<A: ByteStream, B: ByteStream>(
             }
             if there_ended && here_ended {
                 return Poll::Ready(End::Both);
-            }
-            if a_gone.as_mut().poll(cx).is_ready() || b_gone.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(End::Failed);
             }
             while idle.as_mut().poll(cx).is_ready() {
                 if options.over_at <= ring.now() {

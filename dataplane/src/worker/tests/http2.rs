@@ -10,6 +10,7 @@ use h2::{Reason, RecvStream};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use ringmesh_wire::snapshot::Action;
 
+use super::limits::limited;
 use super::mesh::Pair;
 use super::*;
 
@@ -191,6 +192,12 @@ async fn answer(
             *head.status_mut() = http::StatusCode::EARLY_HINTS;
             respond.send_informational(head).unwrap();
             let _ = respond.send_response(ok().body(()).unwrap(), true);
+        }
+        "/unavailable" => {
+            let head = ok()
+                .header("content-type", "application/grpc")
+                .header("grpc-status", "14");
+            let _ = respond.send_response(head.body(()).unwrap(), true);
         }
         "/headers" => {
             let text = format!("{:?}", parts.headers);
@@ -409,6 +416,95 @@ fn a_call_cancelled_after_its_body_is_cancelled_at_the_app() {
     });
     // And not by the route's timeout.
     assert_eq!(bed.log()[0]["status"], 499);
+}
+
+/// Also while its body waits for an app that takes no more of it.
+#[test]
+fn a_call_cancelled_in_its_body_is_cancelled_at_the_app() {
+    // The app's window, and then the sidecar's.
+    const TAKEN_BYTES: usize = 2 * 65_535;
+    let (bed, seen) = bed();
+    block_on(async {
+        let mut sender = connect(bed.at).await;
+        let (response, mut upload) = sender.send_request(grpc("/hang"), false).unwrap();
+        let mut left = TAKEN_BYTES;
+        while left > 0 {
+            upload.reserve_capacity(left);
+            let room = std::future::poll_fn(|cx| upload.poll_capacity(cx)).await;
+            let now = room.unwrap().unwrap().min(left);
+            upload.send_data(vec![b'x'; now].into(), false).unwrap();
+            left -= now;
+        }
+        upload.send_reset(Reason::CANCEL);
+        drop(response);
+        while !seen.cancelled.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+    });
+    // And not by the route's timeout.
+    assert_eq!(bed.log()[0]["status"], 499);
+}
+
+/// HTTP says 200 of every call: what the endpoint is worth its gRPC status tells.
+#[test]
+fn an_endpoint_that_is_unavailable_in_grpc_is_ejected() {
+    let (at, seen) = app();
+    let mut draft = limited(at, ringmesh_wire::snapshot::Limits::default());
+    draft.at("app").ports[0].protocol = Protocol::Http2;
+    // Once each: another try would find it ejected.
+    let mut once = to(&[("app", "", 1)]);
+    once.retry.attempts = 0;
+    draft = draft.http("app", vec![once]);
+    let bed = Bed::start(&draft, Role::Outbound);
+    block_on(async {
+        let mut sender = connect(bed.at).await;
+        for wanted in ["upstream", "no_endpoint"] {
+            sender = sender.ready().await.unwrap();
+            let (answer, _) = sender.send_request(grpc("/unavailable"), true).unwrap();
+            let answer = answer.await.unwrap();
+            assert_eq!(answer.headers()["grpc-status"], "14");
+            let reason = answer.headers().get("x-ringmesh-reason");
+            let reason = reason.map_or("upstream", |reason| reason.to_str().unwrap());
+            assert_eq!(reason, wanted);
+        }
+    });
+    assert_eq!(seen.calls.load(Ordering::SeqCst), 1);
+}
+
+/// HTTP/1.1 clients write it so, and browsers do.
+#[test]
+fn a_target_with_raw_quotes_reaches_an_http2_app() {
+    let (bed, seen) = bed();
+    let answer = bed
+        .ask("GET /api?query=up{job=\"<x>\"} HTTP/1.1\r\nHost: app\r\nConnection: close\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_eq!(seen.calls.load(Ordering::SeqCst), 1);
+}
+
+/// In one read with a piece of the body it is still the client's own doing.
+#[test]
+fn a_reset_beside_data_is_the_client_who_left() {
+    let (bed, _) = bed();
+    let open = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", "app"),
+        (":path", "/hang"),
+    ];
+    let mut frames = frame(1, 0x4, 1, &block(&open));
+    frames.extend_from_slice(&frame(0, 0, 1, b"half"));
+    frames.extend_from_slice(&frame(3, 0, 1, &8_u32.to_be_bytes()));
+    let mut raw = Raw::open(&bed);
+    raw.write(&frames);
+    let until = Instant::now() + PATIENCE;
+    let line = loop {
+        if let Some(line) = bed.log().pop() {
+            break line;
+        }
+        assert!(Instant::now() < until, "it is not told of");
+    };
+    assert_eq!(line["status"], 499, "{line}");
+    assert_eq!(line["reason"], "client_gone", "{line}");
 }
 
 /// A body where there is none by the status must not become the next answer.
