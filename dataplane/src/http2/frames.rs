@@ -14,6 +14,7 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
+const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 0x1;
@@ -32,6 +33,8 @@ pub(super) struct Frames {
     begun: u64,
     /// The first frame was not its sender's SETTINGS (RFC 9113 section 3.4).
     misbegun: bool,
+    /// The sender wants no new streams (RFC 9113 section 6.8).
+    leaving: bool,
     /// Of WINDOW_UPDATE, which answers what we send.
     updates: u32,
     /// Of everything else.
@@ -56,6 +59,7 @@ impl Frames {
             head_len: 0,
             begun: 0,
             misbegun: false,
+            leaving: false,
             updates: 0,
             chatter: 0,
             leaked_at: now,
@@ -74,6 +78,11 @@ impl Frames {
     /// Whether the first frame was not its sender's SETTINGS.
     pub(super) fn are_misbegun(&self) -> bool {
         self.misbegun
+    }
+
+    /// Whether GOAWAY has begun to come.
+    pub(super) fn are_last(&self) -> bool {
+        self.leaving
     }
 
     /// Bytes of a header block that is not whole, as far as its frames have begun.
@@ -125,6 +134,7 @@ impl Frames {
         if self.begun == 1 {
             self.misbegun = kind != SETTINGS || flags & ACK != 0;
         }
+        self.leaving |= kind == GOAWAY;
         // Padding is no payload, and its window comes back by itself.
         let padding = beyond_head * (1 + u32::from(self.head[HEAD_BYTES]));
         let [.., a, b, c, d, _] = self.head;

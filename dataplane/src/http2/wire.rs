@@ -119,6 +119,12 @@ impl Wire {
         self.shared.recv.borrow().frames.are_misbegun()
     }
 
+    /// Whether the peer has said that it wants no new streams.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.shared.recv.borrow().frames.are_last()
+    }
+
     /// Whether the peer floods the connection with frames that bring nothing.
     #[must_use]
     pub fn is_flooded(&self) -> bool {

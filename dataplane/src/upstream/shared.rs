@@ -478,6 +478,11 @@ impl Making {
                     }
                     return Poll::Ready(());
                 }
+                if wire.is_leaving() && conn.retired.get().is_none() {
+                    // Who would join it now was refused by the h2 crate, for each a try.
+                    conn.retire(ring.now());
+                    conn.end_if_unused();
+                }
                 if !conn.introduced.get() && wire.has_begun() {
                     conn.introduced.set(true);
                     conn.call();

@@ -568,6 +568,32 @@ fn a_server_that_goes_away_loses_no_call() {
 /// What the mesh itself says to a gRPC client it says in gRPC's terms.
 /// HTTP/2 servers may send their SETTINGS before the client's preface: no greeting of an opaque
 /// protocol, or gRPC would go past the rules for HTTP on every port that declares nothing.
+/// Nor while other calls keep its connection open, and without a retry.
+#[test]
+fn nobody_joins_a_connection_whose_server_goes_away() {
+    let (at, seen) = app();
+    let mut draft = draft(at);
+    draft.at("app").ports[0].protocol = Protocol::Http2;
+    let mut once = to(&[("app", "", 1)]);
+    once.retry.attempts = 0;
+    let bed = Bed::start(&draft.http("app", vec![once]), Role::Outbound);
+    block_on(async {
+        let mut sender = connect(bed.at).await;
+        let mut open = Vec::new();
+        for n in 1..=10 {
+            sender = sender.ready().await.unwrap();
+            open.push(sender.send_request(grpc("/hang"), false).unwrap());
+            while seen.calls.load(Ordering::SeqCst) < 2 * n - 1 {
+                tokio::task::yield_now().await;
+            }
+            sender = sender.ready().await.unwrap();
+            let (response, _) = sender.send_request(request("GET", "/last"), true).unwrap();
+            assert_eq!(response.await.unwrap().status(), 200, "{n}");
+        }
+        assert_eq!(seen.connections.load(Ordering::SeqCst), open.len());
+    });
+}
+
 #[test]
 fn a_server_that_sends_settings_first_still_speaks_http2() {
     let (app, seen) = app();
