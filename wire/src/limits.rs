@@ -11,6 +11,8 @@ pub const SECTIONS_MAX: usize = 30_000;
 pub const NAMED_ENDPOINTS_MAX: usize = 256;
 /// Names of endpoints whose addresses one sidecar reports.
 pub const RESOLVED_NAMES_MAX: usize = 1_024;
+/// Ports a sidecar registers.
+pub const REGISTERED_PORTS_MAX: usize = 512;
 /// Addresses of one of them.
 pub const RESOLVED_ADDRESSES_MAX: usize = 64;
 /// Bytes of a name (node, service, namespace, account): the DNS limit of a full name.

@@ -5,6 +5,7 @@
 //! streams and windows per link, a frame size per kind of peer.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -175,22 +176,27 @@ async fn link(
         );
         return;
     };
-    if control.is_revoked(&peer.serial) {
-        control.counters().refused("revoked");
-        connection.close(
-            close::IDENTITY.into(),
-            b"revoked: this certificate is revoked",
-        );
-        return;
-    }
+    // Before it is asked for the first time, so that none is missed.
+    let mut revocations = control.revocations();
     let sidecar = Sidecar {
         control: Arc::clone(&control),
         connection: connection.clone(),
         peer: Arc::new(peer),
         lease,
     };
-    let result = sidecar.run().await;
-    end(&control, &connection, &result);
+    let mut served = pin!(sidecar.run());
+    while !control.is_revoked(&sidecar.peer.serial) {
+        tokio::select! {
+            result = served.as_mut() => return end(&control, &connection, &result),
+            _ = revocations.changed() => {}
+        }
+    }
+    // Every link of the node ends, whether it has a session or not; what it served is dropped with it.
+    control.counters().refused("revoked");
+    connection.close(
+        close::IDENTITY.into(),
+        b"revoked: this certificate is revoked",
+    );
 }
 
 /// Closes the link of a peer that broke the protocol, and counts it.
@@ -357,6 +363,7 @@ impl Sidecar {
     fn evidence(&self) -> Option<Evidence> {
         match &self.peer.purpose {
             Purpose::Workload { attributes } => Some(Evidence {
+                serial: self.peer.serial.clone(),
                 node: self.peer.node.clone(),
                 id: self.peer.id.clone(),
                 attributes: attributes.clone(),

@@ -35,12 +35,16 @@ pub(super) async fn run(
     mut send: SendStream,
     recv: RecvStream,
 ) -> Result<(), LinkError> {
-    if let Err(reject) = greet(&evidence, &hello) {
-        tracing::warn!(node = %evidence.node, code = reject.code, "session refused: {}", reject.message);
-        control.counters().reject(&reject.code);
-        return reply_reject(&mut send, &reject).await;
-    }
-    let (id, newest) = control.session_begins(&evidence, &hello, connection.clone());
+    let begun = greet(&evidence, &hello)
+        .and_then(|()| control.session_begins(&evidence, &hello, connection.clone()));
+    let (id, newest) = match begun {
+        Ok(begun) => begun,
+        Err(reject) => {
+            tracing::warn!(node = %evidence.node, code = reject.code, "session refused: {}", reject.message);
+            control.counters().reject(&reject.code);
+            return reply_reject(&mut send, &reject).await;
+        }
+    };
     // However this ends, also by being dropped with the link, the registry hears of it.
     let guard = Leaver {
         control: Arc::clone(control),

@@ -13,6 +13,8 @@ use crate::time::Mono;
 /// What a verified certificate says of who registers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evidence {
+    /// The certificate's serial number, hex.
+    pub serial: String,
     /// The node.
     pub node: NodeId,
     /// Its identity.

@@ -35,6 +35,7 @@ fn registration(service: &str) -> Registration {
 
 fn evidence(node: &str, service: &str) -> Evidence {
     Evidence {
+        serial: String::new(),
         node: NodeId(node.into()),
         id: SpiffeId::workload("mesh.local", "default", "sa").unwrap(),
         attributes: Attributes {

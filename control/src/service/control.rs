@@ -90,6 +90,8 @@ pub struct Control {
     pub(super) settled: watch::Sender<u64>,
     /// Rises when other roots count, or another signs.
     pub(super) roots_changed: watch::Sender<u64>,
+    /// Rises when certificates are revoked: every link looks whether it is meant.
+    pub(super) revoked: watch::Sender<u64>,
     /// What the quota authority must know; `None` before the first plan.
     pub(super) quotas: watch::Sender<Option<Arc<Vec<ringmesh_quota::RuleFacts>>>>,
     /// Metrics of sidecars.
@@ -222,6 +224,7 @@ impl Control {
             changed: Notify::new(),
             settled: watch::Sender::new(0),
             roots_changed: watch::Sender::new(0),
+            revoked: watch::Sender::new(0),
             quotas: watch::Sender::new(None),
             series: Arc::new(SeriesStore::default()),
             log,
@@ -333,18 +336,20 @@ impl Control {
         }
         state.dirty.everything();
         drop(state);
+        self.revoked.send_modify(|n| *n += 1);
         self.changed.notify_one();
         self.audit(who, format!("cert revoke {node}"));
         Ok(revoked.len())
     }
 
+    /// Hears of every revocation.
+    pub(crate) fn revocations(&self) -> watch::Receiver<u64> {
+        self.revoked.subscribe()
+    }
+
     /// Whether a certificate (serial in hex) is revoked.
     pub(crate) fn is_revoked(&self, serial: &str) -> bool {
-        let wanted = serials(std::iter::once(serial));
-        let state = self.lock();
-        wanted
-            .iter()
-            .any(|serial| state.trust.revoked_serials.contains(serial))
+        self.lock().has_revoked(serial)
     }
 
     /// Forgets the endpoint of a node that is gone for good; says whether there was one.
@@ -371,6 +376,16 @@ impl Control {
     #[must_use]
     pub fn lease(&self) -> Duration {
         crate::publish::link::IDLE_TIMEOUT
+    }
+}
+
+impl State {
+    /// Whether a certificate (serial in hex) is revoked.
+    pub(super) fn has_revoked(&self, serial: &str) -> bool {
+        let wanted = serials(std::iter::once(serial));
+        wanted
+            .iter()
+            .any(|serial| self.trust.revoked_serials.contains(serial))
     }
 }
 

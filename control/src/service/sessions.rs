@@ -72,6 +72,9 @@ pub(crate) enum Ending {
     Lost,
 }
 
+/// What a session is to send next: the newest snapshot, once there is one.
+pub(crate) type Newest = watch::Receiver<Option<Arc<Snapshot>>>;
+
 impl Control {
     /// A sidecar said hello. Returns its session and where its newest configuration will appear.
     pub(crate) fn session_begins(
@@ -79,9 +82,16 @@ impl Control {
         evidence: &Evidence,
         hello: &Hello,
         link: quinn::Connection,
-    ) -> (SessionId, watch::Receiver<Option<Arc<Snapshot>>>) {
+    ) -> Result<(SessionId, Newest), Reject> {
         let (newest, seen) = watch::channel(None);
         let mut state = self.lock();
+        // Under the lock that a revocation takes: its link may not have heard of it yet.
+        if state.has_revoked(&evidence.serial) {
+            return Err(Reject {
+                code: "revoked".into(),
+                message: "this certificate is revoked: join again with a new token".into(),
+            });
+        }
         state.sessions_ever += 1;
         let session = SessionId(state.sessions_ever);
         let node = evidence.node.clone();
@@ -101,7 +111,7 @@ impl Control {
         }
         let count = i64::try_from(state.connected.len()).unwrap_or(i64::MAX);
         self.counters.sessions.set(count);
-        (session, seen)
+        Ok((session, seen))
     }
 
     /// The sidecar registers its workload; its ports also decide what it is sent.

@@ -1,7 +1,7 @@
 //! From a token or an old certificate to a new one.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use ringmesh_wire::codec::Validate;
@@ -19,6 +19,9 @@ use crate::store::{
 
 /// How long after a token's use the same request is answered again, milliseconds.
 pub(super) const REPEAT_MS: u64 = 600_000;
+/// Certificates of one node that have not expired: a sidecar needs four, and one that fails to keep what it
+/// gets asks each minute for as long as a certificate lives.
+const CERTIFICATES_MAX: usize = 1_024;
 
 /// Why no certificate was issued, with a code that scripts may rely on.
 #[derive(Debug)]
@@ -76,6 +79,9 @@ pub struct Issuer {
     authority: Arc<Authority>,
     book: Book,
     lives: Lives,
+    /// Held from reading a node's record to writing it: a certificate that another request wrote over would
+    /// be on no record, and no revocation would reach it.
+    records: Arc<Mutex<()>>,
 }
 
 impl Issuer {
@@ -86,7 +92,13 @@ impl Issuer {
             authority,
             book,
             lives,
+            records: Arc::default(),
         }
+    }
+
+    fn records(&self) -> MutexGuard<'_, ()> {
+        // What a panic left behind is in the store, whole or not at all.
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Who signs now.
@@ -169,6 +181,7 @@ impl Issuer {
     /// [`Refusal`] `token_unknown` (also for a wrong secret, so that ids cannot be probed),
     /// `token_used`, `token_expired`, `token_node_mismatch`, `csr_invalid`.
     pub fn enroll(&self, request: &Enroll, now: SystemTime) -> Result<Issued, Refusal> {
+        let _records = self.records();
         let now_ms = unix_ms(now);
         let unknown = || {
             Refusal::new(
@@ -251,8 +264,9 @@ impl Issuer {
     /// comes from the CA's record of the node.
     ///
     /// # Errors
-    /// [`Refusal`] `node_unknown`, `revoked`, `csr_invalid`.
+    /// [`Refusal`] `node_unknown`, `revoked`, `csr_invalid`, `too_many_certificates`.
     pub fn renew(&self, request: &Renew, peer: &Peer, now: SystemTime) -> Result<Issued, Refusal> {
+        let _records = self.records();
         let now_ms = unix_ms(now);
         let mut node = self.book.node(&peer.node)?.ok_or_else(|| {
             Refusal::new(
@@ -261,13 +275,22 @@ impl Issuer {
             )
         })?;
         self.check_revoked(peer)?;
+        node.certificates.retain(|c| c.not_after_ms > now_ms);
+        if node.certificates.len() >= CERTIFICATES_MAX {
+            return Err(Refusal::new(
+                "too_many_certificates",
+                format!(
+                    "node {} holds {CERTIFICATES_MAX} certificates that have not expired; look why it asks so often",
+                    peer.node
+                ),
+            ));
+        }
         let workload = self.sign_workload(&request.workload_csr, &node.binding, now)?;
         let credential = request
             .node_csr
             .as_deref()
             .map(|csr| self.sign_node(csr, &node.binding, now))
             .transpose()?;
-        node.certificates.retain(|c| c.not_after_ms > now_ms);
         node.certificates.push(record(&workload, "workload", now));
         if let Some(credential) = &credential {
             node.certificates.push(record(credential, "node", now));
@@ -302,6 +325,7 @@ impl Issuer {
         who: &str,
         now: SystemTime,
     ) -> Result<Vec<Revocation>, Refusal> {
+        let _records = self.records();
         let now_ms = unix_ms(now);
         let mut record = self.book.node(node)?.ok_or_else(|| {
             Refusal::new("node_unknown", format!("no node {node} has ever joined"))

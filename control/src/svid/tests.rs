@@ -678,6 +678,38 @@ fn renewal_keeps_what_the_token_bound_and_revocation_ends_it() {
     assert_eq!(refused.code, "node_unknown");
 }
 
+/// None of them may be missing on the record: a revocation would not reach it.
+#[test]
+fn certificates_issued_at_once_are_all_revoked() {
+    let house = house();
+    let token = house.token("n1", DAY);
+    let issued = house.enroll(&token, "n1", house.now).unwrap();
+    let peer = Peer::from_der(&issued.node_chain[0]).unwrap();
+    let renewed: Vec<Issued> = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..16)
+            .map(|_| {
+                scope.spawn(|| {
+                    let renew = Renew {
+                        workload_csr: csr(),
+                        node_csr: Some(csr()),
+                    };
+                    house.issuer.renew(&renew, &peer, house.now).unwrap()
+                })
+            })
+            .collect();
+        all.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let node = NodeId("n1".into());
+    let revoked = house.issuer.revoke(&node, "root", house.now).unwrap();
+    let chains = renewed
+        .iter()
+        .flat_map(|one| [&one.workload_chain, &one.node_chain]);
+    for chain in chains {
+        let serial = Peer::from_der(&chain[0]).unwrap().serial;
+        assert!(revoked.iter().any(|r| r.serial == serial), "{serial}");
+    }
+}
+
 #[test]
 fn the_ca_survives_reopening_and_its_keys_are_private() {
     use std::os::unix::fs::PermissionsExt;

@@ -64,6 +64,23 @@ async fn a_certificate_of_another_root_gets_no_link() {
     assert!(house.control.sessions().is_empty());
 }
 
+/// Also a link without a session: what is begun on it afterwards would be a new life of the node.
+#[tokio::test]
+async fn revoking_closes_every_link_of_the_node() {
+    let house = House::new();
+    let joined = house.join("n1", "reviews").await;
+    let spare = house.link(Some(&joined.workload)).await.unwrap();
+    let _session = house.session(&joined).await;
+    let control = std::sync::Arc::clone(&house.control);
+    let node = NodeId("n1".into());
+    let revoked = tokio::task::spawn_blocking(move || control.revoke(&node, "test")).await;
+    revoked.unwrap().unwrap();
+    let closed = tokio::time::timeout(crate::player::PATIENCE, spare.closed())
+        .await
+        .unwrap();
+    assert!(closed.to_string().contains("revoked"), "{closed}");
+}
+
 #[tokio::test]
 async fn revoking_closes_the_link_withdraws_the_endpoint_and_refuses_the_certificate() {
     let house = House::new();

@@ -147,6 +147,8 @@ pub struct Credentials {
     pub node: Option<Arc<Identity>>,
     /// Whom to trust.
     pub roots: Vec<CertificateDer<'static>>,
+    /// What is in memory could not be written.
+    unsaved: bool,
 }
 
 impl Credentials {
@@ -166,7 +168,12 @@ impl Credentials {
             complaints.push(why);
             Vec::new()
         });
-        let credentials = Self { svid, node, roots };
+        let credentials = Self {
+            svid,
+            node,
+            roots,
+            unsaved: false,
+        };
         (credentials, complaints)
     }
 
@@ -183,7 +190,8 @@ impl Credentials {
     /// credential goes first: with it a crash in between costs no new join token.
     ///
     /// # Errors
-    /// Why it cannot be used or written. Nothing in memory changes then.
+    /// Why it cannot be used. Nothing in memory changes then. That it cannot be written is logged, and tried again
+    /// by [`Self::save`]: a full disk takes no host out of the mesh while it runs.
     pub fn accept(
         &mut self,
         issued: &Issued,
@@ -205,19 +213,41 @@ impl Credentials {
         if !svid.usable(now) {
             return Err("control issued a certificate that has already expired".into());
         }
-        let failed =
-            |error: std::io::Error| format!("cannot write to the state directory: {error}");
-        files::replace(&dir.join("roots.pem"), to_pem(&roots).as_bytes()).map_err(failed)?;
-        if let Some(node) = &node {
-            store_identity(dir, "node", node).map_err(failed)?;
-        }
-        store_identity(dir, "svid", &svid).map_err(failed)?;
         self.svid = Some(Arc::new(svid));
         self.roots = roots;
         if let Some(node) = node {
             self.node = Some(Arc::new(node));
         }
+        self.unsaved = true;
+        if let Err(error) = self.save(dir) {
+            tracing::error!(dir = %dir.display(), %error, "certificates are in force and cannot be written to the state directory: a restart would lose them; trying again");
+        }
         Ok(())
+    }
+
+    /// Writes what is not written yet.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn save(&mut self, dir: &Path) -> std::io::Result<()> {
+        if !self.unsaved {
+            return Ok(());
+        }
+        files::replace(&dir.join("roots.pem"), to_pem(&self.roots).as_bytes())?;
+        if let Some(node) = &self.node {
+            store_identity(dir, "node", node)?;
+        }
+        if let Some(svid) = &self.svid {
+            store_identity(dir, "svid", svid)?;
+        }
+        self.unsaved = false;
+        Ok(())
+    }
+
+    /// Whether [`Self::save`] has something to write.
+    #[must_use]
+    pub fn is_unsaved(&self) -> bool {
+        self.unsaved
     }
 }
 

@@ -117,6 +117,23 @@ fn a_certificate_for_another_key_is_not_taken() {
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
+/// A certificate that cannot be written is in force all the same, and is written once there is room.
+#[test]
+fn a_state_directory_that_cannot_be_written_costs_no_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    let gone = dir.path().join("gone");
+    let mut credentials = enrolled(&gone, HOUR);
+    assert!(credentials.svid.is_some() && credentials.node.is_some());
+    assert!(credentials.is_unsaved());
+    assert!(credentials.save(&gone).is_err());
+    std::fs::create_dir(&gone).unwrap();
+    credentials.save(&gone).unwrap();
+    assert!(!credentials.is_unsaved());
+    let (again, complaints) = Credentials::load(&gone);
+    assert!(complaints.is_empty(), "{complaints:?}");
+    assert!(again.svid.is_some() && again.node.is_some());
+}
+
 #[test]
 fn pem_is_what_others_read() {
     for length in [0, 1, 2, 3, 47, 48, 49, 500] {

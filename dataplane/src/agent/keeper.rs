@@ -120,6 +120,13 @@ impl Keeper {
         Ok(())
     }
 
+    /// Writes certificates that could not be written when they came.
+    pub fn save_what_is_owed(&mut self) {
+        if self.credentials.is_unsaved() && self.credentials.save(&self.dir).is_ok() {
+            tracing::info!("certificates are written to the state directory");
+        }
+    }
+
     /// A renewal failed.
     pub fn failed(&mut self, now: UnixMs, random: u64) {
         if let Some(renewal) = &mut self.renewal {

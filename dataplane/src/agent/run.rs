@@ -365,11 +365,8 @@ impl Agent {
         if let Some(deadline) = self.session.as_ref().and_then(Session::deadline) {
             nap = nap.min(deadline.since(self.now()));
         }
-        if let Some(renewal) = self.keeper.renewal()
-            && self.session.is_some()
-            && !self.certifying
-        {
-            nap = nap.min(UnixMs::now().until(renewal.next()));
+        if let Some(renews_in) = self.renews_in() {
+            nap = nap.min(renews_in);
         }
         if let Some(names) = self.names_nap() {
             nap = nap.min(names);

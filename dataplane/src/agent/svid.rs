@@ -74,6 +74,19 @@ impl Renewal {
         self.next
     }
 
+    /// How long the next attempt is off at `now`; zero when it is due. A time of it that is further off than any
+    /// wait can be was reckoned by a clock that has been put back since.
+    #[must_use]
+    pub fn wait(&self, now: UnixMs) -> Duration {
+        if now < self.due {
+            return now.until(self.due);
+        }
+        match now.until(self.next) {
+            wait if wait > Duration::from_millis(RETRY_MS_MIN + RETRY_MS_MAX) => Duration::ZERO,
+            wait => wait,
+        }
+    }
+
     /// An attempt failed at `now`.
     pub fn failed(&mut self, now: UnixMs, random: u64) {
         // A twentieth of what is left after half-life gives several tries even with certificates
@@ -139,6 +152,21 @@ mod tests {
         assert_eq!(due(0), DAY_MS * 49 / 100);
         assert_eq!(due(100), DAY_MS / 2);
         assert_eq!(due(200), DAY_MS * 51 / 100);
+    }
+
+    #[test]
+    fn a_clock_that_was_put_back_does_not_put_the_next_attempt_off() {
+        let mut plan = Renewal::plan(life(DAY_MS), 100);
+        let due = plan.next();
+        assert_eq!(plan.wait(UnixMs(due.0 - 1_000)), Duration::from_secs(1));
+        assert_eq!(plan.wait(due), Duration::ZERO);
+        // Years ahead, where every attempt fails.
+        plan.failed(UnixMs(due.0 + 1_000 * DAY_MS), 0);
+        assert_eq!(plan.wait(due), Duration::ZERO);
+        // And an honest failure is waited for.
+        plan.failed(due, 5);
+        assert!(plan.wait(due) > Duration::ZERO);
+        assert_eq!(plan.wait(plan.next()), Duration::ZERO);
     }
 
     #[test]

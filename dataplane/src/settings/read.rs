@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ringmesh_wire::limits::REGISTERED_PORTS_MAX;
 use ringmesh_wire::snapshot::Protocol;
 use ringmesh_wire::{NodeId, ServiceId, ids};
 
@@ -171,6 +172,10 @@ fn ports(top: &Record<'_>) -> Result<Vec<AppPort>, Mistake> {
             ));
         }
         ports.push(port);
+    }
+    if ports.len() > REGISTERED_PORTS_MAX {
+        let right = format!("at most {REGISTERED_PORTS_MAX}; beside more, another sidecar");
+        return Err(field.mistake(format!("{} ports", ports.len()), right));
     }
     Ok(ports)
 }

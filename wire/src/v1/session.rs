@@ -21,7 +21,9 @@ use super::snapshot::{Protocol, Section, SectionHash, SectionKey};
 use crate::codec::Validate;
 use crate::error::WireError;
 use crate::ids::{NodeId, Revision, ServiceId, check_name};
-use crate::limits::{NAME_BYTES_MAX, RESOLVED_ADDRESSES_MAX, RESOLVED_NAMES_MAX, SECTIONS_MAX};
+use crate::limits::{
+    NAME_BYTES_MAX, REGISTERED_PORTS_MAX, RESOLVED_ADDRESSES_MAX, RESOLVED_NAMES_MAX, SECTIONS_MAX,
+};
 
 /// A sidecar introduces itself and says which sections it already holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -212,16 +214,24 @@ impl Validate for Registration {
         if self.ports.is_empty() {
             return Err(WireError::Invalid("registration: no ports".into()));
         }
-        Ok(())
+        // What a node says of itself is in everybody's configuration.
+        over("ports", self.ports.len(), REGISTERED_PORTS_MAX)?;
+        over("region", self.region.len(), NAME_BYTES_MAX)?;
+        over("zone", self.zone.len(), NAME_BYTES_MAX)?;
+        let mut ports = self.ports.iter();
+        ports.try_for_each(|port| over("port name", port.name.len(), NAME_BYTES_MAX))
+    }
+}
+
+fn over(what: &'static str, got: usize, max: usize) -> Result<(), WireError> {
+    match got > max {
+        true => Err(WireError::TooLong { what, got, max }),
+        false => Ok(()),
     }
 }
 
 impl Validate for Resolved {
     fn validate(&self) -> Result<(), WireError> {
-        let over = |what, got, max| match got > max {
-            true => Err(WireError::TooLong { what, got, max }),
-            false => Ok(()),
-        };
         over("resolved names", self.names.len(), RESOLVED_NAMES_MAX)?;
         self.names.iter().try_for_each(|one| {
             over("resolved name", one.name.len(), NAME_BYTES_MAX)?;

@@ -4,13 +4,18 @@ use super::*;
 
 impl Agent {
     pub(super) fn renew_if_due(&mut self) {
-        let due = self
-            .keeper
-            .renewal()
-            .is_some_and(|renewal| UnixMs::now() >= renewal.next());
-        if due && self.session.is_some() && self.stopping.is_none() {
+        self.keeper.save_what_is_owed();
+        if self.renews_in() == Some(Duration::ZERO) {
             self.certify();
         }
+    }
+
+    /// When the next renewal is due; `None` while none is made: without a session, while one is under way, and
+    /// in a sidecar that drains or has drained, whom nobody calls any more.
+    pub(super) fn renews_in(&self) -> Option<Duration> {
+        let may = self.session.is_some() && !self.certifying && self.stopping.is_none();
+        let renewal = self.keeper.renewal().filter(|_| may)?;
+        Some(renewal.wait(UnixMs::now()))
     }
 
     /// Asks for certificates, in the way that is open now.
