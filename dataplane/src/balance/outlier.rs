@@ -59,6 +59,7 @@ impl Health {
     }
 
     /// Out, for the base time multiplied by how often in a row, but no longer than [`EJECTION_MAX_MS`].
+    #[cold]
     pub(super) fn eject(&mut self, rule: &Outlier, now: Mono) {
         let longest_ms = rule.base_ejection_ms.max(EJECTION_MAX_MS);
         let length_ms = |times: u32| rule.base_ejection_ms.saturating_mul(times.into());
