@@ -4,6 +4,7 @@ mod allocations;
 mod ambiguity;
 mod http2;
 mod http2_frames;
+mod http2_given_up;
 mod http2_memory;
 mod http2_start;
 mod idle_close;
