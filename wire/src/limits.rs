@@ -17,6 +17,10 @@ pub const REGISTERED_PORTS_MAX: usize = 512;
 pub const RESOLVED_ADDRESSES_MAX: usize = 64;
 /// Bytes of a name (node, service, namespace, account): the DNS limit of a full name.
 pub const NAME_BYTES_MAX: usize = 253;
+/// Bytes of the software version that a sidecar says it is.
+pub const BUILD_BYTES_MAX: usize = 256;
+/// Bytes of what a check of the app saw, as told to control; a sidecar cuts what is longer.
+pub const HEALTH_DETAIL_BYTES_MAX: usize = 1_024;
 /// Nodes of one compiled expression.
 pub const EXPR_NODES_MAX: usize = 1_024;
 /// Nesting depth of one compiled expression; the evaluator recurses this deep at most.

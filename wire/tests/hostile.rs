@@ -176,3 +176,66 @@ proptest! {
         let _ = decode_payload(header.kind, &bytes);
     }
 }
+
+/// What a sidecar says of itself in free text has a length, and what it counts fits its sum.
+#[test]
+fn texts_that_are_too_long_and_counts_that_overflow_are_refused() {
+    use ringmesh_wire::limits::{BUILD_BYTES_MAX, HEALTH_DETAIL_BYTES_MAX, REGISTERED_PORTS_MAX};
+    use ringmesh_wire::report::{DURATION_BUCKETS_US, Series, SeriesValue};
+    use ringmesh_wire::session::PortHealth;
+    use ringmesh_wire::{AppHealth, Hello, NodeId, Report, codec};
+
+    let hello = |bytes: usize| {
+        let hello = Hello {
+            version_min: 1,
+            version_max: 2,
+            node: NodeId("n".into()),
+            boot: 1,
+            build: "x".repeat(bytes),
+            revision: Revision(0),
+            have: Vec::new(),
+        };
+        codec::decode::<Hello>(&codec::encode(&hello).unwrap()).map(|_| ())
+    };
+    let health = |ports: usize, bytes: usize| {
+        let port = PortHealth {
+            port: 80,
+            healthy: true,
+            detail: "x".repeat(bytes),
+        };
+        let health = AppHealth {
+            ports: vec![port; ports],
+        };
+        codec::decode::<AppHealth>(&codec::encode(&health).unwrap()).map(|_| ())
+    };
+    let histogram = |count: u64| {
+        let mut buckets = vec![0; DURATION_BUCKETS_US.len() + 1];
+        (buckets[0], buckets[1]) = (u64::MAX - 1, count);
+        let report = Report {
+            node: NodeId("n".into()),
+            boot: 1,
+            sequence: 1,
+            series: vec![Series {
+                name: "x".into(),
+                labels: Vec::new(),
+                value: SeriesValue::DurationHistogram { buckets, sum_us: 0 },
+            }],
+        };
+        codec::decode::<Report>(&codec::encode(&report).unwrap()).map(|_| ())
+    };
+    let fitting = [
+        hello(BUILD_BYTES_MAX),
+        health(REGISTERED_PORTS_MAX, HEALTH_DETAIL_BYTES_MAX),
+        histogram(1),
+    ];
+    assert!(fitting.iter().all(Result::is_ok), "{fitting:?}");
+    let over = [
+        (hello(BUILD_BYTES_MAX + 1), "wire_too_long"),
+        (health(1, HEALTH_DETAIL_BYTES_MAX + 1), "wire_too_long"),
+        (health(REGISTERED_PORTS_MAX + 1, 0), "wire_too_long"),
+        (histogram(2), "wire_invalid"),
+    ];
+    for (result, code) in over {
+        assert_eq!(result.unwrap_err().code(), code);
+    }
+}

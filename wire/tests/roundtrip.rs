@@ -141,7 +141,8 @@ fn series() -> impl Strategy<Value = Series> {
         any::<u64>().prop_map(SeriesValue::Counter),
         any::<i64>().prop_map(SeriesValue::Gauge),
         (
-            proptest::collection::vec(any::<u64>(), buckets),
+            // Their sum is a count too.
+            proptest::collection::vec(0..=u64::MAX / buckets as u64, buckets),
             any::<u64>()
         )
             .prop_map(|(buckets, sum_us)| SeriesValue::DurationHistogram { buckets, sum_us }),

@@ -402,10 +402,9 @@ impl Sidecar {
         while let Some(report) = next::<Report>(&mut recv, Kind::Report).await? {
             self.own(&report.node)?;
             let refused = self.control.series().take(report, Instant::now());
-            self.control
-                .counters()
-                .series_refused
-                .inc_by(refused as u64);
+            for (why, count) in refused {
+                self.control.counters().refuse_series(why.code(), count);
+            }
         }
         Ok(())
     }

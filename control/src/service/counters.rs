@@ -38,8 +38,8 @@ pub struct Counters {
     pub registry_frozen: Gauge,
     /// Current revision of the rules.
     pub revision: Gauge,
-    /// Series refused (a bad name, or too many).
-    pub series_refused: Counter,
+    /// Series of sidecars that are not kept, by reason.
+    pub series_refused: Family<Reason, Counter>,
 }
 
 impl Counters {
@@ -53,6 +53,13 @@ impl Counters {
     pub fn reject(&self, code: &str) {
         let reason = code.to_owned();
         self.rejected.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// Counts series that are not kept.
+    pub fn refuse_series(&self, reason: &str, count: u64) {
+        let reason = reason.to_owned();
+        let counter = self.series_refused.get_or_create(&Reason { reason });
+        counter.inc_by(count);
     }
 
     /// Registers all of them.

@@ -9,10 +9,13 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use ringmesh_wire::report::{DURATION_BUCKETS_US, SeriesValue};
+use ringmesh_wire::report::{DURATION_BUCKETS_US, Series, SeriesValue};
 use ringmesh_wire::{NodeId, Report};
 
-use super::SERIES_PER_NODE_MAX;
+use super::{
+    LABEL_NAME_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX, SERIES_BYTES_MAX, SERIES_MAX,
+    SERIES_NAME_BYTES_MAX, SERIES_PER_NODE_MAX,
+};
 
 type Labels = Vec<(String, String)>;
 
@@ -27,10 +30,56 @@ struct NodeSeries {
     values: BTreeMap<(String, Labels), SeriesValue>,
 }
 
+/// Why a series is not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refused {
+    /// A name that Prometheus does not take, or a label twice, or one that is not the sidecar's to set.
+    BadName,
+    /// The name, a label or all of them together are too long, or there are too many labels.
+    TooLong,
+    /// The sidecar has as many series as one may have.
+    NodeFull,
+    /// All sidecars together have as many as there may be.
+    Full,
+}
+
+impl Refused {
+    /// Stable code.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::BadName => "bad_name",
+            Self::TooLong => "too_long",
+            Self::NodeFull => "node_full",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// How many of one kind may be kept.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    per_node: usize,
+    in_all: usize,
+}
+
 /// All series, by node.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct SeriesStore {
+    room: Room,
     nodes: Mutex<BTreeMap<NodeId, NodeSeries>>,
+}
+
+impl Default for SeriesStore {
+    fn default() -> Self {
+        Self {
+            room: Room {
+                per_node: SERIES_PER_NODE_MAX,
+                in_all: SERIES_MAX,
+            },
+            nodes: Mutex::default(),
+        }
+    }
 }
 
 /// A series' name as Prometheus shows it, but for the suffixes that the encoder adds itself.
@@ -50,44 +99,76 @@ fn name_ok(name: &str) -> bool {
         && !name.starts_with(|c: char| c.is_ascii_digit())
 }
 
+/// What is wrong with a series by itself. Lengths come first, so that nothing long is looked through.
+fn fault(series: &Series) -> Option<Refused> {
+    let labels = &series.labels;
+    if series.name.len() > SERIES_NAME_BYTES_MAX || labels.len() > LABELS_MAX {
+        return Some(Refused::TooLong);
+    }
+    let long = |(name, value): &(String, String)| {
+        name.len() > LABEL_NAME_BYTES_MAX || value.len() > LABEL_VALUE_BYTES_MAX
+    };
+    let bytes = labels.iter().map(|(name, value)| name.len() + value.len());
+    if labels.iter().any(long) || series.name.len() + bytes.sum::<usize>() > SERIES_BYTES_MAX {
+        return Some(Refused::TooLong);
+    }
+    // `node` is set here and `le` by the encoder; twice on a line, Prometheus drops the whole page.
+    let bad = labels.iter().enumerate().any(|(at, (name, _))| {
+        !name_ok(name)
+            || matches!(name.as_str(), "node" | "le")
+            || labels[..at].iter().any(|(other, _)| other == name)
+    });
+    (bad || !name_ok(&series.name)).then_some(Refused::BadName)
+}
+
 impl SeriesStore {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, NodeSeries>> {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a report that arrived at `now`: its values replace those of before. One out of order is ignored; one of a
-    /// new boot closes the series of the old. Returns how many series were refused (a bad name, or
-    /// over [`SERIES_PER_NODE_MAX`]).
-    pub fn take(&self, report: Report, now: Instant) -> usize {
+    /// new boot closes the series of the old. Returns how many series were refused, by reason: what is
+    /// over a bound is not kept, what is kept goes on being counted.
+    pub fn take(&self, report: Report, now: Instant) -> BTreeMap<Refused, u64> {
         let mut nodes = self.lock();
         nodes.retain(|_, node| now.saturating_duration_since(node.seen) <= SILENCE_MAX);
+        let mut in_all: usize = nodes.values().map(|node| node.values.len()).sum();
         let fresh = || NodeSeries {
             seen: now,
             boot: report.boot,
             sequence: 0,
             values: BTreeMap::new(),
         };
+        let mut refused = BTreeMap::new();
         let node = nodes.entry(report.node).or_insert_with(fresh);
         if node.boot != report.boot {
+            in_all -= node.values.len();
             *node = fresh();
         } else if report.sequence <= node.sequence && node.sequence > 0 {
-            return 0;
+            return refused;
         }
         node.seen = now;
         node.sequence = report.sequence;
-        let mut refused = 0;
         for series in report.series {
-            let labels_ok = series
-                .labels
-                .iter()
-                .all(|(name, _)| name_ok(name) && name != "node");
-            let key = (series.name, series.labels);
-            let room = node.values.len() < SERIES_PER_NODE_MAX || node.values.contains_key(&key);
-            if room && labels_ok && name_ok(&key.0) {
-                node.values.insert(key, series.value);
-            } else {
-                refused += 1;
+            if let Some(fault) = fault(&series) {
+                *refused.entry(fault).or_default() += 1;
+                continue;
             }
+            let key = (series.name, series.labels);
+            if let Some(value) = node.values.get_mut(&key) {
+                *value = series.value;
+                continue;
+            }
+            let full = [
+                (node.values.len() >= self.room.per_node, Refused::NodeFull),
+                (in_all >= self.room.in_all, Refused::Full),
+            ];
+            if let Some((_, why)) = full.into_iter().find(|(full, _)| *full) {
+                *refused.entry(why).or_default() += 1;
+                continue;
+            }
+            node.values.insert(key, series.value);
+            in_all += 1;
         }
         refused
     }
@@ -189,8 +270,17 @@ mod tests {
         }
     }
 
-    fn take(store: &SeriesStore, report: Report) -> usize {
+    fn take(store: &SeriesStore, report: Report) -> BTreeMap<Refused, u64> {
         store.take(report, Instant::now())
+    }
+
+    /// A report of one series of this name and these labels.
+    fn one(name: &str, labels: &[(&str, &str)]) -> Report {
+        let mut report = report(1, 1, 1);
+        report.series[0].name = name.into();
+        let labels = labels.iter().map(|(n, v)| ((*n).into(), (*v).into()));
+        report.series[0].labels = labels.collect();
+        report
     }
 
     fn text(store: SeriesStore) -> String {
@@ -204,7 +294,7 @@ mod tests {
     #[test]
     fn values_replace_and_a_repeated_report_changes_nothing() {
         let store = SeriesStore::default();
-        assert_eq!(take(&store, report(1, 1, 10)), 0);
+        assert_eq!(take(&store, report(1, 1, 10)), BTreeMap::new());
         take(&store, report(1, 2, 25));
         take(&store, report(1, 2, 99));
         take(&store, report(1, 1, 10));
@@ -264,9 +354,95 @@ mod tests {
 
     #[test]
     fn a_name_that_would_break_the_page_is_refused() {
-        let store = SeriesStore::default();
-        let mut bad = report(1, 1, 1);
-        bad.series[0].name = "x{} 1\nevil".into();
-        assert_eq!(take(&store, bad), 1);
+        let bad = [
+            one("x{} 1\nevil", &[]),
+            one("", &[]),
+            one("x", &[("a b", "v")]),
+            one("x", &[("node", "another")]),
+            one("x", &[("le", "1")]),
+            one("x", &[("a", "1"), ("b", "1"), ("a", "2")]),
+        ];
+        for report in bad {
+            let store = SeriesStore::default();
+            let refused = take(&store, report);
+            assert_eq!(refused, BTreeMap::from([(Refused::BadName, 1)]));
+            assert!(!text(store).contains("n1"));
+        }
+    }
+
+    #[test]
+    fn what_is_as_long_as_it_may_be_is_kept_and_one_more_is_refused() {
+        let long = |bytes: usize| "x".repeat(bytes);
+        let names: Vec<String> = (0..=LABELS_MAX).map(|n| format!("l{n}")).collect();
+        let labels: Vec<_> = names.iter().map(|name| (name.as_str(), "v")).collect();
+        let (label, value) = (long(LABEL_NAME_BYTES_MAX), long(LABEL_VALUE_BYTES_MAX));
+        let four = [("a", value.as_str()), ("b", &value), ("c", &value)];
+        let rest = SERIES_BYTES_MAX - "x".len() - 3 * (1 + LABEL_VALUE_BYTES_MAX) - "d".len();
+        let with_rest = |bytes: usize| {
+            let value = long(bytes);
+            let mut labels = four.to_vec();
+            labels.push(("d", &value));
+            one("x", &labels)
+        };
+        let pairs = [
+            (
+                one(&long(SERIES_NAME_BYTES_MAX), &[]),
+                one(&long(SERIES_NAME_BYTES_MAX + 1), &[]),
+            ),
+            (one("x", &labels[1..]), one("x", &labels)),
+            (
+                one("x", &[(&label, &value)]),
+                one("x", &[(&format!("{label}x"), &value)]),
+            ),
+            (
+                one("x", &[(&label, &value)]),
+                one("x", &[(&label, &format!("{value}x"))]),
+            ),
+            (with_rest(rest), with_rest(rest + 1)),
+        ];
+        for (kept, over) in pairs {
+            assert_eq!(take(&SeriesStore::default(), kept), BTreeMap::new());
+            let store = SeriesStore::default();
+            let refused = take(&store, over);
+            assert_eq!(refused, BTreeMap::from([(Refused::TooLong, 1)]));
+            assert!(!text(store).contains("n1"));
+        }
+    }
+
+    #[test]
+    fn above_the_numbers_nothing_is_added_and_what_is_there_goes_on() {
+        let store = SeriesStore {
+            room: Room {
+                per_node: 3,
+                in_all: 5,
+            },
+            nodes: Mutex::default(),
+        };
+        let many = |node: &str, boot: u64, sequence: u64, count: u64| {
+            let series = (0..count).map(|n| Series {
+                name: format!("s{n}"),
+                labels: Vec::new(),
+                value: SeriesValue::Gauge(i64::try_from(sequence).unwrap()),
+            });
+            Report {
+                node: NodeId(node.into()),
+                boot,
+                sequence,
+                series: series.collect(),
+            }
+        };
+        let refused = |why: Refused, count: u64| BTreeMap::from([(why, count)]);
+        assert_eq!(
+            take(&store, many("n1", 1, 1, 4)),
+            refused(Refused::NodeFull, 1)
+        );
+        assert_eq!(take(&store, many("n2", 1, 1, 3)), refused(Refused::Full, 1));
+        assert_eq!(take(&store, many("n1", 1, 2, 3)), BTreeMap::new());
+        let first = store.value(&NodeId("n1".into()), "s0", &[]);
+        assert_eq!(first, Some(SeriesValue::Gauge(2)));
+        // A new boot gives back what the old one had.
+        assert_eq!(take(&store, many("n1", 2, 1, 2)), BTreeMap::new());
+        assert_eq!(take(&store, many("n2", 1, 2, 3)), BTreeMap::new());
+        assert_eq!(take(&store, many("n3", 1, 1, 2)), refused(Refused::Full, 2));
     }
 }

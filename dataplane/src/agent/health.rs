@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ringmesh_wire::limits::HEALTH_DETAIL_BYTES_MAX;
 use ringmesh_wire::session::PortHealth;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -74,6 +75,11 @@ impl Judge {
     }
 }
 
+/// As much of what a check saw as control takes.
+fn told(detail: &str) -> &str {
+    &detail[..detail.floor_char_boundary(HEALTH_DETAIL_BYTES_MAX)]
+}
+
 /// Checks all ports for ever and tells every change, and the first judgement in any case.
 pub async fn watch(ports: Vec<AppPort>, tell: mpsc::Sender<Vec<PortHealth>>) {
     if ports.is_empty() {
@@ -101,7 +107,7 @@ pub async fn watch(ports: Vec<AppPort>, tell: mpsc::Sender<Vec<PortHealth>>) {
             let health = ports.iter().zip(&judges).map(|(port, judge)| PortHealth {
                 port: port.port,
                 healthy: judge.healthy,
-                detail: judge.detail.clone(),
+                detail: told(&judge.detail).to_owned(),
             });
             if tell.send(health.collect()).await.is_err() {
                 return;
@@ -192,6 +198,14 @@ mod tests {
         assert!(judge.take(Seen::Well));
         assert!(judge.take(Seen::Gone("refused".into())));
         assert!(!judge.healthy());
+    }
+
+    #[test]
+    fn what_control_would_refuse_as_too_long_is_cut_between_characters() {
+        assert_eq!(told("refused"), "refused");
+        let long = format!("x{}", "\u{e9}".repeat(HEALTH_DETAIL_BYTES_MAX));
+        assert_eq!(told(&long).len(), HEALTH_DETAIL_BYTES_MAX - 1);
+        assert!(long.starts_with(told(&long)));
     }
 
     #[test]

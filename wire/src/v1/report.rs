@@ -81,14 +81,24 @@ impl Validate for Report {
     fn validate(&self) -> Result<(), WireError> {
         self.node.validate()?;
         for series in &self.series {
-            if let SeriesValue::DurationHistogram { buckets, .. } = &series.value
-                && buckets.len() != DURATION_BUCKETS_US.len() + 1
-            {
+            let SeriesValue::DurationHistogram { buckets, .. } = &series.value else {
+                continue;
+            };
+            // Without the name, which has no bound here.
+            if buckets.len() != DURATION_BUCKETS_US.len() + 1 {
                 return Err(WireError::Invalid(format!(
-                    "report: {} has {} buckets",
-                    series.name,
+                    "report: a histogram has {} buckets",
                     buckets.len()
                 )));
+            }
+            let mut counts = buckets.iter();
+            if counts
+                .try_fold(0_u64, |sum, n| sum.checked_add(*n))
+                .is_none()
+            {
+                return Err(WireError::Invalid(
+                    "report: the counts of a histogram overflow".into(),
+                ));
             }
         }
         Ok(())

@@ -22,7 +22,8 @@ use crate::codec::Validate;
 use crate::error::WireError;
 use crate::ids::{NodeId, Revision, ServiceId, check_name};
 use crate::limits::{
-    NAME_BYTES_MAX, REGISTERED_PORTS_MAX, RESOLVED_ADDRESSES_MAX, RESOLVED_NAMES_MAX, SECTIONS_MAX,
+    BUILD_BYTES_MAX, HEALTH_DETAIL_BYTES_MAX, NAME_BYTES_MAX, REGISTERED_PORTS_MAX,
+    RESOLVED_ADDRESSES_MAX, RESOLVED_NAMES_MAX, SECTIONS_MAX,
 };
 
 /// A sidecar introduces itself and says which sections it already holds.
@@ -36,7 +37,7 @@ pub struct Hello {
     pub node: NodeId,
     /// Random per process start; tells a restart from a reconnect.
     pub boot: u64,
-    /// Software version, for people.
+    /// Software version, for people; [`BUILD_BYTES_MAX`] at most.
     pub build: String,
     /// Revision in force, 0 for none.
     pub revision: Revision,
@@ -137,7 +138,7 @@ pub struct PortHealth {
     pub port: u16,
     /// Whether the app answers.
     pub healthy: bool,
-    /// What the check saw, for people.
+    /// What the check saw, for people; [`HEALTH_DETAIL_BYTES_MAX`] at most.
     pub detail: String,
 }
 
@@ -173,6 +174,7 @@ impl Validate for Hello {
         if self.version_min > self.version_max {
             return Err(WireError::Invalid("hello: version range is empty".into()));
         }
+        over("build", self.build.len(), BUILD_BYTES_MAX)?;
         check_sections(self.have.len())
     }
 }
@@ -223,6 +225,14 @@ impl Validate for Registration {
     }
 }
 
+impl Validate for AppHealth {
+    fn validate(&self) -> Result<(), WireError> {
+        over("ports", self.ports.len(), REGISTERED_PORTS_MAX)?;
+        let mut ports = self.ports.iter();
+        ports.try_for_each(|port| over("detail", port.detail.len(), HEALTH_DETAIL_BYTES_MAX))
+    }
+}
+
 fn over(what: &'static str, got: usize, max: usize) -> Result<(), WireError> {
     match got > max {
         true => Err(WireError::TooLong { what, got, max }),
@@ -263,4 +273,4 @@ macro_rules! nothing_to_check {
         }
     )*};
 }
-nothing_to_check!(Welcome, Reject, Ack, Nack, AppHealth);
+nothing_to_check!(Welcome, Reject, Ack, Nack);
