@@ -16,6 +16,9 @@ use super::{Shelf, Store, StoreError, Txn};
 const HISTORY_MAX: u64 = 10_000;
 /// Audit entries kept.
 const AUDIT_MAX: u64 = 100_000;
+/// How often an audit entry is tried to be written. Each time another process or thread has written one
+/// meanwhile, so it takes that many of them, all faster, to lose one.
+const AUDIT_TRIES_MAX: usize = 1_000;
 /// Publish generations reserved per write of the counter.
 const GENERATIONS_PER_BLOCK: u64 = 1_000;
 
@@ -245,11 +248,21 @@ impl Book {
         Ok((from + 1, to + 1))
     }
 
-    /// Writes down who did what.
+    /// Writes down who did what, behind whatever others write at the same time.
     ///
     /// # Errors
-    /// [`StoreError::Broken`]; [`StoreError::Conflict`] where another process writes the store.
+    /// [`StoreError::Broken`]; [`StoreError::Conflict`] where a thousand others were faster.
     pub fn audit(&self, entry: &AuditEntry) -> Result<(), StoreError> {
+        let mut tries = 1;
+        loop {
+            match self.audit_once(entry) {
+                Err(StoreError::Conflict { .. }) if tries < AUDIT_TRIES_MAX => tries += 1,
+                other => return other,
+            }
+        }
+    }
+
+    fn audit_once(&self, entry: &AuditEntry) -> Result<(), StoreError> {
         let last = self.counter(AUDIT)?;
         let mut txn = Txn::default();
         Self::step(&mut txn, AUDIT, last, last + 1)?;

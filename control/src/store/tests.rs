@@ -165,3 +165,62 @@ fn a_token_is_spent_once_even_by_two_at_once() {
     ));
     assert_eq!(book.token("id").unwrap().unwrap().state, used);
 }
+
+/// A store to which somebody else writes an audit entry just before each of our first commits.
+#[derive(Debug)]
+struct Contended {
+    disk: Arc<Disk>,
+    rivals: std::sync::atomic::AtomicU64,
+}
+
+impl Store for Contended {
+    fn get(&self, shelf: Shelf, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.disk.get(shelf, key)
+    }
+
+    fn scan(&self, shelf: Shelf) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        self.disk.scan(shelf)
+    }
+
+    fn commit(&self, txn: &Txn) -> Result<(), StoreError> {
+        use std::sync::atomic::Ordering::Relaxed;
+        let left = self.rivals.load(Relaxed);
+        if left > 0 {
+            self.rivals.store(left - 1, Relaxed);
+            Book::new(Arc::clone(&self.disk) as Arc<dyn Store>).audit(&entry("rival"))?;
+        }
+        self.disk.commit(txn)
+    }
+}
+
+fn entry(who: &str) -> AuditEntry {
+    AuditEntry {
+        when_ms: 1,
+        who: who.into(),
+        what: "token create".into(),
+    }
+}
+
+fn contended(rivals: u64) -> Book {
+    Book::new(Arc::new(Contended {
+        disk: Arc::new(Disk::in_memory().unwrap()),
+        rivals: rivals.into(),
+    }))
+}
+
+#[test]
+fn an_audit_entry_waits_for_those_that_were_faster_and_none_is_lost() {
+    let book = contended(40);
+    book.audit(&entry("us")).unwrap();
+    book.audit(&entry("us")).unwrap();
+    let written = book.audit_entries().unwrap();
+    let who: Vec<&str> = written.iter().map(|entry| entry.who.as_str()).collect();
+    assert_eq!(who.len(), 42);
+    assert_eq!(who[40..], ["us", "us"]);
+}
+
+#[test]
+fn an_audit_entry_is_not_tried_for_ever() {
+    let refused = contended(u64::MAX).audit(&entry("us"));
+    assert!(matches!(refused, Err(StoreError::Conflict { .. })));
+}
