@@ -1,8 +1,9 @@
 //! Whether the sidecar at the other end still lives while streams wait for it: PING after a silence, and the
 //! end if even that is not answered (RFC 9113 section 6.7; Envoy's `connection_keepalive`).
 //!
-//! Between sidecars only. An app's server may take PINGs amiss (gRPC's answer more than one in five minutes with
-//! `too_many_pings`), and an app that dies has its sockets closed by the kernel of this same host.
+//! Between sidecars only. Another server may take PINGs amiss: gRPC's end a connection with `too_many_pings` after
+//! the third within five minutes and without data. Whether its host lives is asked by the kernel there, in the same
+//! times ([`Socket::give_up_silent`](crate::ring::Socket::give_up_silent)).
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -5,8 +5,9 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::{Rc, Weak};
+use std::time::Duration;
 
-use socket2::SockAddr;
+use socket2::{SockAddr, TcpKeepalive};
 
 use super::Ring;
 use super::chunk::Chunk;
@@ -117,6 +118,21 @@ impl Socket {
     /// The peer will see a reset when this socket is dropped; what was accepted may be lost.
     pub fn reset(&self) {
         self.conn.reset();
+    }
+
+    /// From now on the connection fails when the peer's host has been silent for `give_up_ms`: it acknowledges
+    /// nothing of what was sent, or holds its window shut for as long, or, where nothing is under way, answers no
+    /// probe after `probe_ms` (whole seconds, at least one). The kernel's timers (TCP_USER_TIMEOUT,
+    /// SO_KEEPALIVE): nobody is woken, and the peer's program sees nothing of it.
+    pub fn give_up_silent(&self, probe_ms: u64, give_up_ms: u64) {
+        let seconds = |ms| Duration::from_millis(ms).max(Duration::from_secs(1));
+        let probes = TcpKeepalive::new()
+            .with_time(seconds(probe_ms))
+            .with_interval(seconds(give_up_ms.saturating_sub(probe_ms)));
+        let sys = self.conn.sys();
+        // Fails only on a socket that is gone already.
+        let _ = sys.set_tcp_keepalive(&probes);
+        let _ = sys.set_tcp_user_timeout(Some(Duration::from_millis(give_up_ms)));
     }
 
     /// Resolves when a [`Cutter`] has ended the connection, also while nothing is received or sent on it.

@@ -5,7 +5,11 @@
 //! it needs, not as many as there are requests.
 //!
 //! A connection *retires* when it has carried as many streams as a rule allows, or when its place in the
-//! count of its cluster is needed elsewhere: nobody joins it any more, and it ends with its last stream.
+//! count of its cluster is needed elsewhere: nobody joins it any more, and it ends with its last stream. So
+//! does one on which a request was given up while the server said nothing at all.
+//!
+//! A server that has vanished is found out: another sidecar by PING ([`Pings`]), any other in the same time by
+//! the kernel ([`Socket::give_up_silent`](crate::ring::Socket::give_up_silent)).
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
@@ -41,6 +45,10 @@ const CLIENTS_KEPT_MAX: usize = 1_024;
 const IDLE_MAX_MS: u64 = 60_000;
 /// A server gets so long to take the goodbye of a connection that has no stream, milliseconds.
 const GOODBYE_MAX_MS: u64 = 1_000;
+/// On a connection that a request was sent on, and then heard nothing of its server for so long, milliseconds:
+/// if a stream is given up, nobody joins it any more. Many round trips; and a server that is merely slow, asked
+/// with short timeouts, has us make a connection a second, not one for each request.
+const SILENT_MS: u64 = 1_000;
 /// A retired connection that has not ended after so long, milliseconds, does not keep another from being
 /// retired: its streams may go on for hours.
 const RETIRED_LONG_MS: u64 = 1_000;
@@ -130,6 +138,10 @@ struct SharedConn {
     /// Since when nobody joins it any more; it ends with its last lane.
     retired: Cell<Option<Mono>>,
     idle_since: Cell<Mono>,
+    /// When the server was heard last.
+    heard_at: Cell<Mono>,
+    /// When the first request was sent that it has said nothing since.
+    waits_from: Cell<Mono>,
     stream: OnceCell<Rc<Stream>>,
     account: Rc<Account>,
     /// The server's SETTINGS are here.
@@ -209,6 +221,9 @@ impl SharedConn {
     fn join(self: &Rc<Self>, ring: &Ring, streams_max: u32, reused: bool) -> SharedLane {
         self.lanes.set(self.lanes.get() + 1);
         self.begun.set(self.begun.get().saturating_add(1));
+        if self.heard_at.get() > self.waits_from.get() {
+            self.waits_from.set(ring.now());
+        }
         if self.begun.get() >= streams_max {
             self.retire(ring.now());
         }
@@ -217,6 +232,12 @@ impl SharedConn {
             reused,
             ring: ring.clone(),
         }
+    }
+
+    /// Whether nothing was heard since the first of the requests that wait was sent, and that is a while ago.
+    fn is_silent(&self, now: Mono) -> bool {
+        let since = self.waits_from.get();
+        self.is_open() && self.heard_at.get() <= since && now >= since.plus_ms(SILENT_MS)
     }
 
     /// Ends a retired connection that has no lane any more: without a handle to it `h2` says goodbye.
@@ -239,7 +260,12 @@ pub struct SharedLane {
 impl Drop for SharedLane {
     fn drop(&mut self) {
         self.conn.lanes.set(self.conn.lanes.get().saturating_sub(1));
-        self.conn.idle_since.set(self.ring.now());
+        let now = self.ring.now();
+        self.conn.idle_since.set(now);
+        // Given up, as nothing has come; it may be that nothing will.
+        if self.conn.is_silent(now) {
+            self.conn.retire(now);
+        }
         self.conn.end_if_unused();
         // There is room for a stream, or the connection lies idle.
         if let Some(opened) = &self.conn.opened {
@@ -372,6 +398,8 @@ pub fn begin(
         begun: Cell::new(0),
         retired: Cell::new(None),
         idle_since: Cell::new(ring.now()),
+        heard_at: Cell::default(),
+        waits_from: Cell::default(),
         stream: OnceCell::new(),
         account: Account::of_server(&all.budget),
         introduced: Cell::new(false),
@@ -432,6 +460,11 @@ impl Making {
             Ok(stream) => stream,
             Err(fault) => return conn.turn(State::Closed(fault.reason)),
         };
+        let pings = self.conns.borrow().pings;
+        // Not an app of this host in a client's name: it does not vanish without its kernel closing its sockets.
+        if let (Link::Plain(_), Stream::Plain(socket)) = (conn.link, &stream) {
+            socket.give_up_silent(pings.interval_ms, pings.interval_ms + pings.timeout_ms);
+        }
         let stream = Rc::new(stream);
         let _ = conn.stream.set(Rc::clone(&stream));
         let wire = Wire::to_server(&ring, stream, &conn.account);
@@ -439,6 +472,8 @@ impl Making {
         let Ok((sender, connection)) = limits::client().handshake(wire.clone()).await else {
             return conn.turn(State::Closed(Reason::ConnectFailure));
         };
+        let opened_at = ring.now();
+        conn.waits_from.set(opened_at);
         conn.turn(State::Open(sender));
         // Whoever wanted it may have given up.
         conn.end_if_unused();
@@ -447,7 +482,6 @@ impl Making {
             Link::Mesh(_) => connection.ping_pong(),
             Link::Plain(_) | Link::Client { .. } => None,
         };
-        let pings = self.conns.borrow().pings;
         let mut alive = KeepAlive::new(&ring, pings, asking);
         let mut look = pin!(ring.sleep_until(ring.now().plus_ms(IDLE_MAX_MS)));
         let mut leaving = false;
@@ -482,6 +516,9 @@ impl Making {
                     // Who would join it now was refused by the h2 crate, for each a try.
                     conn.retire(ring.now());
                     conn.end_if_unused();
+                }
+                if wire.last_received() > opened_at {
+                    conn.heard_at.set(wire.last_received());
                 }
                 if !conn.introduced.get() && wire.has_begun() {
                     conn.introduced.set(true);

@@ -1,6 +1,12 @@
-//! Sidecars that fall silent: their host has lost its power, and no packet says so.
+//! Sidecars and servers that fall silent: their host has lost its power, and no packet says so.
+
+use std::sync::Mutex;
+
+use socket2::{SockFilter, SockRef, Socket};
 
 use crate::http2::Pings;
+
+use http::HeaderValue;
 
 use super::http2::{app, block_on, connect, grpc};
 use super::mesh::Pair;
@@ -13,11 +19,21 @@ struct Way {
     port: u16,
 }
 
-/// How many connections are silent, of how many.
+/// How many connections are silent, of how many; and their ends.
 #[derive(Debug, Clone, Default)]
-struct Silence(Arc<(AtomicUsize, AtomicUsize)>);
+struct Silence(Arc<(AtomicUsize, AtomicUsize)>, Arc<Mutex<Vec<Socket>>>);
 
 impl Silence {
+    /// The kernel of the other host is gone, too: it acknowledges nothing.
+    fn fall_deaf(&self) {
+        self.fall();
+        // BPF_RET with zero: no byte of any packet passes.
+        let nothing = [SockFilter::new(0x06, 0, 0, 0)];
+        for end in &*self.1.lock().unwrap() {
+            end.attach_filter(&nothing).unwrap();
+        }
+    }
+
     fn fall(&self) {
         self.0
             .0
@@ -40,6 +56,8 @@ impl Way {
         std::thread::spawn(move || {
             for caller in listener.incoming() {
                 let caller = caller.unwrap();
+                let end = SockRef::from(&caller).try_clone().unwrap();
+                silence.1.lock().unwrap().push(end);
                 let number = silence.0.1.fetch_add(1, Ordering::SeqCst);
                 let callee = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
                 for (from, to) in [(&caller, &callee), (&callee, &caller)] {
@@ -129,6 +147,82 @@ fn a_silent_sidecar_is_given_up_by_both_ends_and_a_slow_one_is_not() {
         while !seen.cancelled.load(Ordering::SeqCst) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+    });
+}
+
+/// A sidecar in front of a server without one, by way of which it is called.
+fn plain(server: SocketAddr) -> (Bed, Silence) {
+    let way = Way::to(server.port());
+    let mut draft = draft((Ipv4Addr::LOCALHOST, way.port).into());
+    draft.at("app").ports[0].protocol = Protocol::Http2;
+    let limits = ConnLimits {
+        pings: PINGS,
+        ..ConnLimits::default()
+    };
+    let bed = Bed::start_with(&draft, Role::Outbound, limits);
+    (bed, way.silence)
+}
+
+async fn until(mut done: impl FnMut() -> bool) {
+    while !done() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Its server is asked nothing that it might take amiss: the kernel finds out, whether anything is under way to
+/// it or not.
+#[test]
+fn a_server_whose_host_is_gone_is_given_up() {
+    let (at, seen) = app();
+    let (bed, silence) = plain(at);
+    block_on(async {
+        let mut sender = connect(bed.at).await;
+        let (lost, _) = sender.send_request(grpc("/hang"), true).unwrap();
+        until(|| seen.calls.load(Ordering::SeqCst) == 1).await;
+        silence.fall_deaf();
+        let begun = Instant::now();
+        let answer = lost.await.unwrap();
+        assert_eq!(answer.headers()["x-ringmesh-reason"], "upstream_reset");
+
+        let mut sender = sender.ready().await.unwrap();
+        let (answer, _) = sender.send_request(grpc("/"), true).unwrap();
+        assert_eq!(answer.await.unwrap().status(), 200);
+        assert_eq!(seen.connections.load(Ordering::SeqCst), 2);
+        silence.fall_deaf();
+        let mut sender = sender.ready().await.unwrap();
+        let (lost, _) = sender.send_request(grpc("/"), true).unwrap();
+        let answer = lost.await.unwrap();
+        assert_eq!(answer.headers()["x-ringmesh-reason"], "upstream_reset");
+        // Far before the route's 15 s.
+        let passed = begun.elapsed();
+        assert!(passed < Duration::from_secs(12), "{passed:?}");
+    });
+}
+
+/// A server that hangs, on a host that lives.
+#[test]
+fn who_was_given_up_without_a_word_is_asked_no_more_on_the_same_connection() {
+    let (at, seen) = app();
+    let (bed, silence) = plain(at);
+    block_on(async {
+        let mut sender = connect(bed.at).await;
+        let (answer, _) = sender.send_request(grpc("/"), true).unwrap();
+        assert_eq!(answer.await.unwrap().status(), 200);
+        silence.fall();
+        let mut call = grpc("/");
+        let deadline = HeaderValue::from_static("1500m");
+        call.headers_mut().insert("grpc-timeout", deadline);
+        let mut sender = sender.ready().await.unwrap();
+        let (lost, _) = sender.send_request(call, true).unwrap();
+        assert_eq!(lost.await.unwrap().headers()["grpc-status"], "4");
+        let mut sender = sender.ready().await.unwrap();
+        let (answer, _) = sender.send_request(grpc("/"), true).unwrap();
+        let answer = answer.await.unwrap();
+        assert!(
+            !answer.headers().contains_key("x-ringmesh-reason"),
+            "{answer:?}"
+        );
+        assert_eq!(seen.connections.load(Ordering::SeqCst), 2);
     });
 }
 
