@@ -6,6 +6,7 @@ use super::acquire_lane::{Laned, open_lane};
 use super::attempt::Way;
 use super::borrow;
 use super::context::Exchange;
+use super::patience::Patience;
 use super::state::ShardState;
 use crate::balance::{Limit, Pick};
 use crate::http1::Framing;
@@ -32,6 +33,8 @@ pub(super) enum NoLane {
     /// Our own limits, or an upgrade the endpoint does not do: says nothing of its health, and trying
     /// again would add load.
     NoRoom(Reason),
+    /// The client did not wait for it.
+    ClientGone,
 }
 
 /// The cluster whose limits bind a try.
@@ -54,10 +57,11 @@ fn want(x: &Exchange<'_>, way: &Way<'_>) -> Want {
     }
 }
 
-/// Gets a lane, at `deadline` at the latest.
+/// Gets a lane, at `deadline` at the latest, and only if the client waits in line as long.
 pub(super) async fn acquire(
     x: &Exchange<'_>,
     way: &Way<'_>,
+    patience: Patience<'_>,
     deadline: Mono,
 ) -> Result<Lane, NoLane> {
     let shares = shares(x, way);
@@ -75,7 +79,7 @@ pub(super) async fn acquire(
         return Ok(lane);
     }
     // The rare way: boxed, so that it takes no room in every exchange.
-    Box::pin(in_line(x, way, shares, bound, deadline)).await
+    Box::pin(in_line(x, way, shares, bound, patience, deadline)).await
 }
 
 /// Waits for an idle lane or for room to make one.
@@ -84,6 +88,7 @@ async fn in_line(
     way: &Way<'_>,
     shares: bool,
     bound: Bound<'_>,
+    patience: Patience<'_>,
     deadline: Mono,
 ) -> Result<Lane, NoLane> {
     let (shard, slot) = (x.shard, bound.pick.cluster);
@@ -91,10 +96,11 @@ async fn in_line(
     let waiting = waiting.map_err(NoLane::NoRoom)?;
     let look = || idle(x, way, shares);
     let found = room(shard, bound, deadline, || true, look);
-    let lane = match found.await {
-        Ok(Room::Found(lane)) => Ok(lane),
-        Ok(Room::Connect(opened)) => new(x, way, shares, Some(opened), deadline).await,
-        Err(reason) => Err(NoLane::NoRoom(reason)),
+    let lane = match patience.outlasts(found).await {
+        Some(Ok(Room::Found(lane))) => Ok(lane),
+        Some(Ok(Room::Connect(opened))) => new(x, way, shares, Some(opened), deadline).await,
+        Some(Err(reason)) => Err(NoLane::NoRoom(reason)),
+        None => Err(NoLane::ClientGone),
     };
     shard.balancer.borrow_mut().waited(waiting);
     lane

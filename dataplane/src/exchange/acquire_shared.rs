@@ -11,6 +11,7 @@ use super::acquire::{Bound, NoLane, Room, room};
 use super::attempt::Way;
 use super::borrow;
 use super::context::Exchange;
+use super::patience::Patience;
 use crate::balance::Limit;
 use crate::http2::Piece;
 use crate::reason::Reason;
@@ -20,17 +21,19 @@ use crate::tls::Standing;
 use crate::upstream::{Opened, SharedLane, Sought, begin, join};
 use crate::wait;
 
-/// A place on an HTTP/2 connection to the endpoint, and the connection.
+/// A place on an HTTP/2 connection to the endpoint, and the connection; only if the client waits in line
+/// as long.
 pub(super) async fn acquire_shared(
     x: &Exchange<'_>,
     way: &Way<'_>,
+    patience: Patience<'_>,
     deadline: Mono,
 ) -> Result<(SharedLane, SendRequest<Piece>), NoLane> {
     let shard = x.shard;
     let mut fresh = way.fresh;
     // Twice at most: a new connection is to an identity that was accepted.
     loop {
-        let (lane, sender) = place(x, way, fresh, deadline).await?;
+        let (lane, sender) = place(x, way, fresh, patience, deadline).await?;
         if x.request.upgrade().is_some() {
             // Whether it does that is in its SETTINGS, which nobody else waits for (RFC 8441 section 3).
             let give_up = pin!(shard.ring.sleep_until(connected_by(x, way, deadline)));
@@ -73,6 +76,7 @@ async fn place(
     x: &Exchange<'_>,
     way: &Way<'_>,
     fresh: bool,
+    patience: Patience<'_>,
     deadline: Mono,
 ) -> Result<(SharedLane, SendRequest<Piece>), NoLane> {
     let Some(bound) = way.bound else {
@@ -89,7 +93,7 @@ async fn place(
         return connected(x, way, lane, deadline).await;
     }
     // The rare way: boxed, so that it takes no room in every exchange.
-    Box::pin(in_line(x, way, fresh, bound, deadline)).await
+    Box::pin(in_line(x, way, fresh, bound, patience, deadline)).await
 }
 
 /// Waits for room on a connection or to make one, and until that is made.
@@ -98,13 +102,14 @@ async fn in_line(
     way: &Way<'_>,
     fresh: bool,
     bound: Bound<'_>,
+    patience: Patience<'_>,
     deadline: Mono,
 ) -> Result<(SharedLane, SendRequest<Piece>), NoLane> {
     let (shard, slot) = (x.shard, bound.pick.cluster);
     let waiting = borrow::take(shard, slot, Limit::Pending, |b| b.wait(bound.pick)).await;
     let waiting = waiting.map_err(NoLane::NoRoom)?;
     let lane = match bound.counts {
-        true => in_turn(x, way, fresh, bound, deadline).await,
+        true => in_turn(x, way, fresh, bound, patience, deadline).await,
         false => match joined(x, way, fresh, false) {
             Some(lane) => Ok(lane),
             None => new(x, way, None),
@@ -123,6 +128,7 @@ async fn in_turn(
     way: &Way<'_>,
     fresh: bool,
     bound: Bound<'_>,
+    patience: Patience<'_>,
     deadline: Mono,
 ) -> Result<SharedLane, NoLane> {
     // Where there is a connection to this endpoint, a stream of it that ends is enough. Without, one to
@@ -130,9 +136,11 @@ async fn in_turn(
     let may_retire = || fresh || !x.shard.shared.borrow().has(&sought(way));
     let look = || joined(x, way, fresh, false);
     let found = room(x.shard, bound, deadline, may_retire, look);
-    match found.await.map_err(NoLane::NoRoom)? {
-        Room::Found(lane) => Ok(lane),
-        Room::Connect(opened) => new(x, way, Some(opened)),
+    match patience.outlasts(found).await {
+        Some(Ok(Room::Found(lane))) => Ok(lane),
+        Some(Ok(Room::Connect(opened))) => new(x, way, Some(opened)),
+        Some(Err(reason)) => Err(NoLane::NoRoom(reason)),
+        None => Err(NoLane::ClientGone),
     }
 }
 

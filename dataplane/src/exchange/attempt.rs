@@ -12,12 +12,13 @@ use super::carrier::{Carrier, read_head};
 use super::context::Exchange;
 use super::head_in::{HeadRead, HeadReader};
 use super::head_out::HeadOut;
+use super::patience::Patience;
 use super::pipeline::After;
 use super::progress::Progress;
 use super::record::Record;
 use super::respond::{self, Respond, RespondFault};
 use super::send_request::{SendFault, open_stream, send_request};
-use super::sides::{Client, Inflow, Outflow, Seen};
+use super::sides::{Client, Inflow, Outflow};
 use super::upgrade::{self, NoTunnel, Server};
 
 use crate::balance::Verdict;
@@ -188,11 +189,12 @@ pub(super) async fn attempt(
     try_deadline: Mono,
     unwanted: impl FnMut(u16, Option<u8>) -> bool,
 ) -> TryEnd {
+    let patience = Patience::of(x, body);
     let acquired = match way.speaks {
-        Speaks::Http1 => acquire(x, way, deadline.min(try_deadline))
+        Speaks::Http1 => acquire(x, way, patience, deadline.min(try_deadline))
             .await
             .map(Carrier::Own),
-        Speaks::Http2 => acquire_shared(x, way, deadline.min(try_deadline))
+        Speaks::Http2 => acquire_shared(x, way, patience, deadline.min(try_deadline))
             .await
             .map(|(lane, sender)| Carrier::Shared(lane, sender)),
     };
@@ -206,7 +208,9 @@ pub(super) async fn attempt(
             return failed(TryOutcome::ConnectFailure, reason);
         }
         Err(NoLane::NoRoom(reason)) => return TryEnd::Hopeless(reason, Verdict::Neutral),
+        Err(NoLane::ClientGone) => return TryEnd::ClientGone,
     };
+    let was_waited_for = !carrier.reused();
     let idle = match &carrier {
         Carrier::Own(lane) => lane.pool.zip(lane.idle_for),
         Carrier::Shared(..) => None,
@@ -217,6 +221,11 @@ pub(super) async fn attempt(
         clean: Cell::new(false),
         exchanges_max: way.exchanges_max,
     };
+    // A connection is made to its end, whose failure tells of the endpoint, and serves others then.
+    if was_waited_for && patience.is_over().await {
+        carried.clean.set(true);
+        return TryEnd::ClientGone;
+    }
     let end = {
         // Made where it stays: awaited at once it would be copied there, twice.
         let run = pin!(carried.run(
@@ -389,10 +398,8 @@ impl Carried<'_, '_> {
                     }
                     if watching && let Poll::Ready(seen) = watch.as_mut().poll(cx) {
                         watching = false;
-                        match seen {
-                            Seen::Gone => return Poll::Ready(Event::ClientGone),
-                            Seen::HalfClosed => {}
-                            Seen::Early(chunk) => x.early.set(Some(chunk)),
+                        if x.is_left(seen) {
+                            return Poll::Ready(Event::ClientGone);
                         }
                     }
                     sleep.as_mut().poll(cx).map(|()| Event::Timeout)
@@ -525,13 +532,6 @@ impl Carried<'_, '_> {
             progress: &x.progress,
         };
         let mut bytes_out = 0;
-        // What is seen of an HTTP/1.1 client while it is answered is its next request.
-        let mut leaving = pin!(async {
-            match x.client {
-                Client::Http1(_) => std::future::pending().await,
-                Client::Http2(stream) => stream.gone().await,
-            }
-        });
         let answered = {
             let mut answering = pin!(respond::respond(
                 &respond,
@@ -546,15 +546,21 @@ impl Carried<'_, '_> {
                 }
                 if pumping && let Poll::Ready(end) = pump.as_mut().poll(cx) {
                     pumping = false;
-                    whole |= end.is_ok();
+                    if let Ok(Pumped { has_more, .. }) = end {
+                        whole = true;
+                        watching = is_stream || !has_more && !x.has_early();
+                    }
                     // Who only stops sending, as RFC 9112 section 9.5 asks of whom an early answer
                     // reaches, has the rest of it.
                     if matches!(end, Err(PumpEnd::Downstream(BodyEnd::Failed))) {
                         return Poll::Ready(Err(RespondFault::ClientGone));
                     }
                 }
-                if leaving.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(Err(RespondFault::ClientGone));
+                if watching && let Poll::Ready(seen) = watch.as_mut().poll(cx) {
+                    watching = false;
+                    if x.is_left(seen) {
+                        return Poll::Ready(Err(RespondFault::ClientGone));
+                    }
                 }
                 loop {
                     ready!(sleep.as_mut().poll(cx));

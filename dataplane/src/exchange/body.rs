@@ -89,6 +89,16 @@ impl<'c> BodySource<'c> {
         self.decoder.is_over()
     }
 
+    /// Whether nothing of it is still to come, and nothing behind it is here: what comes next on an HTTP/1.1
+    /// connection is not this body's.
+    #[must_use]
+    pub(super) fn is_here(&self) -> bool {
+        match self.is_over() {
+            true => self.pending.is_empty(),
+            false => self.decoder.is_last_part(self.pending.len() as u64),
+        }
+    }
+
     /// Whether everything taken so far can be sent again.
     #[must_use]
     pub(super) fn is_replayable(&self) -> bool {

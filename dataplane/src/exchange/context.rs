@@ -10,7 +10,7 @@ use super::attempt::{Speaks, Way};
 use super::flow::Flow;
 use super::last_target::LastTarget;
 use super::progress::Progress;
-use super::sides::Client;
+use super::sides::{Client, Seen};
 use super::state::{Active, ShardState};
 use crate::http1::{Known, Request, TargetForm};
 use crate::http2::{grpc, websocket};
@@ -51,6 +51,16 @@ impl<'x> Exchange<'x> {
         let has = early.is_some();
         self.early.set(early);
         has
+    }
+
+    /// Takes in what was seen of the client while it waited; whether it does not wait any more.
+    pub(super) fn is_left(&self, seen: Seen) -> bool {
+        match seen {
+            Seen::Gone => return true,
+            Seen::HalfClosed => {}
+            Seen::Early(chunk) => self.early.set(Some(chunk)),
+        }
+        false
     }
 
     pub(super) fn view(&self, port: u16) -> RequestView<'_> {

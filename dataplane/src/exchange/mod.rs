@@ -14,6 +14,7 @@
 //! tries     pick an endpoint, attempt, decide about another
 //! attempt   one try at one endpoint: lane, request out, answer's head in
 //! acquire   a lane for it, within the cluster's limits
+//! patience  whether the client still waits, where nothing else would tell
 //! borrow    room under a limit, of the other shards
 //! sides     client and upstream, whatever they speak
 //! respond   the answer's way to the client
@@ -45,6 +46,7 @@ mod head_in;
 mod head_out;
 mod last_target;
 mod note;
+mod patience;
 pub mod pipeline;
 mod plaintext;
 mod progress;

@@ -17,6 +17,7 @@ use super::body::BodySource;
 use super::context::Exchange;
 use super::flow::{Direction, Flow};
 use super::last_target::LastTarget;
+use super::patience::Patience;
 use super::progress::Progress;
 use super::record::Record;
 use super::sides::Client;
@@ -62,6 +63,15 @@ pub(super) struct Moving<'m> {
     pub(super) response_body: &'m mut BodyDecoder,
     pub(super) rewritten: &'m mut String,
     pub(super) sleep: Pin<&'m mut Sleep>,
+}
+
+impl Moving<'_> {
+    /// Lets that much time go by; `None` if the client gives up meanwhile.
+    pub(super) async fn pause(&mut self, x: &Exchange<'_>, ms: u64) -> Option<()> {
+        self.sleep.as_mut().reset(x.shard.now().plus_ms(ms));
+        let patience = Patience::of(x, &self.body);
+        patience.outlasts(self.sleep.as_mut()).await
+    }
 }
 
 /// Carries out one exchange. `pending` holds what came behind the head, and afterwards what came
@@ -190,11 +200,10 @@ async fn outbound<'x>(
         let plan = fault::decide(rule, x.shard.random(), x.shard.random());
         if plan.delay_ms > 0 {
             record.delayed = true;
-            moving
-                .sleep
-                .as_mut()
-                .reset(x.shard.now().plus_ms(plan.delay_ms));
-            moving.sleep.as_mut().await;
+            // Rare: boxed, so that it takes no room in every exchange.
+            if Box::pin(moving.pause(x, plan.delay_ms)).await.is_none() {
+                return End::ClientGone;
+            }
         }
         if let Some(with) = plan.abort {
             return aborted(with);

@@ -180,7 +180,9 @@ async fn try_by_try<'x>(
             TryEnd::ClientGone => return End::ClientGone,
             TryEnd::Unwanted(_) => {
                 state = next_state;
-                back_off(x, moving, backoff).await;
+                if !back_off(x, moving, backoff).await {
+                    return End::ClientGone;
+                }
                 continue;
             }
             TryEnd::Failed(outcome, reason, _) => (outcome, reason),
@@ -198,7 +200,9 @@ async fn try_by_try<'x>(
         }
         match state.next(rule, outcome, &facts, shard.random()) {
             Next::Retry { backoff_ms } if may_retry(x, cluster, held) => {
-                back_off(x, moving, backoff_ms).await;
+                if !back_off(x, moving, backoff_ms).await {
+                    return End::ClientGone;
+                }
             }
             Next::Retry { .. } | Next::GiveUp => return End::of(reason),
         }
@@ -221,14 +225,10 @@ fn may_retry(x: &Exchange<'_>, cluster: ClusterIndex, held: &Cell<Option<Retryin
     may
 }
 
-async fn back_off(x: &Exchange<'_>, moving: &mut Moving<'_>, backoff_ms: u64) {
-    if backoff_ms > 0 {
-        moving
-            .sleep
-            .as_mut()
-            .reset(x.shard.now().plus_ms(backoff_ms));
-        moving.sleep.as_mut().await;
-    }
+/// Waits before the next try. False: the client has given up.
+async fn back_off(x: &Exchange<'_>, moving: &mut Moving<'_>, backoff_ms: u64) -> bool {
+    // Rare: boxed, so that it takes no room in every exchange.
+    backoff_ms == 0 || Box::pin(moving.pause(x, backoff_ms)).await.is_some()
 }
 
 fn remaining_ms(deadline: Mono, now: Mono) -> Option<u64> {

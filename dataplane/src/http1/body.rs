@@ -122,6 +122,12 @@ impl BodyDecoder {
         }
     }
 
+    /// Whether so many bytes are all that a body of known length lacks.
+    #[must_use]
+    pub fn is_last_part(&self, len: u64) -> bool {
+        self.state == State::Length(len)
+    }
+
     /// The trailer section of a chunked body that is over: whole lines, without the empty one and
     /// without fields that may not stand there (RFC 9110 section 6.5.1).
     #[must_use]

@@ -2,6 +2,7 @@
 
 mod allocations;
 mod ambiguity;
+mod given_up;
 mod http2;
 mod http2_frames;
 mod http2_given_up;
