@@ -142,16 +142,19 @@ async fn begin_http1(
         sink.piece_into(piece, &mut head)
             .map_err(|_| RespondFault::NoRoom)?;
     }
-    if source.is_over() {
+    // Where pieces of body have taken all the room, the end of a chunked one goes out by itself.
+    let room = sink.has_ended() || head.room() > PIECES_PER_BODY_PIECE;
+    let ends = source.is_over() && room;
+    if ends {
         sink.end_into(source.trailers(), &mut head)
             .map_err(|_| RespondFault::NoRoom)?;
     }
-    let last = source.is_over() && !to.plan.stays_open();
+    let last = ends && !to.plan.stays_open();
     stream
         .send_at_end(head.finish(), last)
         .await
         .map_err(|_| RespondFault::ClientGone)?;
-    if source.is_over() {
+    if ends {
         // The client waits for this, and nobody for what is left to do.
         to.ring.hurry();
     }

@@ -7,6 +7,7 @@ mod http2;
 mod http2_frames;
 mod http2_given_up;
 mod http2_memory;
+mod http2_server;
 mod http2_start;
 mod idle_close;
 mod lanes;
