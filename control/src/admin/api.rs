@@ -75,7 +75,7 @@ pub struct ObjectStatus {
     pub object: ObjectName,
     /// `ACTIVE` or `INACTIVE`.
     pub state: String,
-    /// What is missing, each as `file:line:column: field: what; what would help`.
+    /// What is missing, or wrong with it, each as `file:line:column: field: what; what would help`.
     pub missing: Vec<String>,
     /// What should be known though nothing is wrong.
     pub notes: Vec<String>,

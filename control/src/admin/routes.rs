@@ -185,17 +185,11 @@ fn stored_name(key: &ObjectKey) -> api::ObjectName {
 }
 
 fn status_of(status: &model::Status) -> api::ObjectStatus {
-    let missing = match &status.state {
-        model::State::Active => Vec::new(),
-        model::State::Inactive(missing) => missing
-            .iter()
-            .map(|m| format!("{}:{m}", status.file))
-            .collect(),
-    };
+    let why = status.state.why().into_iter();
     api::ObjectStatus {
         object: name_of(&status.key),
         state: status.state.word().to_owned(),
-        missing,
+        missing: why.map(|one| format!("{}:{one}", status.file)).collect(),
         notes: status.notes.clone(),
     }
 }

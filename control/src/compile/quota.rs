@@ -16,7 +16,7 @@ use super::{Mode, NodeScope, Parts};
 use crate::expr::{self, Attributes, compile_value, evaluate};
 use crate::model::{instance_name, mixer_uses};
 use crate::rules::mixer::{BoundService, MemQuotaLimit};
-use crate::rules::{Object, ObjectKey, Spec};
+use crate::rules::{Kind, Object, ObjectKey, Spec};
 
 /// Dimensions of a quota without an instance of its own (examples/rules/memquota.yaml).
 const USUAL_DIMENSIONS: [(&str, &str); 4] = [
@@ -146,10 +146,11 @@ fn rules_of<'a>(
 /// Whether no rule at all names a handler. One that is not in force says that its limits are not
 /// meant for every request, though not yet for which.
 fn is_alone(parts: &Parts<'_>, handler: &ObjectKey) -> bool {
-    parts.effective.spoken().all(|object| match &object.spec {
-        Spec::Rule(rule) => !mixer_uses::names(rule, &object.key.namespace, handler),
-        _ => true,
-    })
+    !parts.effective.refused_may_name(Kind::Rule, &handler.name)
+        && parts.effective.spoken().all(|object| match &object.spec {
+            Spec::Rule(rule) => !mixer_uses::names(rule, &object.key.namespace, handler),
+            _ => true,
+        })
 }
 
 /// What QuotaSpecs and their bindings say about an instance; without any, 1 everywhere. Where the
@@ -169,7 +170,8 @@ fn charges<'a>(parts: &Parts<'a>, instance: &str) -> Vec<Charge<'a>> {
             });
         }
     }
-    if parts.effective.spoken().all(|object| units(object) == 0) {
+    let unread = parts.effective.refused_may_name(Kind::QuotaSpec, instance);
+    if !unread && parts.effective.spoken().all(|object| units(object) == 0) {
         found.push(Charge {
             units: 1,
             services: None,
@@ -185,7 +187,10 @@ fn bound<'a>(parts: &Parts<'a>, spec: &ObjectKey) -> Option<Vec<&'a BoundService
         Spec::QuotaSpecBinding(binding) => Some(binding).filter(|b| mixer_uses::binds(b, spec)),
         _ => None,
     };
-    if parts.effective.spoken().filter_map(binding).count() == 0 {
+    let unread = parts
+        .effective
+        .refused_may_name(Kind::QuotaSpecBinding, &spec.name);
+    if !unread && parts.effective.spoken().filter_map(binding).count() == 0 {
         return None;
     }
     let in_force = parts.effective.objects.values().filter_map(binding);

@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use ringmesh_wire::v1::snapshot::{Body, QuotaRule};
 
 use super::*;
-use crate::rules::Object;
+use crate::model::Refused;
+use crate::rules::{Kind, Object, ObjectKey};
 use crate::testing::{example, model, node, objects, registry, trust};
 
 fn compiled(all: Vec<Object>, scope: &NodeScope) -> (Snapshot, Vec<Explain>) {
@@ -253,6 +254,49 @@ fn a_limit_whose_rule_is_not_in_force_limits_nobody() {
         notes,
         "no QuotaSpecBinding in force names it: nothing is charged by it"
     );
+}
+
+/// What it says of the limit is not known, so the limit is not taken for one without it.
+#[test]
+fn a_limit_that_an_unreadable_object_may_speak_of_limits_nobody() {
+    let limits = "{quotas: [{name: a.quota.istio-system, maxAmount: 5, validDuration: 1s}]}";
+    let memquota = mixer("memquota", "one", limits);
+    let spec = mixer(
+        "QuotaSpec",
+        "s",
+        "{rules: [{quotas: [{quota: a, charge: 2}]}]}",
+    );
+    let instance = mixer("quota", "a", "{dimensions: {}}");
+    let charges = |texts: &[&str], kind: Kind, text: &str| {
+        let key = ObjectKey {
+            kind,
+            namespace: "istio-system".into(),
+            name: "old".into(),
+        };
+        let refused = Refused {
+            key: key.clone(),
+            file: "old.yaml".into(),
+            text: text.into(),
+            errors: Vec::new(),
+        };
+        let mut model = model(1, objects(&texts.concat()));
+        model.refused.insert(key, Arc::new(refused));
+        let effective = model.resolve(&registry(), &Effective::default()).effective;
+        let scope = node("ratings", "v1");
+        let (snapshot, _) = compile(&effective, &scope, &registry(), &trust()).unwrap();
+        let quotas = quotas(&snapshot);
+        quotas.iter().map(|q| q.charge).collect::<Vec<_>>()
+    };
+    let whole = [&*memquota, &*instance, &*spec];
+    let nobody: [u64; 0] = [];
+    assert_eq!(charges(&whole, Kind::Rule, "handler: two.memquota"), [2]);
+    assert_eq!(charges(&whole, Kind::Rule, "handler: one.memquota"), nobody);
+    let plain = [&*memquota, &*instance];
+    assert_eq!(charges(&plain, Kind::QuotaSpec, "quota: b"), [1]);
+    assert_eq!(charges(&plain, Kind::QuotaSpec, "quota: a"), nobody);
+    let binding = Kind::QuotaSpecBinding;
+    assert_eq!(charges(&whole, binding, "name: t"), [2]);
+    assert_eq!(charges(&whole, binding, "name: s"), nobody);
 }
 
 #[test]

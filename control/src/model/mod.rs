@@ -1,6 +1,6 @@
 //! All rules together: references resolved, a status for each object, what is in force.
 //!
-//! Owns: which objects are ACTIVE, what an INACTIVE one is missing, what stays in force meanwhile,
+//! Owns: which objects are ACTIVE, what an INACTIVE one is missing or what is wrong with it, what stays in force meanwhile,
 //! who wins where two objects speak of one host. May not: read files or the network, know the time.
 //!
 //! Doors: [`Model`] (what users wrote), [`RegistryView`] (which services there are),
@@ -14,6 +14,7 @@ mod mixer_names;
 pub(crate) mod mixer_uses;
 mod notes;
 mod references;
+mod refused;
 mod registry;
 mod resolve;
 mod services;
@@ -23,6 +24,7 @@ mod status;
 mod tests;
 
 pub(crate) use mixer_names::{handler_key, instance_name};
+pub use refused::Refused;
 pub use registry::{RegisteredService, RegistryView};
 pub use resolve::{Effective, Model, Resolution};
 pub(crate) use services::{Services, mesh_name, rules_of_service};

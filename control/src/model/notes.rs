@@ -10,7 +10,7 @@ use super::resolve::Effective;
 use super::services::{Services, rules_of_service};
 use crate::rules::mixer::{MemQuota, QuotaSpec, Rule};
 use crate::rules::traffic::VirtualService;
-use crate::rules::{Object, ObjectKey, Spec};
+use crate::rules::{Kind, Object, ObjectKey, Spec};
 
 /// Notes by object.
 pub(super) fn notes(
@@ -201,10 +201,12 @@ fn memquota(
         Spec::Rule(rule) => mixer_uses::hands(rule, &o.key.namespace, &object.key, name),
         _ => false,
     };
-    let named = effective.spoken().any(|o| match &o.spec {
-        Spec::Rule(rule) => mixer_uses::names(rule, &o.key.namespace, &object.key),
-        _ => false,
-    });
+    let unread = |kind, name: &str| effective.refused_may_name(kind, name);
+    let named = unread(Kind::Rule, &object.key.name)
+        || effective.spoken().any(|o| match &o.spec {
+            Spec::Rule(rule) => mixer_uses::names(rule, &o.key.namespace, &object.key),
+            _ => false,
+        });
     let charges = |o: &Object, name: &str| match &o.spec {
         Spec::QuotaSpec(spec) => mixer_uses::units(spec, &o.key.namespace, name) > 0,
         _ => false,
@@ -220,7 +222,8 @@ fn memquota(
             continue;
         }
         let charged = in_force().any(|o| charges(o, name));
-        if !charged && effective.waiting.iter().any(|o| charges(o, name)) {
+        let waits = || effective.waiting.iter().any(|o| charges(o, name));
+        if !charged && (waits() || unread(Kind::QuotaSpec, name)) {
             let note = format!("{name}: no QuotaSpec in force names it: it is not enforced");
             add(notes, &object.key, note);
             continue;
@@ -293,7 +296,8 @@ fn unbound(
     if effective.objects.values().any(binds) {
         return;
     }
-    let note = if effective.waiting.iter().any(binds) {
+    let unread = effective.refused_may_name(Kind::QuotaSpecBinding, &object.key.name);
+    let note = if unread || effective.waiting.iter().any(binds) {
         "no QuotaSpecBinding in force names it: nothing is charged by it"
     } else {
         "no QuotaSpecBinding names it: it is charged at every service"

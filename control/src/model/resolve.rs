@@ -7,10 +7,11 @@ use ringmesh_wire::Revision;
 
 use super::notes::notes;
 use super::references::Found;
+use super::refused::Refused;
 use super::registry::RegistryView;
 use super::services::Services;
 use super::status::{State, Status};
-use crate::rules::{Object, ObjectKey, Spec};
+use crate::rules::{Kind, Object, ObjectKey};
 
 /// What users wrote, at one revision.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +20,8 @@ pub struct Model {
     pub revision: Revision,
     /// Objects by name.
     pub objects: BTreeMap<ObjectKey, Arc<Object>>,
+    /// Objects that are stored and cannot be read, by name; none of these is in `objects`.
+    pub refused: BTreeMap<ObjectKey, Arc<Refused>>,
 }
 
 /// What is in force: of each object the newest version whose references resolve.
@@ -36,12 +39,20 @@ pub struct Effective {
     /// Objects as written that are not in force, for lack of something they name; older versions of
     /// them may be. Not stored: resolving finds them again.
     pub waiting: Vec<Arc<Object>>,
+    /// Objects that cannot be read. Not stored either.
+    pub refused: Vec<Arc<Refused>>,
 }
 
 impl Effective {
     /// All that is written or in force: who speaks of something, even if not yet with effect.
     pub(crate) fn spoken(&self) -> impl Iterator<Item = &Arc<Object>> {
         self.objects.values().chain(&self.waiting)
+    }
+
+    /// Whether an object of this kind that cannot be read may speak of `name`.
+    pub(crate) fn refused_may_name(&self, kind: Kind, name: &str) -> bool {
+        let mut refused = self.refused.iter();
+        refused.any(|refused| refused.key.kind == kind && refused.may_name(name))
     }
 }
 
@@ -74,6 +85,7 @@ impl Model {
                 .into_iter()
                 .map(|object| (object.key.clone(), Arc::new(object)))
                 .collect(),
+            refused: BTreeMap::new(),
         }
     }
 
@@ -92,17 +104,28 @@ impl Model {
         // First what others refer to, then what refers: subsets exist by DestinationRules in force.
         let none = BTreeMap::new();
         let found = Found::new(&services, &self.objects, &none, past());
-        let (first, second): (Vec<_>, Vec<_>) = self
+        let routes = |key: &ObjectKey| key.kind == Kind::VirtualService;
+        let (second, first): (Vec<_>, Vec<_>) = self
             .objects
             .values()
-            .partition(|object| !matches!(object.spec, Spec::VirtualService(_)));
+            .partition(|object| routes(&object.key));
+        let (refused_second, refused_first): (Vec<_>, Vec<_>) = self
+            .refused
+            .values()
+            .partition(|refused| routes(&refused.key));
         for object in first {
             round.place(object, &found);
+        }
+        for refused in refused_first {
+            round.place_refused(refused, &found);
         }
         let defined = round.in_force.clone();
         let found = Found::new(&services, &self.objects, &defined, past());
         for object in second {
             round.place(object, &found);
+        }
+        for refused in refused_second {
+            round.place_refused(refused, &found);
         }
         round.statuses.sort_by(|a, b| a.key.cmp(&b.key));
         let effective = Effective {
@@ -113,6 +136,7 @@ impl Model {
                 .cloned()
                 .collect(),
             waiting: round.waiting,
+            refused: self.refused.values().cloned().collect(),
         };
         let mut notes = notes(&effective, &services, registry);
         let mut statuses = round.statuses;
@@ -157,23 +181,36 @@ impl Round<'_> {
         } else {
             status.state = State::Inactive(missing);
             self.waiting.push(Arc::clone(object));
-            if let Some(note) = self.keep_older(object, found) {
+            if let Some(note) = self.keep_older(&object.key, &object.text, found) {
                 status.notes.push(note);
             }
         }
         self.statuses.push(status);
     }
 
+    /// What cannot be read is not in force; a version from before it may be.
+    fn place_refused(&mut self, refused: &Refused, found: &Found<'_>) {
+        let older = self.keep_older(&refused.key, &refused.text, found);
+        let note = "stored by a version that took it, which this one does not: nothing of it is in \
+                    force; replace or delete it";
+        self.statuses.push(Status {
+            key: refused.key.clone(),
+            file: refused.file.clone(),
+            state: State::Refused(refused.errors.clone()),
+            notes: vec![older.unwrap_or_else(|| note.to_owned())],
+        });
+    }
+
     /// Keeps the version that was in force before, with what it needs of the past.
-    fn keep_older(&mut self, object: &Arc<Object>, found: &Found<'_>) -> Option<String> {
-        let older = self.before.objects.get(&object.key)?;
+    fn keep_older(&mut self, key: &ObjectKey, text: &str, found: &Found<'_>) -> Option<String> {
+        let older = self.before.objects.get(key)?;
         let mut held = Vec::new();
         if !found.missing(older, Some(&mut held)).is_empty() {
             return Some("the version in force before cannot be kept either".to_owned());
         }
         self.in_force.insert(older.key.clone(), Arc::clone(older));
         self.held.extend(held.into_iter().map(version));
-        Some(if older.text == object.text {
+        Some(if *older.text == *text {
             "it stays in force as it was, with what it referred to".to_owned()
         } else {
             format!(

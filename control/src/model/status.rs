@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::rules::{ObjectKey, Place};
+use crate::rules::{ObjectKey, Place, RuleError};
 
 /// State of one object, for `ringmesh get` and the answer of `apply`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub enum State {
     Active,
     /// It is not, because these are missing; never empty.
     Inactive(Vec<Missing>),
+    /// It is not, because an earlier version stored what this one refuses; never empty.
+    Refused(Vec<RuleError>),
 }
 
 /// What a reference names.
@@ -65,7 +67,17 @@ impl State {
     pub fn word(&self) -> &'static str {
         match self {
             Self::Active => "ACTIVE",
-            Self::Inactive(_) => "INACTIVE",
+            Self::Inactive(_) | Self::Refused(_) => "INACTIVE",
+        }
+    }
+
+    /// Why it is not in force: `LINE:COLUMN: FIELD: ...` each.
+    #[must_use]
+    pub fn why(&self) -> Vec<String> {
+        match self {
+            Self::Active => Vec::new(),
+            Self::Inactive(missing) => missing.iter().map(ToString::to_string).collect(),
+            Self::Refused(errors) => errors.iter().map(RuleError::in_file).collect(),
         }
     }
 }

@@ -18,13 +18,21 @@ pub struct RuleError {
     pub fix: String,
 }
 
+impl RuleError {
+    /// As shown, for whoever names the file already: `line:column: field.path: ...`
+    #[must_use]
+    pub fn in_file(&self) -> String {
+        let fix = match self.fix.as_str() {
+            "" => String::new(),
+            fix => format!("; {fix}"),
+        };
+        format!("{}: {}{fix}", self.place, self.what)
+    }
+}
+
 impl fmt::Display for RuleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: {}", self.file, self.place, self.what)?;
-        if !self.fix.is_empty() {
-            write!(f, "; {}", self.fix)?;
-        }
-        Ok(())
+        write!(f, "{}:{}", self.file, self.in_file())
     }
 }
 

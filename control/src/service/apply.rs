@@ -117,7 +117,7 @@ fn stored_key(key: &rules::ObjectKey) -> ObjectKey {
     }
 }
 
-fn rule_key(key: &ObjectKey) -> Option<rules::ObjectKey> {
+pub(super) fn rule_key(key: &ObjectKey) -> Option<rules::ObjectKey> {
     Some(rules::ObjectKey {
         kind: Kind::by_name(&key.kind)?,
         namespace: key.namespace.clone(),
@@ -206,11 +206,13 @@ impl Control {
         let mut next = Model {
             revision: Revision(revision),
             objects: model.objects.clone(),
+            refused: model.refused.clone(),
         };
         for change in &changes {
             let Some(key) = rule_key(&change.key) else {
                 continue;
             };
+            next.refused.remove(&key);
             match parsed.get(&key) {
                 Some(object) => next.objects.insert(key, Arc::clone(object)),
                 None => next.objects.remove(&key),

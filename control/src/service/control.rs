@@ -10,16 +10,20 @@ use std::time::{Duration, SystemTime};
 use ringmesh_wire::{NodeId, Revision, ServiceId};
 use tokio::sync::{Notify, watch};
 
+use super::apply::rule_key;
 use super::counters::Counters;
 use super::plan::Dirty;
 use super::sessions::Connected;
 use crate::compile::TrustView;
-use crate::model::{Effective, Model, RegistryView, Status};
+use crate::model::{Effective, Model, Refused, RegistryView, Status};
 use crate::publish::Fanout;
 use crate::registry::{Guards, Registry};
-use crate::rules::{self, Object};
+use crate::rules::{self, Object, RuleErrors};
 use crate::sink::{AccessLog, SeriesStore};
-use crate::store::{AuditEntry, Book, Disk, Document, InForce, Store, StoreError, StoredEndpoint};
+use crate::store::{
+    AuditEntry, Book, Disk, Document, InForce, ObjectKey, Store, StoreError, StoredEndpoint,
+    StoredObject,
+};
 use crate::svid::{Authority, CaError, Given, Issuer, Lives, unix_ms};
 use crate::time::{Clock, Mono};
 
@@ -53,8 +57,10 @@ pub enum StartError {
     Store(StoreError),
     /// The CA.
     Ca(CaError),
-    /// A stored object cannot be read any more.
-    Object(String),
+    /// An object is stored whose kind this version does not know.
+    Kind(String),
+    /// The system has no random numbers.
+    Random,
 }
 
 impl fmt::Display for StartError {
@@ -66,7 +72,11 @@ impl fmt::Display for StartError {
                 "{error} (does another ringmesh-control use this data directory?)"
             ),
             Self::Ca(error) => error.fmt(f),
-            Self::Object(why) => write!(f, "a stored object cannot be read: {why}"),
+            Self::Kind(object) => write!(
+                f,
+                "{object} is stored, and its kind is not one of this version: start the one that stored it"
+            ),
+            Self::Random => f.write_str("the system has no random numbers"),
         }
     }
 }
@@ -126,17 +136,59 @@ pub(super) struct State {
     pub(super) compile_errors: BTreeMap<NodeId, String>,
 }
 
-fn parse_stored(document: &Document) -> Result<Option<Object>, StartError> {
-    rules::parse_document(&document.file, document.first_line, &document.text)
-        .map_err(|e| StartError::Object(e.to_string()))
+/// Reads stored documents again. What this version refuses is left out and logged.
+fn read_again(documents: &[Document]) -> Vec<Arc<Object>> {
+    let read = |document: &Document| {
+        let text = &document.text;
+        match rules::parse_document(&document.file, document.first_line, text) {
+            Ok(object) => object.map(Arc::new),
+            Err(errors) => {
+                tracing::error!(%errors, "an older version of a rule stays in force no longer: \
+                    this version refuses it");
+                None
+            }
+        }
+    };
+    documents.iter().filter_map(read).collect()
 }
 
-fn parse_all(documents: &[Document]) -> Result<Vec<Arc<Object>>, StartError> {
-    let parsed = documents.iter().map(parse_stored);
-    parsed
-        .filter_map(Result::transpose)
-        .map(|object| object.map(Arc::new))
-        .collect()
+/// What users wrote, as this version reads it.
+fn read_model(
+    revision: u64,
+    stored: BTreeMap<ObjectKey, StoredObject>,
+) -> Result<Model, StartError> {
+    let mut model = Model {
+        revision: Revision(revision),
+        ..Model::default()
+    };
+    for (key, StoredObject { document, .. }) in stored {
+        let Document {
+            file,
+            first_line,
+            text,
+        } = document;
+        match rules::parse_document(&file, first_line, &text) {
+            Ok(None) => {}
+            Ok(Some(object)) => {
+                model.objects.insert(object.key.clone(), Arc::new(object));
+            }
+            Err(RuleErrors(errors)) => {
+                let key = rule_key(&key).ok_or_else(|| StartError::Kind(key.to_string()))?;
+                for error in &errors {
+                    tracing::error!(object = %key, %error, "a stored rule is NOT IN FORCE: this \
+                        version refuses it; replace or delete it");
+                }
+                let refused = Refused {
+                    key: key.clone(),
+                    file,
+                    text: text.into(),
+                    errors,
+                };
+                model.refused.insert(key, Arc::new(refused));
+            }
+        }
+    }
+    Ok(model)
 }
 
 impl Control {
@@ -164,18 +216,9 @@ impl Control {
         let log = AccessLog::open(&logs).map_err(io(logs))?;
 
         let revision = book.revision().map_err(StartError::Store)?;
-        let documents = book.objects().map_err(StartError::Store)?;
-        let documents: Vec<Document> = documents.into_values().map(|o| o.document).collect();
-        let objects = parse_all(&documents)?;
-        let model = Model {
-            revision: Revision(revision),
-            objects: objects
-                .iter()
-                .map(|o| (o.key.clone(), Arc::clone(o)))
-                .collect(),
-        };
+        let model = read_model(revision, book.objects().map_err(StartError::Store)?)?;
         let in_force = book.in_force().map_err(StartError::Store)?;
-        let effective = effective_from(&model, &in_force)?;
+        let effective = effective_from(&model, &in_force);
 
         let clock = Clock::start();
         let stored = book.endpoints().map_err(StartError::Store)?;
@@ -212,8 +255,7 @@ impl Control {
             compile_errors: BTreeMap::new(),
         };
         let mut boot = [0; 8];
-        aws_lc_rs::rand::fill(&mut boot)
-            .map_err(|_| StartError::Object("the system has no random numbers".into()))?;
+        aws_lc_rs::rand::fill(&mut boot).map_err(|_| StartError::Random)?;
         Ok(Arc::new(Self {
             book,
             issuer,
@@ -403,7 +445,7 @@ fn serials<'a>(hex: impl Iterator<Item = &'a str>) -> Vec<Vec<u8>> {
 }
 
 /// What was in force when the last run ended.
-fn effective_from(model: &Model, in_force: &InForce) -> Result<Effective, StartError> {
+fn effective_from(model: &Model, in_force: &InForce) -> Effective {
     let mut objects = model.objects.clone();
     objects.retain(|key, _| {
         !in_force.absent.iter().any(|absent| {
@@ -412,13 +454,13 @@ fn effective_from(model: &Model, in_force: &InForce) -> Result<Effective, StartE
                 && absent.name == key.name
         })
     });
-    for older in parse_all(&in_force.older)? {
+    for older in read_again(&in_force.older) {
         objects.insert(older.key.clone(), older);
     }
-    Ok(Effective {
+    Effective {
         revision: model.revision,
         objects,
-        held: parse_all(&in_force.held)?,
-        waiting: Vec::new(),
-    })
+        held: read_again(&in_force.held),
+        ..Effective::default()
+    }
 }

@@ -342,10 +342,8 @@ pub(super) fn difference(model: &Model, effective: &Effective) -> InForce {
             .get(*key)
             .is_none_or(|o| o.text != object.text)
     });
-    let absent = model
-        .objects
-        .keys()
-        .filter(|key| !effective.objects.contains_key(*key));
+    let written = model.objects.keys().chain(model.refused.keys());
+    let absent = written.filter(|key| !effective.objects.contains_key(*key));
     InForce {
         older: older.map(|(_, object)| document(object)).collect(),
         absent: absent

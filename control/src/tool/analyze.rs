@@ -128,7 +128,7 @@ fn table(statuses: &[Status]) -> String {
             status.file
         );
         out.push_str(&line);
-        for line in statuses::missing(status) {
+        for line in status.state.why() {
             out.push_str(&format!("         {}:{line}\n", status.file));
         }
         for note in &status.notes {
@@ -148,7 +148,7 @@ fn list(statuses: &[Status]) -> serde_json::Value {
                 "namespace": status.key.namespace,
                 "file": status.file,
                 "state": status.state.word(),
-                "missing": statuses::missing(status).collect::<Vec<_>>(),
+                "missing": status.state.why(),
                 "notes": status.notes,
             })
         })

@@ -57,6 +57,11 @@ impl House {
         house
     }
 
+    /// Its data lives as long as it does.
+    pub(crate) fn keep(&mut self, dir: Option<tempfile::TempDir>) {
+        self._dir = dir;
+    }
+
     pub(crate) fn open(settings: Settings) -> Self {
         let control = Control::start(&settings).unwrap();
         let endpoint = publish::bind(&control, "127.0.0.1:0".parse().unwrap()).unwrap();

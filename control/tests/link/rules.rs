@@ -7,7 +7,9 @@ use std::time::Duration;
 use ringmesh_control::model::State;
 use ringmesh_control::publish::Verdict;
 use ringmesh_control::service::{Applied, ApplyError, Intent, Request, SourceFile};
-use ringmesh_control::store::StoreError;
+use ringmesh_control::store::{
+    Book, Change, ChangeKind, Disk, Document, ObjectKey, StoreError, StoredObject,
+};
 use ringmesh_wire::frame::Kind;
 use ringmesh_wire::snapshot::Body;
 use ringmesh_wire::{Ack, Nack, Push, SectionKind, Snapshot};
@@ -417,4 +419,94 @@ async fn wrong_input_changes_nothing() {
     assert_eq!(house.control.book().revision().unwrap(), 1);
     let objects = house.control.book().objects().unwrap();
     assert!(objects.values().all(|o| o.document.text.contains("7s")));
+}
+
+/// Leaves in the store what an earlier version, less strict, would have taken.
+async fn with_stored(house: House, texts: &[&str]) -> House {
+    let (settings, dir) = house.kill().await;
+    {
+        let disk = Disk::open(&settings.data_dir.join("store.redb")).unwrap();
+        let book = Book::new(Arc::new(disk));
+        let changes = texts.iter().map(|text| {
+            let name = text.split_once("name: ").unwrap().1.lines().next().unwrap();
+            let key = ObjectKey {
+                kind: "VirtualService".into(),
+                namespace: "default".into(),
+                name: name.into(),
+            };
+            Change {
+                key: key.clone(),
+                before: None,
+                after: Some(StoredObject {
+                    key,
+                    document: Document {
+                        file: "old.yaml".into(),
+                        first_line: 3,
+                        text: (*text).into(),
+                    },
+                    revision: 0,
+                }),
+            }
+        });
+        let base = book.revision().unwrap();
+        let changes = changes.collect();
+        book.apply(base, changes, "test", "apply old.yaml", 1)
+            .unwrap();
+    }
+    let mut house = House::open(settings);
+    house.keep(dir);
+    house
+}
+
+#[tokio::test]
+async fn a_stored_rule_that_is_refused_today_is_inactive_until_it_is_replaced_or_deleted() {
+    let house = House::new();
+    applied(&house, timeout("reviews", 7)).await;
+    let old = |name: &str| timeout(name, 9).replace("timeout:", "timeuot:");
+    let house = with_stored(house, &[&old("details"), &old("ratings")]).await;
+
+    let states = || {
+        let statuses = house.control.statuses().into_iter();
+        statuses
+            .map(|s| (s.key.name, s.state.word()))
+            .collect::<Vec<_>>()
+    };
+    let is = |name: &str, word: &'static str| (name.to_owned(), word);
+    let mut a = Sidecar::of(&house, "a", "reviews").await;
+    a.until("what else there is", |s| s.timeouts() == [7_000])
+        .await;
+    let wanted = [
+        is("details", "INACTIVE"),
+        is("ratings", "INACTIVE"),
+        is("reviews", "ACTIVE"),
+    ];
+    assert_eq!(states(), wanted);
+    let why = house.control.statuses()[0].state.why();
+    assert!(
+        why[0].starts_with("14:5: spec.http[0].timeuot: "),
+        "{why:?}"
+    );
+
+    // Others may be changed, and the two remain as they are.
+    applied(&house, timeout("reviews", 8)).await;
+    a.until("the change", |s| s.timeouts() == [8_000]).await;
+    assert_eq!(states(), wanted);
+    let key = ringmesh_control::rules::ObjectKey {
+        kind: ringmesh_control::rules::Kind::VirtualService,
+        namespace: "default".into(),
+        name: "details".into(),
+    };
+    let delete = Request {
+        intent: Intent::Delete(key),
+        ..request(String::new())
+    };
+    assert_eq!(apply(&house, delete).await.unwrap().outcomes.len(), 1);
+    assert_eq!(states(), wanted[1..]);
+    let done = applied(&house, timeout("ratings", 9)).await;
+    assert_eq!(done.outcomes[0].change.kind(), ChangeKind::Configured);
+    let state = &done.outcomes[0].status.as_ref().unwrap().state;
+    assert!(matches!(state, State::Inactive(_)), "{state:?}");
+    let _ratings = Sidecar::of(&house, "b", "ratings").await;
+    a.until("the new one", |s| s.timeouts().contains(&9_000))
+        .await;
 }
