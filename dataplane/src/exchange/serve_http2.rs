@@ -21,7 +21,7 @@ use super::{answer, note};
 use crate::budget::{Charge, NoRoom};
 use crate::http1::{Answer, RequestHead};
 use crate::http2::{
-    Account, Asks, Incoming, KeepAlive, Part, Piece, Wire, grpc, head, limits, websocket,
+    Account, Asks, Cancels, Incoming, KeepAlive, Part, Piece, Wire, grpc, head, limits, websocket,
 };
 use crate::reason::Reason;
 use crate::ring::{ByteStream, Chunk, Sleep};
@@ -55,17 +55,24 @@ pub(super) async fn serve(shard: &Rc<ShardState>, flow: &Flow, stream: Stream, f
     let stream = Rc::new(stream);
     let account = Account::of_client(&shard.budget);
     let wire = Wire::of_client(&shard.ring, Rc::clone(&stream), first, &account);
+    let (cancels, server) = match &*stream {
+        Stream::Tls(_) => (
+            Cancels::of_sidecar(shard.now()),
+            limits::server_for_sidecars(),
+        ),
+        Stream::Plain(_) | Stream::Lane(_) => (Cancels::of_client(shard.now()), limits::server()),
+    };
     let shared = Rc::new(Shared {
         shard: Rc::clone(shard),
         flow: flow.clone(),
         stream: Rc::clone(&stream),
         tasks: StreamTasks::default(),
         streams: Cell::new(0),
-        cancels: RefCell::new(Cancels::new(shard.now())),
+        cancels: RefCell::new(cancels),
         account,
     });
     let _closing = Closing(&shared);
-    let mut begun = pin!(limits::server().handshake::<_, Piece>(wire.clone()));
+    let mut begun = pin!(server.handshake::<_, Piece>(wire.clone()));
     let begun = poll_fn(|cx| {
         let begun = begun.as_mut().poll(cx);
         match wire.poll_push(cx) {
@@ -221,7 +228,7 @@ impl Life {
             });
         }
         let is_idle = self.idle_from.is_some() && idle.as_mut().poll(cx).is_ready();
-        let is_flood = wire.is_flooded() || shared.cancels.borrow().is_over();
+        let is_flood = wire.is_flooded() || shared.cancels.borrow().are_a_flood();
         if is_flood {
             self.cut(
                 shard,
@@ -281,37 +288,10 @@ impl Life {
     }
 }
 
-/// Cancelled streams of late: a bucket that fills with each and leaks over time.
-struct Cancels {
-    level: u32,
-    at: Mono,
-}
-
-impl Cancels {
-    fn new(now: Mono) -> Self {
-        Self { level: 0, at: now }
-    }
-
-    fn count(&mut self, now: Mono) {
-        let leaked_ms = now.since(self.at).as_millis();
-        let leaked = leaked_ms * u128::from(limits::CANCELS_PER_SECOND) / 1_000;
-        if leaked > 0 {
-            self.level = self
-                .level
-                .saturating_sub(u32::try_from(leaked).unwrap_or(u32::MAX));
-            self.at = now;
-        }
-        self.level += 1;
-    }
-
-    fn is_over(&self) -> bool {
-        self.level > limits::CANCELS_BURST
-    }
-}
-
 /// A stream a client has opened.
 struct Opened {
     counted: Counted,
+    at: Mono,
     /// What of its body the connection's account holds.
     part: Option<Part>,
     request: http::Request<RecvStream>,
@@ -327,6 +307,7 @@ impl Opened {
         shared.streams.set(shared.streams.get() + 1);
         Box::new(Self {
             counted: Counted(Rc::clone(shared)),
+            at: shared.shard.now(),
             part: shared.account.part_of(request.body()),
             request,
             respond,
@@ -388,6 +369,7 @@ async fn exchange(
 ) {
     let Opened {
         counted: _counted,
+        at: opened_at,
         part,
         request,
         mut respond,
@@ -453,7 +435,7 @@ async fn exchange(
         stream.cut();
     }
     if stream.reset_by_client().is_some() {
-        shared.cancels.borrow_mut().count(shard.now());
+        shared.cancels.borrow_mut().count(opened_at, shard.now());
     }
 }
 

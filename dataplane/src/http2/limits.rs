@@ -20,11 +20,20 @@ pub const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
 pub const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Streams reset by the peer before we saw them (CVE-2023-44487); above, ENHANCE_YOUR_CALM.
 pub const PENDING_RESETS_MAX: usize = 20;
+/// The same of a sidecar: while we hang for a while, all streams it may open time out some times over. They are
+/// in what was received in one turn, so their heads are bounded by its bytes.
+pub const SIDECAR_PENDING_RESETS_MAX: usize = 1_000;
 /// Streams a client may cancel in a burst, and how many it gets back per second. A client that
 /// hedges calls stays far below; an attack is above within a tenth of a second.
 pub const CANCELS_BURST: u32 = 400;
 /// See [`CANCELS_BURST`].
 pub const CANCELS_PER_SECOND: u32 = 100;
+/// A sidecar's cancel counts where its stream was open for less, milliseconds.
+pub const RAPID_MS: u64 = 10;
+/// As [`CANCELS_BURST`] of a sidecar: what we see late looks rapid. A tenth of a second of our time.
+pub const SIDECAR_CANCELS_BURST: u32 = 4_000;
+/// See [`SIDECAR_CANCELS_BURST`]. All streams of a connection each 50 ms; some hundredths of a shard's time.
+pub const SIDECAR_CANCELS_PER_SECOND: u32 = 2_000;
 /// Frames that bring nothing (PING, SETTINGS, PRIORITY, empty DATA and the like; WINDOW_UPDATE apart) that a
 /// connection may send in a burst, and how many it gets back per second. Keep-alives and the bandwidth probes of
 /// gRPC stay far below; a flood is above within some milliseconds.
@@ -49,7 +58,15 @@ pub const FRAME_KEPT_BYTES: usize = 256;
 /// messages for readers that stall must not end the calls of others.
 const SMALL_FRAMES_KEPT_BYTES_MAX: usize = 1 << 30;
 
-/// What we serve with.
+/// What we serve other sidecars with.
+#[must_use]
+pub fn server_for_sidecars() -> server::Builder {
+    let mut builder = server();
+    builder.max_pending_accept_reset_streams(SIDECAR_PENDING_RESETS_MAX);
+    builder
+}
+
+/// What we serve clients with.
 #[must_use]
 pub fn server() -> server::Builder {
     let mut builder = server::Builder::new();

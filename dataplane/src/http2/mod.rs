@@ -23,6 +23,7 @@
 
 mod account;
 mod body;
+mod cancels;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod drive;
 mod frames;
@@ -38,6 +39,7 @@ mod wire;
 
 pub use account::{Account, Part};
 pub use body::Body;
+pub use cancels::Cancels;
 pub(crate) use keep_alive::KeepAlive;
 pub use keep_alive::Pings;
 pub use streams::{Asks, Broken, Incoming, Outgoing, Piece, ReadHead};

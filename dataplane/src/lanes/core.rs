@@ -10,7 +10,10 @@ use std::io;
 use std::task::{Context, Poll, Waker};
 
 use super::frame::{Decoder, Frame, FrameFault, LaneId, Step};
-use super::limits::{IDLE_FRAMES_BURST, IDLE_FRAMES_PER_SECOND, LANES_MAX, WINDOW_BYTES};
+use super::limits::{
+    CANCELS_BURST, CANCELS_PER_SECOND, IDLE_FRAMES_BURST, IDLE_FRAMES_PER_SECOND, LANES_MAX,
+    RAPID_MS, WINDOW_BYTES,
+};
 use super::slot::Slot;
 use super::staged::{NoBuffer, Portion, Staged};
 use crate::ring::{Chunk, Out, Ring};
@@ -46,6 +49,7 @@ pub(super) struct Core {
     pong: Option<u32>,
     last: Last,
     idle_frames: Bucket,
+    cancels: Bucket,
     over: bool,
     /// Who waits for the connection to take what is staged, or for a buffer. At most one for each lane.
     waiting: Vec<Waker>,
@@ -81,7 +85,8 @@ impl Core {
             ping: None,
             pong: None,
             last: Last::default(),
-            idle_frames: Bucket { level: 0, at: now },
+            idle_frames: Bucket::new(IDLE_FRAMES_BURST, IDLE_FRAMES_PER_SECOND, now),
+            cancels: Bucket::new(CANCELS_BURST, CANCELS_PER_SECOND, now),
             over: false,
             waiting: Vec::new(),
             starved: false,
@@ -256,7 +261,7 @@ impl Core {
                 len,
             } => {
                 if open {
-                    self.begin(lane)?;
+                    self.begin(lane, now)?;
                 }
                 let slot = self.slot(lane).ok_or(FrameFault::Unknown)?;
                 if !slot.open {
@@ -319,7 +324,7 @@ impl Core {
     }
 
     /// The peer opens a lane.
-    fn begin(&mut self, lane: LaneId) -> Result<(), FrameFault> {
+    fn begin(&mut self, lane: LaneId, now: Mono) -> Result<(), FrameFault> {
         let place = lane.place();
         if self.side == Side::Opener || self.last.heard || place >= LANES_MAX {
             return Err(FrameFault::Open);
@@ -338,6 +343,7 @@ impl Core {
         let before = slot.id;
         self.rest(before, false);
         self.slots[place].begin(lane);
+        self.slots[place].heard_of_at = now;
         // One that nobody has seen, and that is over, is not seen any more.
         if self.fresh & (1 << place) == 0 {
             self.held += 1;
@@ -360,6 +366,7 @@ impl Core {
             return self.idle_frames.count(now);
         };
         let cancels = !slot.end_said && !slot.is_reset();
+        let is_rapid = now < slot.heard_of_at.plus_ms(RAPID_MS);
         slot.reset_heard = true;
         slot.ended_at.get_or_insert(now);
         slot.reset_owed = !slot.reset_said;
@@ -371,7 +378,9 @@ impl Core {
         self.owe(lane);
         if cancels && self.side == Side::Answerer {
             self.cancelled += 1;
-            self.idle_frames.count(now)?;
+            if is_rapid {
+                self.cancels.count(now)?;
+            }
         }
         Ok(())
     }
@@ -643,23 +652,34 @@ fn opens(lane: LaneId) -> Frame {
     }
 }
 
-/// Frames of no use of late: a bucket that fills with each and leaks over time.
+/// What is of no use, of late: a bucket that fills with each and leaks over time.
 #[derive(Debug)]
 struct Bucket {
     level: u32,
     at: Mono,
+    burst: u32,
+    per_second: u32,
 }
 
 impl Bucket {
+    fn new(burst: u32, per_second: u32, now: Mono) -> Self {
+        Self {
+            level: 0,
+            at: now,
+            burst,
+            per_second,
+        }
+    }
+
     fn count(&mut self, now: Mono) -> Result<(), FrameFault> {
-        let leaked = now.since(self.at).as_millis() * u128::from(IDLE_FRAMES_PER_SECOND) / 1_000;
+        let leaked = now.since(self.at).as_millis() * u128::from(self.per_second) / 1_000;
         if leaked > 0 {
             let leaked = u32::try_from(leaked).unwrap_or(u32::MAX);
             self.level = self.level.saturating_sub(leaked);
             self.at = now;
         }
         self.level += 1;
-        match self.level > IDLE_FRAMES_BURST {
+        match self.level > self.burst {
             true => Err(FrameFault::Flood),
             false => Ok(()),
         }

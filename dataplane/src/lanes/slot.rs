@@ -39,6 +39,8 @@ pub(super) struct Slot {
     pub(super) reset_heard: bool,
     /// A send was given up half-way.
     pub(super) torn: bool,
+    /// When the peer opened it.
+    pub(super) heard_of_at: Mono,
     pub(super) ended_at: Option<Mono>,
     pub(super) receiver: Option<Waker>,
     pub(super) sender: Option<Waker>,
@@ -63,6 +65,7 @@ impl Slot {
             reset_said: false,
             reset_heard: false,
             torn: false,
+            heard_of_at: Mono::default(),
             ended_at: None,
             receiver: None,
             sender: None,

@@ -5,7 +5,9 @@ use std::task::{Context, Poll, Waker};
 
 use super::core::{Core, Side};
 use super::frame::{Frame, FrameFault, HEAD_BYTES, LaneId};
-use super::limits::{IDLE_FRAMES_BURST, LANES_MAX, TELL_TAKEN_BYTES, WINDOW_BYTES};
+use super::limits::{
+    CANCELS_BURST, IDLE_FRAMES_BURST, LANES_MAX, RAPID_MS, TELL_TAKEN_BYTES, WINDOW_BYTES,
+};
 use crate::ring::tests::{TestRing, pattern, ring};
 use crate::ring::{Chunk, Out, Ring};
 use crate::time::Mono;
@@ -19,8 +21,12 @@ fn chunk(ring: &Ring, bytes: &[u8]) -> Chunk {
 }
 
 fn hear(core: &mut Core, ring: &Ring, bytes: &[u8]) -> Result<(), FrameFault> {
+    hear_at(NOW, core, ring, bytes)
+}
+
+fn hear_at(now: Mono, core: &mut Core, ring: &Ring, bytes: &[u8]) -> Result<(), FrameFault> {
     for piece in bytes.chunks(16 * 1024) {
-        core.receive(chunk(ring, piece), ring, NOW)?;
+        core.receive(chunk(ring, piece), ring, now)?;
     }
     Ok(())
 }
@@ -290,7 +296,7 @@ fn what_breaks_the_protocol_ends_it() {
     let last = Frame::Last.encode().to_vec();
     let flood = |frame: Frame| frame.encode().repeat(IDLE_FRAMES_BURST as usize + 1);
     let mut cancels = Vec::new();
-    for uses in 1..=IDLE_FRAMES_BURST + 1 {
+    for uses in 1..=CANCELS_BURST + 1 {
         let lane = LaneId::new(0, uses);
         cancels.push(data(lane, true, false, 1));
         cancels.push(Frame::Reset { lane }.encode().to_vec());
@@ -377,12 +383,10 @@ fn what_breaks_the_protocol_ends_it() {
     );
 }
 
-#[test]
-fn lanes_opened_and_given_up_end_it_in_the_long_run() {
+/// Opens lanes and gives each up after a while, until that is a fault or has gone on for long; how many were.
+fn opened_and_given_up(after_ms: u64) -> (u32, Result<(), FrameFault>) {
     let mut pair = Pair::new();
-    let mut uses = 0;
-    let fault = loop {
-        uses += 1;
+    for uses in 1..=2 * CANCELS_BURST {
         let lane = LaneId::new(0, uses);
         let open = Frame::Data {
             lane,
@@ -390,16 +394,35 @@ fn lanes_opened_and_given_up_end_it_in_the_long_run() {
             end: false,
             len: 0,
         };
-        let bytes = [open.encode(), Frame::Reset { lane }.encode()].concat();
-        if let Err(fault) = hear(&mut pair.answerer, &pair.ring, &bytes) {
-            break fault;
+        let heard = hear(&mut pair.answerer, &pair.ring, &open.encode()).and_then(|()| {
+            let reset = Frame::Reset { lane }.encode();
+            let at = NOW.plus_ms(after_ms);
+            hear_at(at, &mut pair.answerer, &pair.ring, &reset)
+        });
+        if heard.is_err() {
+            return (uses, heard);
         }
         output(&mut pair.answerer, &pair.ring);
         // Who serves it sees that it is over.
         assert_eq!(pair.answerer.accept(), Some(lane));
         pair.answerer.let_go(lane);
-    };
-    assert_eq!((fault, uses), (FrameFault::Flood, IDLE_FRAMES_BURST + 1));
+    }
+    (2 * CANCELS_BURST, Ok(()))
+}
+
+#[test]
+fn lanes_opened_and_given_up_at_once_end_it_in_the_long_run() {
+    let fault = Err(FrameFault::Flood);
+    assert_eq!(opened_and_given_up(0), (CANCELS_BURST + 1, fault));
+    // Some are back by then.
+    let (uses, end) = opened_and_given_up(RAPID_MS - 1);
+    assert!(end == fault && uses < CANCELS_BURST + 100, "{uses}");
+}
+
+/// Callers whose time is over while the app hangs.
+#[test]
+fn lanes_given_up_after_a_while_end_nothing() {
+    assert_eq!(opened_and_given_up(RAPID_MS), (2 * CANCELS_BURST, Ok(())));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use h2::Reason;
 
 use super::http2::{Raw, Seen, app, bed, block, block_on, connect, frame, grpc, read, request};
+use super::mesh::Pair;
 use super::*;
 
 async fn cancelled_at_the_app(seen: &Seen) {
@@ -153,6 +154,39 @@ fn a_reset_is_passed_on_with_its_code_both_ways() {
             upload.send_data(Bytes::new(), true).unwrap();
             let end = read(&mut body).await.unwrap_err();
             assert_eq!(end.reason(), Some(Reason::INTERNAL_ERROR));
+        }
+    });
+}
+
+/// Between sidecars one connection carries them all. Each client stays within what a client may.
+#[test]
+fn what_many_clients_cancel_ends_no_call_of_another() {
+    const CLIENTS: usize = 40;
+    const CALLS: usize = 20;
+    let (at, seen) = app();
+    let pair = Pair::of(Protocol::Http2, (at, Arc::default()));
+    let call = |path: &str| {
+        let mut call = grpc("/");
+        *call.uri_mut() = format!("http://ratings{path}").parse().unwrap();
+        call
+    };
+    block_on(async {
+        let mut other = connect(pair.caller.at).await;
+        let (response, mut speaks) = other.send_request(call("/echo"), false).unwrap();
+        let mut hears = response.await.unwrap().into_body();
+        for client in 0..CLIENTS {
+            let mut sender = connect(pair.caller.at).await;
+            let mut calls = Vec::new();
+            for _ in 0..CALLS {
+                sender = sender.ready().await.unwrap();
+                calls.push(sender.send_request(call("/hang"), true).unwrap());
+            }
+            while seen.calls.load(Ordering::SeqCst) < 1 + (client + 1) * CALLS {
+                tokio::task::yield_now().await;
+            }
+            drop(calls);
+            speaks.send_data(Bytes::from_static(b"x"), false).unwrap();
+            assert_eq!(hears.data().await.unwrap().unwrap(), "x", "{client}");
         }
     });
 }
