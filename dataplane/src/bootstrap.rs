@@ -236,6 +236,7 @@ pub fn run(options: Options, level: SetLevel) -> Result<(), Stop> {
         draining: false,
         session: None,
         trouble: None,
+        locked_out: false,
         snapshot: None,
         origin: "",
         refused: None,

@@ -48,6 +48,8 @@ pub struct Face {
     pub session: Option<Phase>,
     /// Why we are not in session, if it is known.
     pub trouble: Option<String>,
+    /// Control refuses the certificates we hold: nobody calls us, or takes our calls.
+    pub locked_out: bool,
     /// The configuration in force on every shard.
     pub snapshot: Option<Arc<Snapshot>>,
     /// Where it came from: `control`, `last_good` or `file`.
@@ -108,6 +110,7 @@ impl Face {
             (self.listening < self.shards, "listeners"),
             (self.snapshot.is_none(), "configuration"),
             (self.names_awaited, "names"),
+            (self.locked_out, "admission"),
             (self.draining, "draining"),
         ];
         missing

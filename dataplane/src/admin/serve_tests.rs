@@ -32,6 +32,7 @@ fn face() -> Face {
         draining: false,
         session: None,
         trouble: None,
+        locked_out: false,
         snapshot: None,
         origin: "file",
         refused: None,

@@ -58,6 +58,19 @@ pub(super) struct Manners {
     pub(super) refuse_tokens: bool,
     /// What is issued for a token never arrives.
     pub(super) lose_answers: bool,
+    /// Names of tokens that are refused as used.
+    pub(super) used_tokens: Vec<String>,
+    /// Whoever has not joined anew since is turned away.
+    pub(super) turn_away: Option<TurnAway>,
+}
+
+/// How control turns away those whose certificates it does not want.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TurnAway {
+    /// Their links are closed.
+    Revoked,
+    /// They are greeted, and refused when they register.
+    Mismatch,
 }
 
 pub(super) struct FakeControl {
@@ -85,6 +98,8 @@ impl FakeControl {
             garbage: None,
             refuse_tokens: false,
             lose_answers: false,
+            used_tokens: Vec::new(),
+            turn_away: None,
         };
         let (tell, seen) = channel();
         let mut control = Self {
@@ -101,11 +116,15 @@ impl FakeControl {
     }
 
     pub(super) fn token(&self) -> String {
+        self.token_named("id")
+    }
+
+    pub(super) fn token_named(&self, id: &str) -> String {
         let pin: String = sha256(&self.root)
             .iter()
             .map(|b| format!("{b:02x}"))
             .collect();
-        format!("id.secret.{pin}")
+        format!("{id}.secret.{pin}")
     }
 
     /// As after kill -9: what is under way is dropped, and nobody is told anything.
@@ -236,8 +255,10 @@ async fn serve(
         tokio::select! {
             stream = connection.accept_bi() => match stream {
                 Ok((send, recv)) => {
-                    let manners = manners.lock().unwrap().clone();
-                    tokio::spawn(serve_stream(send, recv, ca.clone(), manners, tell.clone()));
+                    let (connection, manners) = (connection.clone(), manners.clone());
+                    tokio::spawn(serve_stream(
+                        connection, send, recv, ca.clone(), manners, tell.clone(),
+                    ));
                 }
                 Err(error) => {
                     let _ = tell.send(Seen::Closed(error.to_string()));
@@ -258,17 +279,20 @@ async fn serve(
 }
 
 async fn serve_stream(
+    connection: Connection,
     mut send: SendStream,
     mut recv: RecvStream,
     ca: Arc<Ca>,
-    manners: Manners,
+    shared: Arc<Mutex<Manners>>,
     tell: Sender<Seen>,
 ) {
+    let manners = shared.lock().unwrap().clone();
     while let Some((kind, payload)) = read(&mut recv).await {
         match kind {
             Kind::Enroll => {
                 let request: Enroll = codec::decode(&payload).unwrap();
-                if manners.refuse_tokens || request.token_secret != "secret" {
+                let used = manners.used_tokens.contains(&request.token_id);
+                if used || manners.refuse_tokens || request.token_secret != "secret" {
                     let (code, message) = ("token_used".into(), "make another".into());
                     write(&mut send, Kind::Reject, &Reject { code, message }).await;
                     continue;
@@ -283,6 +307,7 @@ async fn serve_stream(
                     Some(&request.node_csr),
                     &manners,
                 );
+                shared.lock().unwrap().turn_away = None;
                 write(&mut send, Kind::Issued, &issued).await;
                 let _ = tell.send(Seen::Enrolled);
             }
@@ -301,12 +326,19 @@ async fn serve_stream(
                 let hello: Hello = codec::decode(&payload).unwrap();
                 let have: BTreeMap<_, _> = hello.have.iter().cloned().collect();
                 let _ = tell.send(Seen::Hello(hello));
+                if manners.turn_away == Some(TurnAway::Revoked) {
+                    connection.close(4_u32.into(), b"revoked: this certificate is revoked");
+                    return;
+                }
                 let welcome = Welcome {
                     version: 1,
                     boot: 1,
                     lease_ms: 2_500,
                 };
                 write(&mut send, Kind::Welcome, &welcome).await;
+                if manners.turn_away == Some(TurnAway::Mismatch) {
+                    continue;
+                }
                 for snapshot in &manners.snapshots {
                     write(&mut send, Kind::Push, &snapshot.push_for(&have)).await;
                 }
@@ -319,6 +351,11 @@ async fn serve_stream(
             }
             Kind::Register => {
                 let _ = tell.send(Seen::Registered(codec::decode(&payload).unwrap()));
+                if manners.turn_away == Some(TurnAway::Mismatch) {
+                    let code = "registration_mismatch".into();
+                    let message = "service is another".into();
+                    write(&mut send, Kind::Reject, &Reject { code, message }).await;
+                }
             }
             Kind::AppHealth => {
                 let _ = tell.send(Seen::Health(codec::decode(&payload).unwrap()));

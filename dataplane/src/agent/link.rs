@@ -204,9 +204,7 @@ impl Running {
         let logs_task = run_logs(number, link.clone(), logs_queue, tell.clone());
         tasks.spawn(watched(Box::pin(logs_task)));
         let end = link.clone();
-        tasks.spawn(watched(Box::pin(async move {
-            Err(LinkError::Lost(end.closed().await))
-        })));
+        tasks.spawn(watched(Box::pin(async move { Err(end.closed().await) })));
         Self {
             number,
             link,

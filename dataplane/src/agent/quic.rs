@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{
-    Connection, ConnectionError, Endpoint, RecvStream, SendStream, TransportConfig, VarInt,
+    Connection, ConnectionError, Endpoint, ReadError, RecvStream, SendStream, TransportConfig,
+    VarInt, WriteError,
 };
 use ringmesh_wire::codec::{self, Validate};
 use ringmesh_wire::frame::{self, HEADER_BYTES, Header, Kind};
@@ -44,6 +45,13 @@ pub enum LinkError {
     Connect(String),
     /// The connection ended.
     Lost(String),
+    /// Control closed the connection, with a reason.
+    Closed {
+        /// Close code.
+        code: u32,
+        /// `code: text`, as control says it.
+        why: String,
+    },
     /// What came cannot be read.
     Unreadable(WireError),
     /// What came can be read but does not belong here.
@@ -59,6 +67,16 @@ impl LinkError {
         matches!(self, Self::Unreadable(_) | Self::Unexpected(_))
     }
 
+    /// What control said when it refused or closed: a code and a text.
+    #[must_use]
+    pub fn said(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::Rejected(reject) => Some((&reject.code, &reject.message)),
+            Self::Closed { why, .. } => Some(why.split_once(": ").unwrap_or((why, ""))),
+            _ => None,
+        }
+    }
+
     /// Stable code for logs and counters.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -67,6 +85,7 @@ impl LinkError {
             Self::Setup(_) => "link_setup",
             Self::Connect(_) => "link_connect",
             Self::Lost(_) => "link_lost",
+            Self::Closed { .. } => "link_closed",
             Self::Unreadable(error) => error.code(),
             Self::Unexpected(_) => "link_unexpected",
             Self::Rejected(_) => "link_rejected",
@@ -81,6 +100,9 @@ impl fmt::Display for LinkError {
             Self::Setup(why) => write!(f, "no link can be made: {why}"),
             Self::Connect(why) => write!(f, "cannot connect to control: {why}"),
             Self::Lost(why) => write!(f, "the link to control ended: {why}"),
+            Self::Closed { code, why } => {
+                write!(f, "control closed the link: {why} (close code {code})")
+            }
             Self::Unreadable(error) => write!(f, "unreadable message from control: {error}"),
             Self::Unexpected(kind) => write!(f, "control sent {kind:?} where it has no place"),
             Self::Rejected(reject) => write!(f, "control says {}: {}", reject.code, reject.message),
@@ -98,7 +120,32 @@ impl From<WireError> for LinkError {
 
 impl From<ConnectionError> for LinkError {
     fn from(error: ConnectionError) -> Self {
-        Self::Lost(error.to_string())
+        match error {
+            ConnectionError::ApplicationClosed(by_control) => Self::Closed {
+                code: u32::try_from(by_control.error_code.into_inner()).unwrap_or(u32::MAX),
+                why: String::from_utf8_lossy(&by_control.reason).into_owned(),
+            },
+            other => Self::Lost(other.to_string()),
+        }
+    }
+}
+
+/// A stream says only that the connection is lost; the connection says why.
+impl From<ReadError> for LinkError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::ConnectionLost(error) => error.into(),
+            other => Self::Lost(other.to_string()),
+        }
+    }
+}
+
+impl From<WriteError> for LinkError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::ConnectionLost(error) => error.into(),
+            other => Self::Lost(other.to_string()),
+        }
     }
 }
 
@@ -164,7 +211,10 @@ impl Link {
         let connection = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
             .await
             .map_err(|_| LinkError::Connect(format!("{address} does not answer")))?
-            .map_err(|error| LinkError::Connect(format!("{address}: {error}")))?;
+            .map_err(|error| match error {
+                ConnectionError::ApplicationClosed(_) => error.into(),
+                other => LinkError::Connect(format!("{address}: {other}")),
+            })?;
         Ok(Self {
             connection: Arc::new(Held(connection)),
         })
@@ -212,8 +262,8 @@ impl Link {
     }
 
     /// Waits for the end, and says why.
-    pub async fn closed(&self) -> String {
-        self.connection.closed().await.to_string()
+    pub async fn closed(&self) -> LinkError {
+        self.connection.closed().await.into()
     }
 }
 
@@ -268,10 +318,7 @@ impl FrameWriter {
         message: &T,
     ) -> Result<(), LinkError> {
         let bytes = frame::seal(kind, revision, &codec::encode(message)?)?;
-        self.send
-            .write_all(&bytes)
-            .await
-            .map_err(|error| LinkError::Lost(error.to_string()))
+        Ok(self.send.write_all(&bytes).await?)
     }
 
     /// Says that nothing more comes.
@@ -301,7 +348,7 @@ impl FrameReader {
                 Ok(Some(count)) => filled += count,
                 Ok(None) if filled == 0 => return Ok(None),
                 Ok(None) => return Err(WireError::Truncated.into()),
-                Err(error) => return Err(LinkError::Lost(error.to_string())),
+                Err(error) => return Err(error.into()),
             }
         }
         let header = frame::open_header(&head)?;
@@ -311,7 +358,7 @@ impl FrameReader {
             match self.recv.read_chunk(step, true).await {
                 Ok(Some(chunk)) => payload.extend_from_slice(&chunk.bytes),
                 Ok(None) => return Err(WireError::Truncated.into()),
-                Err(error) => return Err(LinkError::Lost(error.to_string())),
+                Err(error) => return Err(error.into()),
             }
         }
         header.verify(&payload)?;

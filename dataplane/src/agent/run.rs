@@ -11,6 +11,7 @@ mod control;
 mod ending;
 mod leases;
 mod names;
+mod refusal;
 mod shards;
 
 use std::collections::BTreeSet;
@@ -169,6 +170,12 @@ struct Agent {
     certifying: bool,
     /// Keys a certificate was asked for with the join token, until there is one.
     joining: Option<Arc<Keys>>,
+    /// Name of the token that is being asked with.
+    joining_with: Option<String>,
+    /// The token that was used or refused last.
+    spent: Option<refusal::Spent>,
+    /// Control refuses the certificates we hold.
+    locked_out: Option<refusal::LockedOut>,
     stats: Vec<Option<Stats>>,
     /// Shards that were asked for their figures at the last tick and have not answered.
     asked: usize,
@@ -283,6 +290,9 @@ impl Agent {
             link_number: 0,
             certifying: false,
             joining: None,
+            joining_with: None,
+            spent: None,
+            locked_out: None,
             stats: vec![None; shards],
             asked: 0,
             next_tick: Instant::now(),

@@ -40,6 +40,9 @@ fn snapshot_with(revision: u64, trust: Trust) -> Snapshot {
 #[path = "run_names_tests.rs"]
 mod names;
 
+#[path = "run_refusal_tests.rs"]
+mod refusal;
+
 /// What the shards were told, and the way to end the agent.
 #[derive(Clone)]
 struct Shard {
@@ -126,6 +129,7 @@ impl Sidecar {
             draining: false,
             session: None,
             trouble: None,
+            locked_out: false,
             snapshot: None,
             origin: "",
             refused: None,

@@ -276,6 +276,26 @@ impl Settings {
         Ok(settings)
     }
 
+    /// The command that makes a token for this workload, to the letter.
+    #[must_use]
+    pub fn token_command(&self) -> String {
+        let ServiceId { namespace, name } = &self.service;
+        let mut command = format!(
+            "ringmesh token create --node {} --service {name}",
+            self.node
+        );
+        if namespace != "default" {
+            command.push_str(&format!(" --namespace {namespace}"));
+        }
+        if self.service_account != *name {
+            command.push_str(&format!(" --service-account {}", self.service_account));
+        }
+        for (key, value) in &self.labels {
+            command.push_str(&format!(" --label {key}={value}"));
+        }
+        command
+    }
+
     /// Paths in the file are relative to the file, not to where the sidecar was started.
     fn resolve(&mut self, base: &Path) {
         // `join` keeps an absolute path as it is.

@@ -1,5 +1,6 @@
 //! Asking for certificates in the way that is open.
 
+use super::refusal::WayIn;
 use super::*;
 
 impl Agent {
@@ -11,9 +12,12 @@ impl Agent {
     }
 
     /// When the next renewal is due; `None` while none is made: without a session, while one is under way, and
-    /// in a sidecar that drains or has drained, whom nobody calls any more.
+    /// in a sidecar that drains or has drained, whom nobody calls any more, or that control refuses.
     pub(super) fn renews_in(&self) -> Option<Duration> {
-        let may = self.session.is_some() && !self.certifying && self.stopping.is_none();
+        let may = self.session.is_some()
+            && !self.certifying
+            && self.stopping.is_none()
+            && self.locked_out.is_none();
         let renewal = self.keeper.renewal().filter(|_| may)?;
         Some(renewal.wait(UnixMs::now()))
     }
@@ -32,20 +36,25 @@ impl Agent {
             .as_ref()
             .filter(|live| now < live.identity_expires)
             .map(|live| live.running.link.clone());
-        let asking: std::pin::Pin<Box<dyn Future<Output = Issue> + Send>> =
-            match (self.keeper.step(now), over_link) {
-                (Step::Connect(_), Some(link)) => Box::pin(link::renew(link, with_node)),
-                (Step::Connect(identity) | Step::RenewBy(identity), _) => {
-                    Box::pin(link::renew_apart(place, anchor, identity, with_node))
+        let step = match self.way_in() {
+            WayIn::Token => Step::Enroll,
+            WayIn::Shown | WayIn::None => self.keeper.step(now),
+        };
+        let asking: std::pin::Pin<Box<dyn Future<Output = Issue> + Send>> = match (step, over_link)
+        {
+            (Step::Connect(_), Some(link)) => Box::pin(link::renew(link, with_node)),
+            (Step::Connect(identity) | Step::RenewBy(identity), _) => {
+                Box::pin(link::renew_apart(place, anchor, identity, with_node))
+            }
+            (Step::Enroll, _) => match self.joining() {
+                Ok((token, keys)) => {
+                    self.joining_with = Some(token.id.clone());
+                    let node = self.settings.node.clone();
+                    Box::pin(link::enroll(place, token, node, keys))
                 }
-                (Step::Enroll, _) => match self.joining() {
-                    Ok((token, keys)) => {
-                        let node = self.settings.node.clone();
-                        Box::pin(link::enroll(place, token, node, keys))
-                    }
-                    Err(why) => Box::pin(std::future::ready(Err(why))),
-                },
-            };
+                Err(why) => Box::pin(std::future::ready(Err(why))),
+            },
+        };
         self.certifying = true;
         let tell = self.issues.clone();
         tokio::spawn(async move {
@@ -66,7 +75,7 @@ impl Agent {
         Ok((token, keys))
     }
 
-    fn token(&self) -> Result<JoinToken, String> {
+    pub(super) fn token(&self) -> Result<JoinToken, String> {
         let file = self
             .settings
             .control
@@ -80,14 +89,18 @@ impl Agent {
 
     pub(super) fn certified(&mut self, issue: Issue) {
         self.certifying = false;
+        let token = self.joining_with.take();
         let (now, random) = (UnixMs::now(), fastrand::u64(..));
         let taken = match issue {
-            Ok(fresh) => self.keeper.accept(&fresh, now, random),
+            Ok(fresh) => self
+                .keeper
+                .accept(&fresh, now, random)
+                .map_err(LinkError::Setup),
             Err(error) => {
                 if error.is_fault() {
                     *self.figures.faults.entry(error.code()).or_default() += 1;
                 }
-                Err(error.to_string())
+                Err(error)
             }
         };
         let waiting = self.session.as_ref().map(Session::phase) == Some(Phase::Connecting)
@@ -95,6 +108,11 @@ impl Agent {
         match taken {
             Ok(()) => {
                 self.joining = None;
+                if let Some(id) = token {
+                    self.token_spent(id, None);
+                }
+                self.locked_out = None;
+                self.board.face().locked_out = false;
                 self.figures.renewals += 1;
                 if let Some(svid) = &self.keeper.credentials().svid {
                     tracing::info!(spiffe = %svid.spiffe, serial = %svid.serial, "certificate obtained");
@@ -104,11 +122,11 @@ impl Agent {
                     self.connect();
                 }
             }
-            Err(why) => {
+            Err(error) => {
                 self.figures.renewal_failures += 1;
                 self.keeper.failed(now, random);
                 self.show_credentials();
-                self.trouble(format!("no new certificate: {why}"));
+                self.no_certificate(token, &error);
                 if waiting {
                     self.tell_session(Input::Failed);
                 }

@@ -1,5 +1,6 @@
 //! Carrying out what the session wishes, and hearing the link.
 
+use super::refusal::WayIn;
 use super::*;
 
 impl Agent {
@@ -21,6 +22,7 @@ impl Agent {
                     }
                 }
                 Output::Publish(snapshot) => {
+                    self.let_in();
                     if let Err(why) = self.publish(&snapshot, Origin::Control) {
                         let revision = snapshot.revision;
                         let result = Err(why);
@@ -44,13 +46,12 @@ impl Agent {
         match tell {
             Tell::Live => {
                 self.figures.sessions += 1;
-                self.last_trouble.clear();
-                self.board.face().trouble = None;
-                tracing::info!("in session with control");
+                // A sidecar that control refuses for what it registers is greeted first.
+                if self.locked_out.is_none() {
+                    self.in_session();
+                }
             }
-            Tell::Rejected(reject) => {
-                self.trouble(format!("control says {}: {}", reject.code, reject.message));
-            }
+            Tell::Rejected(reject) => self.link_trouble(&LinkError::Rejected(reject)),
             Tell::Refused { revision, reason } => self.refused(revision.0, &reason),
             Tell::NotRegistered { address } => self.trouble(format!(
                 "not registered: control is remote and {address} is loopback; \
@@ -58,6 +59,12 @@ impl Agent {
             )),
             Tell::Fault(why) => self.trouble(format!("control broke the protocol: {why}")),
         }
+    }
+
+    pub(super) fn in_session(&mut self) {
+        self.last_trouble.clear();
+        self.board.face().trouble = None;
+        tracing::info!("in session with control");
     }
 
     /// Logs a trouble once, not at every attempt.
@@ -76,6 +83,11 @@ impl Agent {
 
     pub(super) fn connect(&mut self) {
         let Some(place) = self.place() else { return };
+        match self.way_in() {
+            WayIn::Shown => {}
+            WayIn::Token => return self.certify(),
+            WayIn::None => return self.tell_session(Input::Failed),
+        }
         match self.keeper.step(UnixMs::now()) {
             Step::Connect(identity) => {
                 self.link_number += 1;
@@ -124,7 +136,7 @@ impl Agent {
             }
             News::Failed(error) => {
                 self.connecting = None;
-                self.trouble(error.to_string());
+                self.link_trouble(&error);
                 self.tell_session(Input::Failed);
             }
             News::Said(down) => self.tell_session(Input::Said(down)),
@@ -133,7 +145,7 @@ impl Agent {
                     *self.figures.faults.entry(error.code()).or_default() += 1;
                     self.tell_session(Input::Unreadable(error.code().to_owned()));
                 } else {
-                    self.trouble(error.to_string());
+                    self.link_trouble(&error);
                     self.tell_session(Input::Lost);
                 }
                 // What the session wished for (a close with its reason) goes first.
