@@ -16,7 +16,7 @@ use crate::tls::Standing;
 use crate::upstream::{Joining, MakingTrunk, Stream, Wished};
 use crate::wait;
 
-/// How often a lane that was waited for may have gone to somebody else.
+/// How often a lane that was waited for may have gone to somebody else, or be none for this request.
 const TRIES_MAX: u32 = 3;
 
 /// What [`open_lane`] came to.
@@ -29,20 +29,23 @@ pub(super) enum Laned {
     Without,
 }
 
-/// A new lane to the endpoint.
+/// A new lane to the endpoint. Whoever waits for what another request has begun judges it anew: that one may
+/// go by older tables, and time has passed.
 pub(super) async fn open_lane(
     x: &Exchange<'_>,
     way: &Way<'_>,
     deadline: Mono,
 ) -> Result<Laned, NoLane> {
     let shard = x.shard;
-    let may_use = |trunk: &Trunk| {
+    let may_join = |trunk: &Trunk| {
         let connection = trunk.connection();
         let may_serve = may_be(x, way, &connection.peer().spiffe);
         may_serve && shard.standing_of(connection) == Standing::Good
     };
+    let mut was_judged_by_others = false;
     for _ in 0..TRIES_MAX {
-        let joining = shard.trunks.join(way.link, way.sni, shard.now(), may_use);
+        let mut waits = false;
+        let joining = shard.trunks.join(way.link, way.sni, shard.now(), may_join);
         let wanted = match joining {
             Joining::Lane(lane) => {
                 shard.meter().count(Counted::LaneOpened);
@@ -53,7 +56,10 @@ pub(super) async fn open_lane(
                 });
             }
             Joining::Without => return Ok(Laned::Without),
-            Joining::Wait(wanted) => wanted,
+            Joining::Wait(wanted) => {
+                waits = true;
+                wanted
+            }
             Joining::New(wanted, making) => {
                 if !make(x, way, making) {
                     return Err(NoLane::NoRoom(Reason::Shed));
@@ -65,19 +71,34 @@ pub(super) async fn open_lane(
         let granted = wait::or_timeout(wanted.granted(), give_up).await;
         match granted.unwrap_or(Err(Reason::ConnectTimeout)) {
             Ok(Wished::Lane(lane)) => {
-                shard.meter().count(Counted::LaneOpened);
                 let stream = Stream::Lane(lane);
+                if waits && !may_use(x, way, &stream) {
+                    continue;
+                }
+                shard.meter().count(Counted::LaneOpened);
                 return Ok(Laned::Lane {
                     stream,
                     joined: false,
                 });
             }
+            Ok(Wished::Stream(stream)) if waits && !may_use(x, way, &stream) => {}
             Ok(Wished::Stream(stream)) => return Ok(Laned::Own(stream)),
             Ok(Wished::Nothing) => {}
+            // Once: where many wait, it is mostly true.
+            Err(Reason::IdentityMismatch) if waits && !was_judged_by_others => {
+                was_judged_by_others = true;
+            }
             Err(reason) => return Err(NoLane::Unreached(reason)),
         }
     }
     Ok(Laned::Without)
+}
+
+/// Whether what another request has made may be used by this one.
+fn may_use(x: &Exchange<'_>, way: &Way<'_>, stream: &Stream) -> bool {
+    let shown = stream.identity();
+    shown.is_some_and(|peer| may_be(x, way, &peer.spiffe))
+        && x.shard.standing(stream) == Standing::Good
 }
 
 /// Whether a proven server may answer for the service.

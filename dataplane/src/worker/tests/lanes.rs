@@ -1,6 +1,7 @@
 //! Lanes between two sidecars, and peers that misuse them.
 
 use std::sync::Barrier;
+use std::sync::atomic::AtomicBool;
 
 use ringmesh_wire::snapshot::MtlsMode;
 
@@ -109,6 +110,109 @@ fn a_revocation_ends_every_lane_of_a_connection() {
     for client in &mut clients {
         let answer = read_answer(client);
         assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    }
+}
+
+/// What two requests come to of which the second waits for the connection that the first has begun: each goes
+/// by the tables of its time. `is_ours`: whether those know the callee by the name it proves.
+fn of_two_that_wait_for_one(is_ours: [bool; 2]) -> [String; 2] {
+    // Those have connections of their own.
+    const ALONE: usize = 5;
+    let (asked, answers) = (
+        Arc::new(AtomicUsize::new(0)),
+        Arc::new(AtomicBool::new(false)),
+    );
+    let (count, does) = (Arc::clone(&asked), Arc::clone(&answers));
+    let (app, _) = server(move |_, mut stream| {
+        while read_head(&mut stream).is_some() {
+            count.fetch_add(1, Ordering::SeqCst);
+            while !does.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
+        }
+    });
+    let (called, open) = (
+        Arc::new(AtomicUsize::new(0)),
+        Arc::new(AtomicBool::new(false)),
+    );
+    let (calls, is_open) = (Arc::clone(&called), Arc::clone(&open));
+    let gate = |port| {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let at = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            for caller in listener.incoming() {
+                let caller = caller.unwrap();
+                let is_alone = calls.fetch_add(1, Ordering::SeqCst) < ALONE;
+                let is_open = Arc::clone(&is_open);
+                std::thread::spawn(move || {
+                    while !is_alone && !is_open.load(Ordering::SeqCst) {
+                        std::thread::yield_now();
+                    }
+                    let callee = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+                    for (from, to) in [(&caller, &callee), (&callee, &caller)] {
+                        let (mut from, mut to) =
+                            (from.try_clone().unwrap(), to.try_clone().unwrap());
+                        std::thread::spawn(move || {
+                            let _ = std::io::copy(&mut from, &mut to);
+                            let _ = to.shutdown(std::net::Shutdown::Write);
+                        });
+                    }
+                });
+            }
+        });
+        at
+    };
+    let app = (app, Arc::default());
+    let pair = Pair::by_way_of(Protocol::Http1, app, ConnLimits::default(), gate);
+    let until = |count: &AtomicUsize, wanted: usize| {
+        let patience = Instant::now() + PATIENCE;
+        while count.load(Ordering::SeqCst) < wanted {
+            assert!(Instant::now() < patience, "{wanted} never come");
+            std::thread::yield_now();
+        }
+    };
+    let ask = || {
+        let mut client = pair.caller.client();
+        let request = b"POST / HTTP/1.1\r\nHost: ratings\r\nContent-Length: 0\r\n\r\n";
+        client.write_all(request).unwrap();
+        client
+    };
+    let alone: Vec<TcpStream> = (1..=ALONE)
+        .map(|nth| {
+            let client = ask();
+            until(&asked, nth);
+            client
+        })
+        .collect();
+    pair.caller.configure(pair.tables_by(is_ours[0]));
+    let mut first = ask();
+    until(&called, ALONE + 1);
+    pair.caller.configure(pair.tables_by(is_ours[1]));
+    let mut second = ask();
+    // The worker has turned since, and has seen it.
+    pair.caller.log();
+    assert_eq!(called.load(Ordering::SeqCst), ALONE + 1);
+    answers.store(true, Ordering::SeqCst);
+    open.store(true, Ordering::SeqCst);
+    let got = [&mut first, &mut second].map(read_answer);
+    drop(alone);
+    got
+}
+
+#[test]
+fn who_waits_for_a_connection_of_another_goes_by_its_own_tables() {
+    for is_ours in [[true, false], [false, true], [true, true]] {
+        let got = of_two_that_wait_for_one(is_ours);
+        for (is_ours, answer) in is_ours.iter().zip(got) {
+            match is_ours {
+                true => assert!(answer.ends_with("hello"), "{answer}"),
+                false => assert!(
+                    answer.contains("x-ringmesh-reason: identity_mismatch\r\n"),
+                    "{answer}"
+                ),
+            }
+        }
     }
 }
 

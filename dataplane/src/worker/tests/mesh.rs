@@ -80,6 +80,18 @@ impl Pair {
         pair
     }
 
+    /// What the caller goes by: the callee's sidecar belongs there, or at the same address there is to be another
+    /// service account's.
+    pub(super) fn tables_by(&self, is_ours: bool) -> Tables {
+        let mut draft = self.caller_draft.clone();
+        if !is_ours {
+            let other = SpiffeId::workload("mesh.local", "default", "ratings-2").unwrap();
+            draft.at("ratings").identities = vec![other.clone()];
+            draft.endpoints.get_mut("ratings").unwrap()[0].identity = Some(other);
+        }
+        draft.tables()
+    }
+
     /// New certificates for both; in force when this returns.
     fn certify(&self, caller: &CertificateParams, callee: &CertificateParams) {
         self.give(&self.caller, self.house.material(caller).unwrap());
@@ -138,11 +150,7 @@ fn a_resumed_session_does_not_outlive_the_identity_it_was_made_for() {
     assert_eq!(Pair::counted(&pair.callee, RESUMED), 1);
 
     // The same address is somebody else's now; service, name asked for and session are the same.
-    let mut moved = pair.caller_draft.clone();
-    let other = SpiffeId::workload("mesh.local", "default", "ratings-2").unwrap();
-    moved.at("ratings").identities = vec![other.clone()];
-    moved.endpoints.get_mut("ratings").unwrap()[0].identity = Some(other);
-    pair.caller.configure(moved.tables());
+    pair.caller.configure(pair.tables_by(false));
     let answer = pair.get();
     assert!(
         answer.contains("x-ringmesh-reason: identity_mismatch\r\n"),
