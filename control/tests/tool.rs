@@ -217,7 +217,10 @@ fn a_day_with_the_tool() {
 
     let metrics = control.metrics("/metrics");
     assert!(
-        metrics.contains("\nringmesh_control_revision 3\n"),
+        metrics.contains("\nringmesh_control_revision 3\n")
+            && metrics
+                .contains("\nringmesh_control_ca_expiry_timestamp_seconds{certificate=\"root\"} ")
+            && metrics.contains("_ca_expiry_timestamp_seconds{certificate=\"intermediate\"} "),
         "{metrics}"
     );
     assert!(control.metrics("/healthz").ends_with("ok\n"));

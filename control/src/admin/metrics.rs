@@ -9,11 +9,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 
 use crate::service::Control;
+use crate::svid::unix_ms;
 
 /// What is counted elsewhere, read when asked.
 #[derive(Debug)]
@@ -42,6 +45,18 @@ impl Collector for Live {
             let name = format!("ringmesh_control_log_records_{name}");
             let line = encoder.encode_descriptor(&name, help, None, counter.metric_type())?;
             counter.encode(line)?;
+        }
+        let mut line = encoder.encode_descriptor(
+            "ringmesh_control_ca_expiry_timestamp_seconds",
+            "When the certificates end that sign for the mesh",
+            None,
+            MetricType::Gauge,
+        )?;
+        let ends = self.0.issuer().ca().ends();
+        for (which, end) in [("root", ends.root), ("intermediate", ends.intermediate)] {
+            let seconds = i64::try_from(unix_ms(end) / 1_000).unwrap_or(i64::MAX);
+            let labels = [("certificate", which)];
+            ConstGauge::new(seconds).encode(line.encode_family(&labels)?)?;
         }
         Ok(())
     }

@@ -44,7 +44,8 @@ impl Own {
             .map_err(|e| CaError::Signing(e.to_string()))?;
         let chain = signed.chain.into_iter().map(CertificateDer::from).collect();
         let key = Arc::new(CertifiedKey::new(chain, signing));
-        *held = Some((now + LIFE / 2, Arc::clone(&key)));
+        let lives = signed.not_after.duration_since(now).unwrap_or_default();
+        *held = Some((now + lives / 2, Arc::clone(&key)));
         Ok(key)
     }
 }

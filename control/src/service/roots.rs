@@ -87,6 +87,18 @@ impl Control {
     fn step_roots(&self) -> Result<(), Refusal> {
         let now = SystemTime::now();
         let authority = self.issuer.authority();
+        if authority.renew_intermediate(now)? {
+            self.audit("control", "cert renew-intermediate");
+            // The link shows a certificate under the new one.
+            self.roots_changed.send_modify(|n| *n += 1);
+        }
+        if let Some(left) = authority.given_ends_in(self.issuer.lives().workload, now) {
+            tracing::error!(
+                hours_left = left.as_secs() / 3_600,
+                "THE CA THAT WAS GIVEN ENDS SOON, and no certificate outlives it: put a new certificate and \
+                 key into their files and send HUP"
+            );
+        }
         if authority.is_due(now) {
             self.rotate_root("control, because the root is in the last fifth of its life")?;
         }

@@ -4,14 +4,14 @@
 //! DATA_DIR/ca/                       the first root
 //! DATA_DIR/ca/N/                     the Nth after it
 //!     root.pem root.key intermediate.pem intermediate.key
-//!     bridge.pem                     the intermediate, signed by the root before as well
+//!     bridge.pem                     the intermediate, signed by the root before as well; made anew with it
 //! DATA_DIR/ca/roots.json             which of them is good for what; replaced whole at each step
 //! ```
 //! Keys are never moved: a step is one replaced file, so a crash leaves the step before or after.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use rustls_pki_types::CertificateDer;
@@ -31,6 +31,8 @@ pub struct Authority {
     /// Where certificate and key were given.
     given: Option<Given>,
     held: RwLock<Held>,
+    /// Held from reading what is in force to replacing it.
+    changing: Mutex<()>,
 }
 
 #[derive(Debug, Clone)]
@@ -87,6 +89,7 @@ impl Authority {
             trust_domain: trust_domain.to_owned(),
             given: None,
             held: RwLock::new(load(dir, trust_domain, succession, now)?),
+            changing: Mutex::default(),
         })
     }
 
@@ -100,6 +103,7 @@ impl Authority {
             trust_domain: trust_domain.to_owned(),
             given: Some(given.clone()),
             held: RwLock::new(read_given(given, trust_domain, now)?),
+            changing: Mutex::default(),
         })
     }
 
@@ -113,6 +117,7 @@ impl Authority {
         let Some(given) = &self.given else {
             return Ok(false);
         };
+        let _changing = self.changing();
         let next = read_given(given, &self.trust_domain, now)?;
         let root = next.issuing.root_der();
         if !self.trusted().iter().any(|known| known == root) {
@@ -126,6 +131,11 @@ impl Authority {
         }
         *self.held.write().unwrap_or_else(PoisonError::into_inner) = next;
         Ok(true)
+    }
+
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        // A panic left what was in force.
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn held(&self) -> Held {
@@ -201,11 +211,37 @@ impl Authority {
             && left < now + ROOT_LIFE / 5
     }
 
+    /// How long a CA that was given has left, once that is less than a fifth of its life or less than `life`, how
+    /// long what it signs is to live. Our own is renewed by itself.
+    #[must_use]
+    pub fn given_ends_in(&self, life: Duration, now: SystemTime) -> Option<Duration> {
+        self.given.as_ref()?;
+        let ca = self.issuing();
+        let left = ca.ends().first().duration_since(now).unwrap_or_default();
+        (left < life.max(ca.made_for() / 5)).then_some(left)
+    }
+
+    /// Makes a new intermediate if that of now is near its end; whether it did. What the old one signed stays
+    /// good: it is shown along with its signer's certificate. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`CaError`]; then the old one goes on.
+    pub fn renew_intermediate(&self, now: SystemTime) -> Result<bool, CaError> {
+        if self.given.is_some() || !self.issuing().is_due(now) {
+            return Ok(false);
+        }
+        let _changing = self.changing();
+        let held = load(&self.dir, &self.trust_domain, self.succession(), now)?;
+        *self.held.write().unwrap_or_else(PoisonError::into_inner) = held;
+        Ok(true)
+    }
+
     /// Makes a new root, to be announced. Blocks on the disk.
     ///
     /// # Errors
     /// `Ok(None)` while another is under way; [`CaError::Given`] where the CA is not ours.
     pub fn announce(&self, now: SystemTime) -> Result<Option<()>, CaError> {
+        let _changing = self.changing();
         let held = self.held();
         if !held.given.is_empty() {
             return Err(CaError::Given);
@@ -246,6 +282,7 @@ impl Authority {
         skew: Duration,
         now: SystemTime,
     ) -> Result<Option<Succession>, CaError> {
+        let _changing = self.changing();
         let before = self.succession();
         let skew_ms = u64::try_from(skew.as_millis()).unwrap_or(u64::MAX);
         let Some(next) = before.step(facts, skew_ms) else {
@@ -324,11 +361,22 @@ fn load(
         roots.push(certificate(&dir.join(&one.folder).join("root.pem"))?);
     }
     let bridge = own.join("bridge.pem");
-    if bridge.exists() {
-        ca.bridge_der.push(certificate(&bridge)?);
-        let older = succession.generations.iter().zip(&roots);
-        let older = older.take_while(|(one, _)| one.folder != issuing.folder);
-        ca.bridge_der.extend(older.map(|(_, der)| der.clone()));
+    let older = succession.generations.iter().zip(&roots);
+    let older = older.take_while(|(one, _)| one.folder != issuing.folder);
+    let older: Vec<_> = older.collect();
+    if let Some((before, _)) = older.last()
+        && bridge.exists()
+    {
+        let mut der = certificate(&bridge)?;
+        if !ca.is_bridged_by(&der) {
+            // The intermediate has been renewed, and who knows only the root before must recognise it.
+            let made = Ca::bridge(&own, &dir.join(&before.folder), now)?;
+            write_secret(&bridge, made.pem().as_bytes()).map_err(file(&bridge))?;
+            der = made.der().to_vec();
+        }
+        ca.bridge_der.push(der);
+        ca.bridge_der
+            .extend(older.iter().map(|(_, der)| (*der).clone()));
     }
     Ok(Held {
         succession,

@@ -19,8 +19,8 @@ use super::files::write_secret;
 const DAY: Duration = Duration::from_secs(86_400);
 pub(super) const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
 const INTERMEDIATE_LIFE: Duration = Duration::from_secs(2 * 365 * 86_400);
-/// An intermediate with less than this left is replaced at start, so that it always outlives the
-/// node credentials it signs.
+/// An intermediate with less than this left is replaced, so that it outlives the node credentials it
+/// signs: they would be cut short otherwise.
 const INTERMEDIATE_LEFT_MIN: Duration = Duration::from_secs(180 * 86_400);
 /// Certificates begin this much before they are issued: clocks of hosts differ.
 const BACKDATE: Duration = Duration::from_secs(60);
@@ -105,6 +105,8 @@ pub enum CaError {
     Given,
     /// The signing request is not one we sign.
     Request(String),
+    /// What signs has ended, so nothing signed by it would be good.
+    Ended,
     /// Signing failed.
     Signing(String),
 }
@@ -124,6 +126,9 @@ impl fmt::Display for CaError {
                  the file of roots first, and exchange certificate and key when all sidecars have it",
             ),
             Self::Request(why) => write!(f, "signing request: {why}"),
+            Self::Ended => f.write_str(
+                "the root or the certificate that signs has ended: nothing it signs would be good any more",
+            ),
             Self::Signing(why) => write!(f, "signing: {why}"),
         }
     }
@@ -139,7 +144,39 @@ pub struct Ca {
     pub(super) chain_der: Vec<Vec<u8>>,
     /// Further certificates that lead from ours to roots of before, those last.
     pub(super) bridge_der: Vec<Vec<u8>>,
+    pub(super) ends: Ends,
     pub(super) signer: Signer<'static, KeyPair>,
+}
+
+/// When what signs ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ends {
+    /// The root.
+    pub root: SystemTime,
+    /// The first to end of the certificates below the root; the root's end where there are none.
+    pub intermediate: SystemTime,
+}
+
+impl Ends {
+    pub(super) fn of(root_der: &[u8], chain_der: &[Vec<u8>]) -> Result<Self, CaError> {
+        let end = |der: &[u8]| not_after(der).ok_or_else(|| signing("a CA certificate has no end"));
+        let root = end(root_der)?;
+        let mut intermediate = None;
+        for der in chain_der {
+            let one = end(der)?;
+            intermediate = Some(intermediate.map_or(one, |first: SystemTime| first.min(one)));
+        }
+        Ok(Self {
+            root,
+            intermediate: intermediate.unwrap_or(root),
+        })
+    }
+
+    /// The first of all.
+    #[must_use]
+    pub fn first(&self) -> SystemTime {
+        self.root.min(self.intermediate)
+    }
 }
 
 /// Shows no key.
@@ -177,13 +214,13 @@ fn serial() -> Result<[u8; 16], CaError> {
 
 fn authority(
     name: &str,
-    life: Duration,
+    end: SystemTime,
     path: BasicConstraints,
     now: SystemTime,
 ) -> Result<CertificateParams, CaError> {
     let mut params = CertificateParams::default();
     params.not_before = (now - BACKDATE).into();
-    params.not_after = (now + life).into();
+    params.not_after = end.into();
     params.serial_number = Some(SerialNumber::from_slice(&serial()?));
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
@@ -217,7 +254,12 @@ impl Ca {
             // Two roots of one mesh are told apart by name, too.
             let tail: [u8; 4] = random()?;
             let name = format!("ringmesh root {trust_domain} {}", serial_hex(&tail));
-            let mut params = authority(&name, ROOT_LIFE, BasicConstraints::Constrained(1), now)?;
+            let mut params = authority(
+                &name,
+                now + ROOT_LIFE,
+                BasicConstraints::Constrained(1),
+                now,
+            )?;
             params.subject_alt_names = vec![uri(&format!("spiffe://{trust_domain}"))?];
             let cert = params.self_signed(&pair).map_err(signing)?;
             // The key first: a certificate without its key would be a CA that cannot be opened.
@@ -229,9 +271,10 @@ impl Ca {
         check_domain(&root_der, trust_domain, &root_crt)?;
 
         let held = sub_crt.exists().then(|| read_pair(&sub_crt, &sub_key));
-        let held = held
-            .transpose()?
-            .filter(|(der, _)| not_after(der).is_some_and(|end| end > now + INTERMEDIATE_LEFT_MIN));
+        let root_end = not_after(&root_der).ok_or_else(|| signing("the root has no end"))?;
+        let held = held.transpose()?.filter(|(der, _)| {
+            not_after(der).is_some_and(|end| !is_intermediate_due(end, root_end, now))
+        });
         let (intermediate_der, signer_pair) = match held {
             Some(held) => held,
             None => {
@@ -240,12 +283,8 @@ impl Ca {
                 let pair = KeyPair::generate().map_err(signing)?;
                 let tail: [u8; 4] = random()?;
                 let name = format!("ringmesh intermediate {}", serial_hex(&tail));
-                let params = authority(
-                    &name,
-                    INTERMEDIATE_LIFE,
-                    BasicConstraints::Constrained(0),
-                    now,
-                )?;
+                let end = root_end.min(now + INTERMEDIATE_LIFE);
+                let params = authority(&name, end, BasicConstraints::Constrained(0), now)?;
                 let cert = params.signed_by(&pair, &root).map_err(signing)?;
                 // Certificate and key belong together: one file would be simpler, but people look
                 // for these names. A crash in between is repaired at the next start.
@@ -260,13 +299,47 @@ impl Ca {
         };
         let signer = Signer::from_ca_cert_der(&intermediate_der.as_slice().into(), signer_pair)
             .map_err(signing)?;
+        let chain_der = vec![intermediate_der];
         Ok(Self {
             trust_domain: trust_domain.to_owned(),
+            ends: Ends::of(&root_der, &chain_der)?,
             root_der,
-            chain_der: vec![intermediate_der],
+            chain_der,
             bridge_der: Vec::new(),
             signer,
         })
+    }
+
+    /// Whether it is time to open the CA again for a new intermediate.
+    pub(super) fn is_due(&self, now: SystemTime) -> bool {
+        is_intermediate_due(self.ends.intermediate, self.ends.root, now)
+    }
+
+    /// For how long the certificate that signs was made.
+    pub(super) fn made_for(&self) -> Duration {
+        let der = self.chain_der.first().unwrap_or(&self.root_der);
+        let Ok((_, cert)) = x509_parser::parse_x509_certificate(der) else {
+            return Duration::ZERO;
+        };
+        let (from, to) = (cert.validity().not_before, cert.validity().not_after);
+        let seconds = to.timestamp().saturating_sub(from.timestamp());
+        Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+    }
+
+    /// When what signs ends.
+    #[must_use]
+    pub fn ends(&self) -> Ends {
+        self.ends
+    }
+
+    /// Whether `bridge` (DER) is for the intermediate of now.
+    pub(super) fn is_bridged_by(&self, bridge: &[u8]) -> bool {
+        let key = |der: &[u8]| {
+            let (_, cert) = x509_parser::parse_x509_certificate(der).ok()?;
+            Some(cert.public_key().raw.to_vec())
+        };
+        let own = self.chain_der.first().and_then(|own| key(own));
+        own.is_some() && own == key(bridge)
     }
 
     /// The trust domain.
@@ -281,11 +354,11 @@ impl Ca {
         &self.root_der
     }
 
-    /// Signs the key of `csr` (PKCS #10, DER) into a `leaf`. Of the request only the key is used,
-    /// after its proof of possession was checked.
+    /// Signs the key of `csr` (PKCS #10, DER) into a `leaf` that lives for `life`, or until what signs it
+    /// ends. Of the request only the key is used, after its proof of possession was checked.
     ///
     /// # Errors
-    /// [`CaError::Request`] where the request is malformed, badly signed or not P-256.
+    /// [`CaError::Request`] where the request is malformed, badly signed or not P-256; [`CaError::Ended`].
     pub fn sign(
         &self,
         csr: &[u8],
@@ -324,12 +397,13 @@ impl Ca {
     ) -> Result<rcgen::Certificate, CaError> {
         let (sub, pair) = read_pair(&dir.join("intermediate.pem"), &dir.join("intermediate.key"))?;
         let (root, root_pair) = read_pair(&by.join("root.pem"), &by.join("root.key"))?;
+        let end = not_after(&root).unwrap_or(now).min(now + INTERMEDIATE_LIFE);
         let root = Signer::from_ca_cert_der(&root.as_slice().into(), root_pair).map_err(signing)?;
         let (_, parsed) = x509_parser::parse_x509_certificate(&sub).map_err(signing)?;
         let name = parsed.subject().iter_common_name().next();
         let name = name.and_then(|name| name.as_str().ok()).unwrap_or_default();
         let path = BasicConstraints::Constrained(0);
-        let params = authority(name, INTERMEDIATE_LIFE, path, now)?;
+        let params = authority(name, end, path, now)?;
         params.signed_by(&pair, &root).map_err(signing)
     }
 
@@ -340,8 +414,12 @@ impl Ca {
         life: Duration,
         now: SystemTime,
     ) -> Result<Signed, CaError> {
+        // A leaf that outlived its chain would look good to who reads only its end, and be refused by all.
+        let not_after = self.ends.first().min(now + life);
+        if not_after <= now {
+            return Err(CaError::Ended);
+        }
         let serial = serial()?;
-        let not_after = now + life;
         let mut params = CertificateParams::default();
         params.not_before = (now - BACKDATE).into();
         params.not_after = not_after.into();
@@ -430,6 +508,11 @@ pub(super) fn read_pair(crt: &Path, key: &Path) -> Result<(Vec<u8>, KeyPair), Ca
         ));
     }
     Ok((der.to_vec(), pair))
+}
+
+/// A new intermediate is no gain where the old one ends with its root.
+fn is_intermediate_due(end: SystemTime, root_end: SystemTime, now: SystemTime) -> bool {
+    end < root_end.min(now + INTERMEDIATE_LEFT_MIN)
 }
 
 pub(super) fn not_after(der: &[u8]) -> Option<SystemTime> {

@@ -12,7 +12,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use x509_parser::extensions::GeneralName;
 
-use super::ca::{Ca, CaError, signing};
+use super::ca::{Ca, CaError, Ends, signing};
 use super::peer::verify_chain;
 
 /// Where the files are (PEM).
@@ -97,6 +97,7 @@ pub(super) fn open(
     let root_der = roots.first().cloned().unwrap_or_default();
     let ca = Ca {
         trust_domain: trust_domain.to_owned(),
+        ends: Ends::of(&root_der, &chain)?,
         root_der,
         chain_der: chain,
         bridge_der: Vec::new(),
@@ -145,7 +146,8 @@ fn check_signing(der: &[u8], trust_domain: &str, path: &Path) -> Result<(), CaEr
 
 /// Signs something and looks at it as a peer would.
 fn try_out(ca: &Ca, roots: &[Vec<u8>], given: &Given, now: SystemTime) -> Result<(), CaError> {
-    let (trial, _) = ca.own(TRIAL_LIFE, now)?;
+    let trial = ca.own(TRIAL_LIFE, now);
+    let (trial, _) = trial.map_err(|error| wrong(&given.certificate, &error))?;
     let chain: Vec<_> = trial
         .chain
         .iter()

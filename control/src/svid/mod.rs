@@ -20,7 +20,7 @@ mod roots;
 mod token;
 
 pub use authority::{Authority, RootInForce};
-pub use ca::{Ca, CaError, Leaf, Lives, Signed, serial_hex};
+pub use ca::{Ca, CaError, Ends, Leaf, Lives, Signed, serial_hex};
 pub use files::write_secret;
 pub use given::Given;
 pub use issuer::{Issuer, Refusal};

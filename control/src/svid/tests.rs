@@ -734,6 +734,122 @@ fn the_ca_survives_reopening_and_its_keys_are_private() {
     );
 }
 
+fn ends(der: &[u8]) -> SystemTime {
+    let (_, cert) = x509_parser::parse_x509_certificate(der).unwrap();
+    let seconds = u64::try_from(cert.validity().not_after.timestamp()).unwrap();
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+#[test]
+fn nothing_outlives_what_signed_it() {
+    let house = house();
+    let ca = house.issuer.ca();
+    let last = ca.ends().intermediate;
+    assert!(last < ca.ends().root);
+    let node = Leaf::Node {
+        node: NodeId("n1".into()),
+    };
+    let signed = |life, at| ca.sign(&csr(), &node, life, at);
+    // As long as there is room, the life asked for; then as long as the signer lives; then nothing.
+    let whole = signed(DAY * 90, last - DAY * 91).unwrap();
+    assert_eq!(ends(&whole.chain[0]), last - DAY);
+    let cut = signed(DAY * 90, last - DAY * 30).unwrap();
+    assert_eq!(ends(&cut.chain[0]), last);
+    assert_eq!(
+        cut.not_after, last,
+        "records and revocations go by the same end"
+    );
+    assert!(matches!(signed(DAY, last), Err(CaError::Ended)));
+    let (own, _) = ca.own(DAY * 90, last - DAY).unwrap();
+    assert_eq!(own.not_after, last);
+}
+
+#[test]
+fn an_intermediate_is_renewed_while_control_runs_and_what_the_old_one_signed_stays_good() {
+    let house = house();
+    let authority = house.issuer.authority();
+    let old_root = authority.trusted().remove(0);
+    let step = |at, everywhere| {
+        let facts = house.issuer.facts(at, everywhere).unwrap();
+        authority.step(&facts, DAY, at).unwrap().unwrap()
+    };
+    // Two roots, so that there is a bridge that must follow.
+    authority.announce(house.now).unwrap().unwrap();
+    step(house.now, true);
+    let root = authority.trusted().remove(0);
+    let end = authority.issuing().ends().intermediate;
+
+    let early = end - DAY * 181;
+    assert!(!authority.renew_intermediate(early).unwrap());
+    let late = end - DAY * 179;
+    let before = authority.issuing().own(DAY * 90, late).unwrap().0;
+    assert!(authority.renew_intermediate(late).unwrap());
+    assert!(!authority.renew_intermediate(late).unwrap(), "once");
+    let after = authority.issuing().own(DAY * 90, late).unwrap().0;
+    assert_ne!(before.chain[1], after.chain[1]);
+    assert!(ends(&after.chain[1]) > late + DAY * 700);
+    for at in [late, late + DAY * 89] {
+        good(&before.chain, &root, at).unwrap();
+        good(&after.chain, &root, at).unwrap();
+        good(&after.chain, &old_root, at).unwrap();
+    }
+    // A restart finds the same.
+    let again = Authority::open(&house.dir.path().join("ca"), "mesh.local", late).unwrap();
+    assert_eq!(
+        again.issuing().own(DAY, late).unwrap().0.chain[1..],
+        after.chain[1..]
+    );
+
+    // Near the root's end a new one is no gain: it would end with the root, as this one does.
+    let root_end = authority.issuing().ends().root;
+    let near = root_end - DAY * 100;
+    assert!(authority.renew_intermediate(near).unwrap());
+    assert_eq!(authority.issuing().ends().intermediate, root_end);
+    assert!(!authority.renew_intermediate(near + DAY).unwrap());
+}
+
+#[test]
+fn a_ca_that_was_given_is_told_to_end_soon() {
+    if !has_openssl() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    foreign_ca(dir.path(), "spiffe://mesh.local");
+    let at = |name: &str| dir.path().join(name);
+    let given = Given {
+        certificate: at("sub.pem"),
+        key: at("sub.key"),
+        roots: at("root.pem"),
+    };
+    let now = SystemTime::now();
+    let authority = Authority::given(&given, "mesh.local", now).unwrap();
+    let end = ends(&certificate_of(&at("sub.pem")));
+    assert_eq!(authority.issuing().ends().intermediate, end);
+    assert!(authority.issuing().ends().root > end);
+    // Made for 20 days.
+    assert_eq!(authority.given_ends_in(DAY, end - DAY * 5), None);
+    assert_eq!(authority.given_ends_in(DAY, end - DAY * 3), Some(DAY * 3));
+    let life = DAY * 6;
+    assert_eq!(
+        authority.given_ends_in(life, end - DAY * 5),
+        Some(DAY * 5),
+        "what it signs is cut short already"
+    );
+    assert_eq!(
+        authority.given_ends_in(DAY, end + DAY),
+        Some(Duration::ZERO)
+    );
+    let own = Authority::open(&dir.path().join("own"), "mesh.local", now).unwrap();
+    assert_eq!(own.given_ends_in(DAY, now + DAY * 10_000), None);
+    assert!(!authority.renew_intermediate(end).unwrap());
+}
+
+fn certificate_of(path: &Path) -> Vec<u8> {
+    use rustls_pki_types::pem::PemObject;
+    let der = rustls_pki_types::CertificateDer::from_pem_file(path).unwrap();
+    der.to_vec()
+}
+
 #[test]
 fn a_token_reads_back_and_nothing_else_is_one() {
     let token = JoinToken::mint(b"root").unwrap();

@@ -79,7 +79,13 @@ impl Identity {
             return Err("the certificate has not exactly one URI".into());
         };
         let spiffe = SpiffeId::parse(uri).map_err(|error| error.to_string())?;
-        let expires = leaf.validity().not_after.timestamp();
+        // Peers refuse a chain of which any part has ended.
+        let mut expires = leaf.validity().not_after.timestamp();
+        for above in chain.iter().skip(1) {
+            let (_, above) = x509_parser::parse_x509_certificate(above)
+                .map_err(|error| format!("a certificate of the chain does not parse: {error}"))?;
+            expires = expires.min(above.validity().not_after.timestamp());
+        }
         let life = Life {
             obtained,
             expires: UnixMs(u64::try_from(expires).unwrap_or(0).saturating_mul(1_000)),

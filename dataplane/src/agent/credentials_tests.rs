@@ -76,6 +76,25 @@ fn an_expired_svid_gives_way_to_the_node_credential() {
     assert!(credentials.for_control(much_later).is_none());
 }
 
+/// Peers refuse the chain from then on, whatever the leaf says.
+#[test]
+fn an_identity_ends_with_the_first_certificate_of_its_chain() {
+    let request = KeyRequest::new().unwrap();
+    let (short, long) = (Duration::from_secs(600), HOUR);
+    let leaf = |life| sign(&ca(), &request.csr, SVID, life).remove(0);
+    let above = |life| sign(&ca(), &KeyRequest::new().unwrap().csr, SVID, life).remove(0);
+    let now = UnixMs::now();
+    for (leaf, above) in [(leaf(short), above(long)), (leaf(long), above(short))] {
+        let identity = request.fulfil(&[leaf, above], now).unwrap();
+        let left = now.until(identity.life.expires);
+        assert!(left <= short, "{left:?}");
+        assert!(left > short - Duration::from_secs(60), "{left:?}");
+        assert!(!identity.usable(UnixMs(now.0 + 601_000)));
+    }
+    let broken = request.fulfil(&[leaf(short), b"no certificate".to_vec()], now);
+    assert!(broken.unwrap_err().contains("does not parse"));
+}
+
 #[test]
 fn damage_is_told_and_counts_as_absent() {
     let dir = tempfile::tempdir().unwrap();

@@ -78,8 +78,12 @@ impl TlsMaterial {
         let leaf = chain
             .first()
             .ok_or_else(|| MaterialError::Key("there is no certificate".to_owned()))?;
-        let not_after_unix_s = not_after(leaf).map_err(MaterialError::Own)?;
-        let own = identify(leaf, not_after_unix_s, &trust).map_err(MaterialError::Own)?;
+        let leaf_ends = not_after(leaf).map_err(MaterialError::Own)?;
+        let own = identify(leaf, leaf_ends, &trust).map_err(MaterialError::Own)?;
+        let mut not_after_unix_s = leaf_ends;
+        for above in chain.iter().skip(1) {
+            not_after_unix_s = not_after_unix_s.min(not_after(above).map_err(MaterialError::Own)?);
+        }
         let (leaf, trusted) = (leaf.clone(), roots.to_vec());
         let roots = root_store(roots)?;
         let provider = Arc::new(aws_lc_rs::default_provider());
@@ -174,7 +178,7 @@ impl TlsMaterial {
         &self.own
     }
 
-    /// When our certificate expires, seconds since 1970.
+    /// When our certificate or one above it in the chain expires, seconds since 1970.
     #[must_use]
     pub fn not_after_unix_s(&self) -> i64 {
         self.not_after_unix_s
@@ -237,8 +241,7 @@ fn root_store(roots: &[CertificateDer<'static>]) -> Result<Arc<RootCertStore>, M
     Ok(Arc::new(store))
 }
 
-fn not_after(leaf: &[u8]) -> Result<i64, PeerRefusal> {
-    let (_, cert) =
-        x509_parser::parse_x509_certificate(leaf).map_err(|_| PeerRefusal::Malformed)?;
+fn not_after(der: &[u8]) -> Result<i64, PeerRefusal> {
+    let (_, cert) = x509_parser::parse_x509_certificate(der).map_err(|_| PeerRefusal::Malformed)?;
     Ok(cert.validity().not_after.timestamp())
 }

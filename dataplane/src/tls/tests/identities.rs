@@ -150,6 +150,14 @@ fn material_says_what_does_not_fit() {
     let material = house.material(&own).unwrap();
     assert_eq!(material.own().service, ServiceId::new("a", "default"));
     assert!(material.not_after_unix_s() > now());
+
+    // Peers refuse the chain when any part of it has ended.
+    let (leaf, key) = house.sign(&own);
+    let mut sooner = own.clone();
+    sooner.not_after = (SystemTime::now() + Duration::from_secs(60)).into();
+    let chain = vec![leaf, house.sign(&sooner).0];
+    let material = TlsMaterial::build(chain, key, &house.roots(), trust()).unwrap();
+    assert!(material.not_after_unix_s() <= now() + 60);
     assert!(!format!("{material:?}").contains("key"));
 
     let (cert, _) = house.sign(&own);
