@@ -36,8 +36,10 @@ pub enum PeerRefusal {
     Revoked,
     /// It may sign certificates: an authority is never a peer.
     Authority,
-    /// Its key usage lacks digitalSignature or allows signing certificates.
+    /// Its key usage is not critical, lacks digitalSignature or allows signing certificates.
     KeyUsage,
+    /// Its extended key usage is not for servers and clients both.
+    ExtendedKeyUsage,
     /// It has not exactly one URI name.
     UriNames(usize),
     /// Its URI is no SPIFFE ID of a workload.
@@ -59,6 +61,9 @@ impl fmt::Display for PeerRefusal {
             Self::Revoked => f.write_str("the certificate is revoked"),
             Self::Authority => f.write_str("the certificate is an authority's"),
             Self::KeyUsage => f.write_str("the certificate's key usage is not a workload's"),
+            Self::ExtendedKeyUsage => f.write_str(
+                "the certificate's extended key usage is not for servers and clients both",
+            ),
             Self::UriNames(count) => write!(f, "the certificate has {count} URI names, not one"),
             Self::NotAWorkload(uri) => write!(f, "{uri:?} is no SPIFFE ID of a workload"),
             Self::TrustDomain(domain) => write!(f, "trust domain {domain:?} is not ours"),
@@ -160,10 +165,18 @@ fn check_use(cert: &X509Certificate<'_>) -> Result<(), PeerRefusal> {
     let usage = cert
         .key_usage()
         .map_err(|_| PeerRefusal::Malformed)?
-        .ok_or(PeerRefusal::KeyUsage)?
-        .value;
-    if !usage.digital_signature() || usage.key_cert_sign() || usage.crl_sign() {
+        .ok_or(PeerRefusal::KeyUsage)?;
+    let value = usage.value;
+    let signs = value.key_cert_sign() || value.crl_sign();
+    if !usage.critical || !value.digital_signature() || signs {
         return Err(PeerRefusal::KeyUsage);
+    }
+    // X509-SVID section 4.4. "Any" does not stand for the two. TLS asks for the one it needs only.
+    let extended = cert
+        .extended_key_usage()
+        .map_err(|_| PeerRefusal::Malformed)?;
+    if extended.is_some_and(|found| !found.value.server_auth || !found.value.client_auth) {
+        return Err(PeerRefusal::ExtendedKeyUsage);
     }
     Ok(())
 }

@@ -17,6 +17,11 @@ fn a_workload_is_known_by_its_certificate() {
     assert_eq!(peer.labels.get("version").map(String::as_str), Some("v3"));
 }
 
+/// digitalSignature, as a BIT STRING, in an extension (RFC 5280 section 4.2.1.3) that is not critical.
+fn key_usage_not_critical() -> CustomExtension {
+    CustomExtension::from_oid_content(&[2, 5, 29, 15], vec![3, 2, 7, 0x80])
+}
+
 /// One rule broken at a time.
 #[test]
 fn every_rule_is_kept() {
@@ -46,6 +51,39 @@ fn every_rule_is_kept() {
             "may sign certificates",
             |p| p.key_usages.push(KeyUsagePurpose::KeyCertSign),
             PeerRefusal::KeyUsage,
+        ),
+        (
+            "key usage that may be overlooked",
+            |p| {
+                p.key_usages.clear();
+                p.custom_extensions.push(key_usage_not_critical());
+            },
+            PeerRefusal::KeyUsage,
+        ),
+        (
+            "may sign revocation lists",
+            |p| p.key_usages.push(KeyUsagePurpose::CrlSign),
+            PeerRefusal::KeyUsage,
+        ),
+        (
+            "for another use than signing",
+            |p| p.key_usages = vec![KeyUsagePurpose::KeyAgreement],
+            PeerRefusal::KeyUsage,
+        ),
+        (
+            "for servers only",
+            |p| p.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth],
+            PeerRefusal::ExtendedKeyUsage,
+        ),
+        (
+            "for clients only",
+            |p| p.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth],
+            PeerRefusal::ExtendedKeyUsage,
+        ),
+        (
+            "for any use",
+            |p| p.extended_key_usages = vec![ExtendedKeyUsagePurpose::Any],
+            PeerRefusal::ExtendedKeyUsage,
         ),
         (
             "no names",
@@ -93,6 +131,10 @@ fn every_rule_is_kept() {
         spoil(&mut params);
         assert_eq!(identify_params(&params), Err(want.clone()), "{case}");
     }
+    // No extended key usage at all is as good as both.
+    let mut params = workload("reviews-sa", "reviews", "v3");
+    params.extended_key_usages.clear();
+    assert!(identify_params(&params).is_ok());
     let mut params = workload("reviews-sa", "reviews", "v3");
     params.custom_extensions = vec![CustomExtension::from_oid_content(
         &ATTRIBUTES_OID,
