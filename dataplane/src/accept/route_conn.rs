@@ -275,10 +275,17 @@ pub(super) async fn serve_mesh(
         shard.meter().refused(Reason::UnknownDestination);
         return stream.reset();
     };
-    let (mtls, app_port) = (workload.ports[place].mtls, workload.ports[place].app.port());
+    let port = &workload.ports[place];
+    let (mtls, app_port, protocol) = (port.mtls, port.app.port(), port.protocol);
     drop(active);
     if mtls == MtlsMode::Disable {
         shard.meter().refused(Reason::MtlsDisabled);
+        return stream.reset();
+    }
+    // What the port declares goes before what the peer would have: bytes that nobody looks into could say
+    // anything of who calls, and be as many requests as they like.
+    if stream.inner() == Inner::Tcp && protocol.is_http() {
+        shard.meter().refused(Reason::UnsupportedProtocol);
         return stream.reset();
     }
     let peer = Peer {

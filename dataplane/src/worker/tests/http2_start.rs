@@ -290,6 +290,14 @@ fn alpn_says_what_is_spoken() {
     let answer = read_to_end(&mut say(Inner::Http2, &wrong));
     assert!(!answer.contains("hello"), "{answer}");
     assert_eq!(Pair::counted(&pair.callee, REFUSED), 2);
+    // Nor are requests taken for bytes that nobody looks into, on a port that declares what it speaks.
+    let mut client = tls(&pair.callee, &pair.house, Inner::Tcp);
+    let mut answer = Vec::new();
+    let _ = client
+        .write_all(&http1)
+        .and_then(|()| client.read_to_end(&mut answer));
+    assert_eq!(answer, b"");
+    assert_eq!(Pair::counted(&pair.callee, REFUSED), 3);
 }
 
 fn tls(
