@@ -4,10 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use ringmesh_wire::snapshot::Protocol;
+use ringmesh_wire::snapshot::{MtlsMode, Protocol};
 
 use super::attempt::{Speaks, Way};
-use super::flow::Flow;
+use super::flow::{Direction, Flow};
 use super::last_target::LastTarget;
 use super::progress::Progress;
 use super::sides::{Client, Seen};
@@ -128,9 +128,26 @@ impl<'x> Exchange<'x> {
         }
     }
 
-    /// A request id is taken over as it came; the caller's sidecar made it.
+    /// The request id that came, where whoever sent it is of the mesh: the app here, or a caller with
+    /// its sidecar. What the outside says could be another request's (SEMANTICS 8.7).
+    pub(super) fn sent_id(&self) -> Option<&[u8]> {
+        let is_of_the_mesh = match self.flow.direction {
+            Direction::Outbound => true,
+            Direction::Inbound { port } => {
+                let ports = &self.active.tables.workload.ports;
+                self.flow.peer.identity.is_some()
+                    || !self.shard.has_identity()
+                    || ports
+                        .get(port)
+                        .is_some_and(|port| port.mtls == MtlsMode::Disable)
+            }
+        };
+        (self.request.field(Known::RequestId)).filter(|_| is_of_the_mesh)
+    }
+
+    /// The id in use.
     pub(super) fn id(&self) -> &str {
-        let sent = self.request.field(Known::RequestId);
+        let sent = self.sent_id();
         sent.and_then(|id| std::str::from_utf8(id).ok())
             .unwrap_or(self.request_id)
     }

@@ -52,12 +52,11 @@ fn plan<'p>(
     framing: Framing,
     upgrade: bool,
 ) -> RequestPlan<'p> {
-    let sent = x.request.field(Known::RequestId);
     RequestPlan {
         path: changes.path,
         host: changes.host,
         framing,
-        request_id: sent.is_none().then_some(x.request_id),
+        request_id: x.sent_id().is_none().then_some(x.request_id),
         upgrade,
         client_cert: match (x.flow.direction, x.client.client_cert()) {
             (Direction::Outbound, _) => ClientCert::Keep,

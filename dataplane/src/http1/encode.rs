@@ -31,7 +31,7 @@ pub struct RequestPlan<'a> {
     pub host: Option<&'a str>,
     /// Length of the body that will follow; normally [`Request::framing`].
     pub framing: Framing,
-    /// `x-request-id` to add if the request has none.
+    /// `x-request-id`, in place of what the request has.
     pub request_id: Option<&'a str>,
     /// Send the upgrade on ([`Request::upgrade`] is `Some` and the route allows it).
     pub upgrade: bool,
@@ -78,13 +78,12 @@ impl RequestPlan<'_> {
                 // HTTP/1.0 cannot have meant it (RFC 9110 section 10.1.1).
                 (Known::Expect, _) if request.version() == Version::Http10 => {}
                 (Known::ClientCert, _) if self.client_cert != ClientCert::Keep => {}
+                (Known::RequestId, _) if self.request_id.is_some() => {}
                 _ if keeps.keeps(field, request.bytes) => out.keep(field)?,
                 _ => {}
             }
         }
-        if let Some(id) = self.request_id
-            && fields.known(Known::RequestId).is_none()
-        {
+        if let Some(id) = self.request_id {
             out.put_field(b"x-request-id", id.as_bytes())?;
         }
         if let ClientCert::Say(proven) = self.client_cert {

@@ -42,9 +42,7 @@ pub fn request(
     if trailers {
         fields.insert(http::header::TE, HeaderValue::from_static("trailers"));
     }
-    if let Some(id) = plan.request_id
-        && request.field(Known::RequestId).is_none()
-    {
+    if let Some(id) = plan.request_id {
         fields.insert(REQUEST_ID, HeaderValue::from_str(id).ok()?);
     }
     match plan.client_cert {

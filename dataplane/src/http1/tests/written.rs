@@ -193,7 +193,11 @@ fn plans_are_carried_out() {
         request_id: Some("77"),
         ..RequestPlan::default()
     };
-    assert_eq!(forward(kept, plan), kept);
+    assert_eq!(
+        forward(kept, plan),
+        "GET / HTTP/1.1\r\nHost: a\r\nx-request-id: 77\r\n\r\n"
+    );
+    assert_eq!(forward(kept, RequestPlan::default()), kept);
     // A path from a rule cannot break the request line.
     let plan = RequestPlan {
         path: Some("/a b\r\nX: y?\u{e4}"),
