@@ -585,8 +585,10 @@ impl Carried<'_, '_> {
             Ok(()) => {
                 if x.is_grpc() && record.grpc_status.is_none() {
                     let lines = outgoing.get().and_then(Outgoing::body).map(Body::trailers);
-                    record.grpc_status =
-                        grpc::status_in(lines.unwrap_or_else(|| decoder.trailers()));
+                    let lines = lines.unwrap_or_else(|| decoder.trailers());
+                    // An answer without one is a failed call to every client (SEMANTICS 9.3).
+                    let told = grpc::status_in(lines).unwrap_or_else(|| grpc::of_http(status));
+                    record.grpc_status = Some(told);
                     verdict = verdict_on(status, record.grpc_status);
                 }
                 let whole = whole && !pumping;
@@ -603,6 +605,7 @@ impl Carried<'_, '_> {
             }
             Err(fault) => {
                 pass_reset_down(x.client, outgoing.get());
+                record.grpc_status = x.is_grpc().then_some(grpc::UNAVAILABLE);
                 record.reason = match fault {
                     RespondFault::Timeout => Reason::Timeout,
                     RespondFault::Idle => Reason::IdleTimeout,

@@ -23,7 +23,8 @@ use super::record::Record;
 use super::sides::Client;
 use super::state::ShardState;
 use super::{answer, note, request_id, tries, tunnel};
-use crate::http1::{Answer, BodyDecoder, Edits, Request, ResponseHead, TargetForm, path};
+use crate::http1::{Answer, BodyDecoder, Edits, Request, ResponseHead, TargetForm, Version, path};
+use crate::http2::grpc;
 use crate::policy::quota::{self, QuotaMemo};
 use crate::policy::{self, Call, Permit};
 use crate::reason::Reason;
@@ -128,11 +129,7 @@ pub(super) async fn run(
         End::Done(after) => after,
         End::Answer(answer) => {
             // Unread body: the next head cannot be found without reading all of it.
-            // After a CONNECT may stand a tunnel's bytes, which are nobody's request.
-            let keep = answer.keep_alive
-                && body_is_over
-                && request.keep_alive()
-                && request.form() != TargetForm::Authority;
+            let keep = answer.keep_alive && body_is_over && may_stay(&request);
             let answer = Answer {
                 keep_alive: keep && !client.must_close(shard, flow),
                 head_only: request.method() == "HEAD",
@@ -143,6 +140,7 @@ pub(super) async fn run(
         End::ClientGone => {
             record.status = 499;
             record.reason = Reason::ClientGone;
+            record.grpc_status = x.is_grpc().then_some(grpc::CANCELLED);
             After::Reset
         }
     };
@@ -420,10 +418,8 @@ async fn redirected<'x>(x: &Exchange<'x>, redirect: &Redirect, record: &mut Reco
         .map(|query| format!("?{query}"))
         .unwrap_or_default();
     let location = format!("{scheme}://{authority}{path}{query}");
-    // Behind a CONNECT without success may lie the bytes of a tunnel.
-    let keep_alive = x.request.keep_alive()
+    let keep_alive = may_stay(&x.request)
         && x.request.framing().is_empty()
-        && x.request.form() != TargetForm::Authority
         && !x.client.must_close(x.shard, x.flow);
     let answer = Answer {
         status: redirect.status,
@@ -447,6 +443,15 @@ fn layers<'a>(
         count += 1;
     }
     &storage[..count]
+}
+
+/// Whether a connection may go on behind an answer of our own to this request. Behind a CONNECT without success
+/// may lie a tunnel's bytes, which are nobody's request. A client of HTTP/1.0 waits for the end unless it is
+/// told otherwise, which answers of our own do not.
+fn may_stay(request: &Request<'_>) -> bool {
+    request.keep_alive()
+        && request.version() == Version::Http11
+        && request.form() != TargetForm::Authority
 }
 
 fn closing(answer: Answer<'_>) -> Answer<'_> {

@@ -118,7 +118,7 @@ pub(super) fn open_stream<'o>(
         return Ok((stream, true));
     }
     // The time that is left, not the time there was (SEMANTICS 9.1).
-    if x.request.field(Known::GrpcTimeout).is_some() && deadline != Mono::NEVER {
+    if x.is_grpc() && x.request.field(Known::GrpcTimeout).is_some() && deadline != Mono::NEVER {
         let left = deadline.since(x.shard.now());
         let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
         grpc::set_timeout_ms(head.headers_mut(), left_ms);

@@ -43,17 +43,22 @@ pub fn status_of(answer: &Answer<'_>) -> u8 {
     }
 }
 
+/// The caller gave it up.
+pub const CANCELLED: u8 = 1;
 const UNKNOWN: u8 = 2;
 const DEADLINE_EXCEEDED: u8 = 4;
 const PERMISSION_DENIED: u8 = 7;
 const RESOURCE_EXHAUSTED: u8 = 8;
 const UNIMPLEMENTED: u8 = 12;
 const INTERNAL: u8 = 13;
-const UNAVAILABLE: u8 = 14;
+/// It may be tried again; also what a stream that is cut comes to.
+pub const UNAVAILABLE: u8 = 14;
 const UNAUTHENTICATED: u8 = 16;
 
-/// By HTTP status (grpc/grpc doc/http-grpc-status-mapping.md).
-fn of_http(status: u16) -> u8 {
+/// What a client takes an answer without `grpc-status` for, by its HTTP status (grpc/grpc
+/// doc/http-grpc-status-mapping.md). One of 200, too, is a failed call.
+#[must_use]
+pub fn of_http(status: u16) -> u8 {
     match status {
         400 | 431 => INTERNAL,
         401 => UNAUTHENTICATED,

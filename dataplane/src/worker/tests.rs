@@ -3,6 +3,7 @@
 mod allocations;
 mod ambiguity;
 mod given_up;
+mod grpc_calls;
 mod http2;
 mod http2_frames;
 mod http2_given_up;
