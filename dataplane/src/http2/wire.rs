@@ -192,8 +192,11 @@ impl Wire {
             Stream::Plain(socket) => pin!(socket.recv()).poll(cx),
             stream @ (Stream::Tls(_) | Stream::Lane(_)) => {
                 if half.waiting.is_none() {
+                    // Without a buffer at this moment it is waited for: it is no fault of the connection.
+                    let is_short = |error: &io::Error| error.kind() == io::ErrorKind::OutOfMemory;
                     if let Stream::Tls(tls) = stream
                         && let Some(received) = tls.try_recv()
+                        && !received.as_ref().is_err_and(is_short)
                     {
                         return Poll::Ready(received);
                     }
