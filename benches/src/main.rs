@@ -1,5 +1,8 @@
 //! `ringmesh-bench`: load for any server or proxy, and ringmesh beside other proxies.
 
+// Standard output may fail: `ringmesh_tuning::stdout`.
+#![deny(clippy::print_stdout)]
+
 mod descriptors;
 mod figures;
 mod load;

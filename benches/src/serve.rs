@@ -8,6 +8,7 @@ use std::rc::Rc;
 use clap::Args;
 use ringmesh_dataplane::ring::{Chunk, ListenOptions, Listener, OUT_PIECES_MAX, Out, Park};
 use ringmesh_dataplane::ring::{Ring, RingPlan, Socket};
+use ringmesh_tuning::outln;
 
 use crate::descriptors;
 use crate::problem::Problem;
@@ -68,7 +69,7 @@ impl Serve {
                 "nothing to serve: give --http, --echo, --source or --sink an address".to_owned(),
             ));
         }
-        println!("ready");
+        outln!("ready");
         loop {
             ring.turn(Park::Free);
         }

@@ -8,6 +8,9 @@
 //! [`sink`] takes their telemetry; [`admin`] is the API. [`service`] is where all of it meets.
 //! [`tool`] is the command line; [`demo`] runs the whole mesh on one machine.
 
+// Standard output may fail: `ringmesh_tuning::stdout`.
+#![deny(clippy::print_stdout)]
+
 pub mod admin;
 pub mod compile;
 pub mod demo;

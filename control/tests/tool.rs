@@ -303,3 +303,42 @@ fn wrong_settings_are_refused_with_their_place() {
         assert!(said.contains(wanted), "{settings}: {said}");
     }
 }
+
+/// Standard output that closes, or takes nothing.
+#[test]
+fn a_standard_output_that_fails_ends_the_tool_without_a_panic() {
+    let run = |args: &[&str], to: Stdio| {
+        let output = Command::new(env!("CARGO_BIN_EXE_ringmesh"))
+            .args(args)
+            .stdout(to)
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), said)
+    };
+    let rules = format!("{RULES}/fault-abort.yaml");
+    for args in [
+        &["doctor"] as &[&str],
+        &["doctor", "--output", "json"],
+        &["expr", "--attributes"],
+        &["analyze", "-f", &rules],
+        &["demo", "--list"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        assert_eq!(
+            run(args, writer.into()),
+            (Some(141), String::new()),
+            "{args:?}"
+        );
+        let full = std::fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
+        let (status, said) = run(args, full.into());
+        assert_eq!(status, Some(1), "{args:?}: {said}");
+        assert!(said.starts_with("standard output: No space left"), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+}

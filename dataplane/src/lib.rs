@@ -23,6 +23,9 @@
 //! admin     health, metrics and dumps for people
 //! ```
 
+// Standard output may fail: `ringmesh_tuning::stdout`.
+#![cfg_attr(not(test), deny(clippy::print_stdout))]
+
 pub mod accept;
 pub mod admin;
 pub mod agent;

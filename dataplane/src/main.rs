@@ -1,5 +1,8 @@
 //! `ringmesh-proxy`: arguments in, exit status out. Everything else is the library's.
 
+// Standard output may fail: `ringmesh_tuning::stdout`.
+#![deny(clippy::print_stdout)]
+
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,6 +11,7 @@ use std::sync::Arc;
 use clap::Parser;
 use ringmesh_dataplane::admin::serve::SetLevel;
 use ringmesh_dataplane::bootstrap::{self, Options};
+use ringmesh_tuning::outln;
 use ringmesh_tuning::placement::Shards;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -78,7 +82,7 @@ fn main() -> ExitCode {
         shards: arguments.shards,
     };
     let outcome = if arguments.check {
-        bootstrap::check(&options).map(|_| println!("ok"))
+        bootstrap::check(&options).map(|_| outln!("ok"))
     } else {
         bootstrap::run(options, level)
     };

@@ -14,12 +14,13 @@ mod tls;
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use ringmesh_tuning::{out, outln};
 
 use crate::descriptors;
 use crate::problem::Problem;
@@ -256,16 +257,15 @@ impl Common {
 fn tell(outcome: Outcome, json: Option<&Path>) -> Result<(), Problem> {
     let to_stdout = json == Some(Path::new("-"));
     if let Some(file) = json {
-        let mut json = serde_json::to_vec_pretty(&outcome).map_err(Problem::failed)?;
-        json.push(b'\n');
+        let json = serde_json::to_string_pretty(&outcome).map_err(Problem::failed)?;
         if to_stdout {
-            std::io::stdout().write_all(&json)?;
+            outln!("{json}");
         } else {
-            write(file, &json)?;
+            write(file, format!("{json}\n").as_bytes())?;
         }
     }
     if !to_stdout {
-        print!("{}", outcome.to_text());
+        out!("{}", outcome.to_text());
     }
     if outcome.requests == 0 {
         let why = outcome.first_error.unwrap_or_default();
@@ -294,7 +294,7 @@ impl Idle {
             |engine| {
                 if held_until.get().is_none() && engine.held.get() == connections {
                     // The word programs wait for.
-                    println!("idle {connections}");
+                    outln!("idle {connections}");
                     held_until.set(Some(engine.ring.now() + hold));
                 }
                 held_until.get().is_some_and(|end| engine.ring.now() >= end)

@@ -17,6 +17,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum as _};
+use ringmesh_tuning::outln;
 
 use crate::descriptors;
 use crate::problem::Problem;
@@ -122,7 +123,7 @@ impl Suite {
             // So that an end before the end leaves what was found.
             report::write(&results, &self.out)?;
         }
-        println!("{}", report::markdown::text(&results));
+        outln!("{}", report::markdown::text(&results));
         if results.faults.is_empty() {
             return Ok(());
         }

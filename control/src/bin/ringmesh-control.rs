@@ -1,6 +1,8 @@
 //! `ringmesh-control`: the control service.
 
-use std::io::Write;
+// Standard output may fail: `ringmesh_tuning::stdout`.
+#![deny(clippy::print_stdout)]
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,6 +17,7 @@ use ringmesh_control::service::{Control, Settings, plan, roots};
 use ringmesh_control::svid::{Given, Lives};
 use ringmesh_control::time::parse_life;
 use ringmesh_control::{admin, publish};
+use ringmesh_tuning::stdout;
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -273,12 +276,11 @@ async fn run(plan: Plan) -> Result<(), String> {
         Ok(())
     });
 
-    println!(
-        "ready mesh={mesh_address} metrics={metrics_address} api={}",
-        plan.api.display()
-    );
-    // Whoever waits for the line reads a pipe.
-    std::io::stdout().flush().map_err(at("stdout".into()))?;
+    let api = plan.api.display();
+    stdout::try_write(format_args!(
+        "ready mesh={mesh_address} metrics={metrics_address} api={api}\n"
+    ))
+    .map_err(at("standard output".into()))?;
 
     let ended = loop {
         tokio::select! {

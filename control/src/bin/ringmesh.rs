@@ -1,5 +1,8 @@
 //! `ringmesh`: the tool.
 
+// Standard output may fail: `ringmesh_tuning::stdout`.
+#![deny(clippy::print_stdout)]
+
 use std::process::ExitCode;
 
 use clap::Parser;

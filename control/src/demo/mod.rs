@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Args;
+use ringmesh_tuning::outln;
 
 use cast::Cast;
 use rows::{Play, ROWS, Row, Seen};
@@ -64,7 +65,7 @@ pub fn run(args: &DemoArgs) -> ExitCode {
         .collect();
     if args.list {
         for row in &wanted {
-            println!("{:16} {:44} {}", row.name, row.rule, row.asked);
+            outln!("{:16} {:44} {}", row.name, row.rule, row.asked);
         }
         return ExitCode::SUCCESS;
     }

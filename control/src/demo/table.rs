@@ -1,10 +1,22 @@
 //! Prints the table: progress while rows are played, each row when it is done, a summary.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
+
+use ringmesh_tuning::stdout;
 
 use super::rows::Row;
 use super::stage::cleanup;
+
+/// A line on standard output; where that fails nothing of the stage may stay behind.
+macro_rules! say {
+    ($format:literal $($arguments:tt)*) => {{
+        let line = format_args!($format $($arguments)*);
+        if let Err(error) = stdout::try_write(format_args!("{line}\n")) {
+            cleanup::all_and_exit(stdout::failed(&error));
+        }
+    }};
+}
 
 /// The outcome of a row.
 #[derive(Clone, Debug)]
@@ -84,7 +96,7 @@ impl Table {
     /// A row is done: prints it.
     pub(super) fn add(&mut self, row: &Row, verdict: Verdict, took: Duration) {
         cleanup::not_interrupted();
-        println!(
+        say!(
             "\n{}  {}  ({:.1} s)\n  rule      {}\n  asked     {}\n  expected  {}\n  seen      {}\n  verdict   {}",
             self.done.len() + 1,
             row.name,
@@ -95,16 +107,14 @@ impl Table {
             verdict.seen().replace('\n', "\n            "),
             verdict.word(),
         );
-        // Progress must be seen when the output goes into a pipe.
-        let _ = std::io::stdout().flush();
         self.done.push((*row, verdict));
     }
 
     /// Prints the summary; whether every row is as expected.
     pub(super) fn end(&self) -> bool {
-        println!("\n{:16} {:46} verdict", "row", "rule");
+        say!("\n{:16} {:46} verdict", "row", "rule");
         for (row, verdict) in &self.done {
-            println!("{:16} {:46} {}", row.name, row.rule, verdict.word());
+            say!("{:16} {:46} {}", row.name, row.rule, verdict.word());
         }
         let good = self
             .done
@@ -116,7 +126,7 @@ impl Table {
             .iter()
             .filter(|(_, verdict)| matches!(verdict, Verdict::LeftOut(_)))
             .count();
-        println!(
+        say!(
             "\n{} rows: {} as expected, {} not, {left_out} left out; {} s",
             self.done.len(),
             good - left_out,

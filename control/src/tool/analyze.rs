@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
+use ringmesh_tuning::{out, outln};
 use ringmesh_wire::{Revision, ServiceId};
 use serde_json::json;
 
@@ -63,8 +64,8 @@ pub fn run(args: &AnalyzeArgs) -> ExitCode {
     };
     let resolution = Model::new(Revision(1), objects).resolve(&registry, &Effective::default());
     match args.output {
-        Format::Table => print!("{}", table(&resolution.statuses)),
-        Format::Json => println!("{:#}", list(&resolution.statuses)),
+        Format::Table => out!("{}", table(&resolution.statuses)),
+        Format::Json => outln!("{:#}", list(&resolution.statuses)),
     }
     if args.strict && !resolution.all_active() {
         for line in statuses::inactive(&resolution.statuses) {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use clap::{Args, Subcommand};
+use ringmesh_tuning::outln;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
@@ -74,13 +75,13 @@ pub(super) fn run(client: &Client, args: &CertArgs) -> Result<(), Failure> {
         What::Roots { output } => roots(*output, &client.get::<Vec<Root>>("/v1/roots")?),
         What::RotateRoot => {
             let () = client.post("/v1/roots/rotate", &())?;
-            println!("a new root is announced; `ringmesh cert roots` shows how far it is");
+            outln!("a new root is announced; `ringmesh cert roots` shows how far it is");
             Ok(())
         }
         What::Revoke { node } => {
             let path = format!("/v1/certs/{}/revoke", segment(node));
             let count: usize = client.post(&path, &())?;
-            println!(
+            outln!(
                 "{count} certificates of {node} revoked; `ringmesh token create --node {node} ...` \
                  lets it in again"
             );
@@ -156,18 +157,18 @@ fn inspect(path: &Path, roots: Option<&Path>) -> Result<(), Failure> {
             .map_err(|e| Failure::wrong(format!("{shown}: certificate {}: {e}", at + 1)))?;
         let ms = |seconds: i64| u64::try_from(seconds).unwrap_or(0) * 1_000;
         let validity = cert.validity();
-        println!("certificate {} of {}", at + 1, certs.len());
-        println!("  subject    {}", cert.subject());
-        println!("  issuer     {}", cert.issuer());
-        println!(
+        outln!("certificate {} of {}", at + 1, certs.len());
+        outln!("  subject    {}", cert.subject());
+        outln!("  issuer     {}", cert.issuer());
+        outln!(
             "  serial     {}",
             crate::svid::serial_hex(cert.raw_serial())
         );
-        println!(
+        outln!(
             "  not before {}",
             show_unix_ms(ms(validity.not_before.timestamp()))
         );
-        println!(
+        outln!(
             "  not after  {}",
             show_unix_ms(ms(validity.not_after.timestamp()))
         );
@@ -176,32 +177,32 @@ fn inspect(path: &Path, roots: Option<&Path>) -> Result<(), Failure> {
             () if now_s > validity.not_after.timestamp() => "expired",
             () => "valid now",
         };
-        println!("  state      {state}");
-        println!("  sha256     {}", sha256_hex(der));
+        outln!("  state      {state}");
+        outln!("  sha256     {}", sha256_hex(der));
         if cert.is_ca() {
-            println!("  purpose    certificate authority");
+            outln!("  purpose    certificate authority");
         } else if let Ok(peer) = Peer::from_der(der) {
-            println!("  node       {}", peer.node);
-            println!("  identity   {}", peer.id);
+            outln!("  node       {}", peer.node);
+            outln!("  identity   {}", peer.id);
             match peer.purpose {
-                Purpose::Node => println!("  purpose    node credential (renews the workload's)"),
+                Purpose::Node => outln!("  purpose    node credential (renews the workload's)"),
                 Purpose::Workload { attributes } => {
-                    println!("  service    {}", attributes.service);
+                    outln!("  service    {}", attributes.service);
                     for (key, value) in attributes.labels {
-                        println!("  label      {key}={value}");
+                        outln!("  label      {key}={value}");
                     }
                 }
             }
         } else if let Ok(Some(names)) = cert.subject_alternative_name() {
             for name in &names.value.general_names {
-                println!("  name       {name}");
+                outln!("  name       {name}");
             }
         }
     }
     let Some(roots) = roots else { return Ok(()) };
     match verify_chain(&certs, &read(roots)?, now) {
         Ok(()) => {
-            println!("good under {}", roots.display());
+            outln!("good under {}", roots.display());
             Ok(())
         }
         Err(why) => Err(Failure::failed(format!(

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use ringmesh_tuning::{out, outln};
 
 use super::client::Client;
 use super::failure::Failure;
@@ -152,21 +153,21 @@ pub(super) fn diff(client: &Client, args: &DiffArgs) -> Result<(), Failure> {
         if object.change == "unchanged" {
             continue;
         }
-        println!(
+        outln!(
             "{} {} ({})",
             object.object.kind,
             name(&object.object),
             object.change
         );
         for line in lines_of_diff(before, after) {
-            println!("{line}");
+            outln!("{line}");
         }
         if let Some(status) = &object.status {
             explain(status);
         }
     }
     for status in &changed.also {
-        println!(
+        outln!(
             "{} {} would be {}",
             status.object.kind,
             name(&status.object),
@@ -193,10 +194,10 @@ fn name(object: &ObjectName) -> String {
 
 fn explain(status: &ObjectStatus) {
     for missing in &status.missing {
-        println!("  {}: {missing}", status.state);
+        outln!("  {}: {missing}", status.state);
     }
     for note in &status.notes {
-        println!("  note: {note}");
+        outln!("  note: {note}");
     }
 }
 
@@ -215,7 +216,7 @@ fn show(changed: &Changed, output: Output) -> Result<(), Failure> {
     });
     let rows: Vec<Vec<String>> = rows.collect();
     if !rows.is_empty() {
-        print!(
+        out!(
             "{}",
             output::table(&["KIND", "NAME", "CHANGE", "STATUS"], rows)
         );
@@ -226,7 +227,7 @@ fn show(changed: &Changed, output: Output) -> Result<(), Failure> {
         }
     }
     for status in &changed.also {
-        println!(
+        outln!(
             "{} {} is {} now",
             status.object.kind,
             name(&status.object),
@@ -234,7 +235,7 @@ fn show(changed: &Changed, output: Output) -> Result<(), Failure> {
         );
         explain(status);
     }
-    println!("revision {}", changed.revision);
+    outln!("revision {}", changed.revision);
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use ringmesh_tuning::outln;
 use ringmesh_wire::Revision;
 use ringmesh_wire::v1::Snapshot;
 use xxhash_rust::xxh3::Xxh3;
@@ -87,10 +88,10 @@ fn work(args: &CompileArgs) -> Result<(), Failure> {
     })?;
     if args.explain {
         for one in explain {
-            println!("{}: {}", one.about, one.why);
+            outln!("{}: {}", one.about, one.why);
         }
     }
-    println!(
+    outln!(
         "{}: {} sections, {} bytes, revision {}",
         args.out.display(),
         snapshot.sections.len(),

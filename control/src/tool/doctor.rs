@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use ringmesh_tuning::intercept::Host;
 use ringmesh_tuning::{doctor, probe};
+use ringmesh_tuning::{out, outln};
 
 /// Look at this host and say what must be fixed before a sidecar runs well here.
 ///
@@ -32,8 +33,8 @@ pub fn run(args: &DoctorArgs) -> ExitCode {
     facts.tproxy = Some(Host::new(facts.binaries.clone()).tproxy());
     let findings = doctor::examine(&facts);
     match args.output {
-        Format::Table => print!("{}", doctor::table(&findings)),
-        Format::Json => println!("{:#}", doctor::json(&facts, &findings)),
+        Format::Table => out!("{}", doctor::table(&findings)),
+        Format::Json => outln!("{:#}", doctor::json(&facts, &findings)),
     }
     ExitCode::from(u8::from(doctor::must_fix(&findings)))
 }

@@ -1,6 +1,7 @@
 //! `endpoints` and `hosts`.
 
 use clap::{Args, Subcommand};
+use ringmesh_tuning::outln;
 
 use super::client::{Client, segment};
 use super::failure::Failure;
@@ -76,9 +77,9 @@ pub(super) fn hosts(client: &Client, args: &HostsArgs) -> Result<(), Failure> {
     if args.output != Output::Table {
         return output::structured(args.output, &hosts);
     }
-    println!("# ringmesh hosts, namespace {}", args.namespace);
+    outln!("# ringmesh hosts, namespace {}", args.namespace);
     for host in hosts {
-        println!("{}\t{}", host.address, host.names.join(" "));
+        outln!("{}\t{}", host.address, host.names.join(" "));
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use ringmesh_tuning::{out, outln};
 use ringmesh_wire::v1::Value;
 
 use crate::expr::{
@@ -36,7 +37,7 @@ pub struct ExprArgs {
 pub fn run(args: &ExprArgs) -> ExitCode {
     if args.attributes {
         for (name, of) in ATTRIBUTES {
-            println!("{name:<32} {of}");
+            outln!("{name:<32} {of}");
         }
     }
     let Some(text) = &args.expression else {
@@ -44,7 +45,7 @@ pub fn run(args: &ExprArgs) -> ExitCode {
     };
     match shown(text, &args.attr) {
         Ok(out) => {
-            print!("{out}");
+            out!("{out}");
             ExitCode::SUCCESS
         }
         Err(message) => {

@@ -1,6 +1,7 @@
 //! `get`: objects and whether they are in force.
 
 use clap::Args;
+use ringmesh_tuning::outln;
 
 use super::client::Client;
 use super::failure::Failure;
@@ -62,18 +63,20 @@ pub(super) fn run(client: &Client, args: &GetArgs) -> Result<(), Failure> {
         Output::Yaml => {
             for (at, object) in objects.iter().enumerate() {
                 if at > 0 {
-                    println!("---");
+                    outln!("---");
                 }
                 if let Some(status) = &object.status {
-                    println!(
+                    outln!(
                         "# {} (revision {}, from {})",
-                        status.state, object.revision, object.file
+                        status.state,
+                        object.revision,
+                        object.file
                     );
                     for line in status.missing.iter().chain(&status.notes) {
-                        println!("#   {line}");
+                        outln!("#   {line}");
                     }
                 }
-                println!("{}", object.yaml.trim_end());
+                outln!("{}", object.yaml.trim_end());
             }
             Ok(())
         }

@@ -8,6 +8,7 @@ use ringmesh_tuning::intercept::{
     TABLE, plan_down, plan_up,
 };
 use ringmesh_tuning::probe;
+use ringmesh_tuning::{out, outln};
 
 /// Send a service's TCP connections to its sidecar, or stop doing so.
 ///
@@ -231,7 +232,7 @@ fn carry_out(
     dry_run: bool,
 ) -> Result<(), ringmesh_tuning::intercept::ApplyError> {
     if dry_run {
-        print!("{change}");
+        out!("{change}");
         return Ok(());
     }
     host.apply(change)
@@ -239,13 +240,13 @@ fn carry_out(
 
 fn show(seen: &Seen, format: Format) {
     if let Format::Json = format {
-        println!(
+        outln!(
             "{:#}",
             serde_json::json!({ "state": seen.state(), "rules": seen })
         );
         return;
     }
-    println!(
+    outln!(
         "{}",
         match seen.state() {
             State::Up => "up",
@@ -255,19 +256,19 @@ fn show(seen: &Seen, format: Format) {
         }
     );
     if let Some(table) = &seen.nftables {
-        print!("{table}");
+        out!("{table}");
     }
     for (family, rules) in [("v4", &seen.v4), ("v6", &seen.v6)] {
         for line in rules.all() {
-            println!("{family} {line}");
+            outln!("{family} {line}");
         }
     }
     for (family, routing) in [("v4", &seen.routing_v4), ("v6", &seen.routing_v6)] {
         if routing.rule {
-            println!("{family} ip rule pref {PRIORITY} fwmark {STAY_MARK} lookup {TABLE}");
+            outln!("{family} ip rule pref {PRIORITY} fwmark {STAY_MARK} lookup {TABLE}");
         }
         if routing.rule && routing.route {
-            println!("{family} ip route local default dev lo table {TABLE}");
+            outln!("{family} ip route local default dev lo table {TABLE}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Lists: as a table, JSON or YAML.
 
 use clap::ValueEnum;
+use ringmesh_tuning::{out, outln};
 use serde::Serialize;
 
 use super::failure::Failure;
@@ -27,7 +28,7 @@ pub(super) fn print<T: Serialize>(
 ) -> Result<(), Failure> {
     match output {
         Output::Table if items.is_empty() => eprintln!("{none}"),
-        Output::Table => print!("{}", table(columns, items.iter().map(row).collect())),
+        Output::Table => out!("{}", table(columns, items.iter().map(row).collect())),
         Output::Json | Output::Yaml => structured(output, &items)?,
     }
     Ok(())
@@ -38,10 +39,10 @@ pub(super) fn structured<T: Serialize>(output: Output, value: &T) -> Result<(), 
     let failed = |e: String| Failure::failed(e);
     if output == Output::Yaml {
         let text = serde_saphyr::to_string(value).map_err(|e| failed(e.to_string()))?;
-        println!("{}", text.trim_end());
+        outln!("{}", text.trim_end());
     } else {
         let text = serde_json::to_string_pretty(value).map_err(|e| failed(e.to_string()))?;
-        println!("{text}");
+        outln!("{text}");
     }
     Ok(())
 }

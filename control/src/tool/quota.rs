@@ -1,6 +1,7 @@
 //! `quota`: who may spend how much of each quota now.
 
 use clap::Args;
+use ringmesh_tuning::out;
 
 use super::client::Client;
 use super::failure::Failure;
@@ -39,7 +40,7 @@ pub(super) fn run(client: &Client, args: &QuotaArgs) -> Result<(), Failure> {
         return Ok(());
     }
     let rows = all.iter().flat_map(rows).collect();
-    print!("{}", output::table(&COLUMNS, rows));
+    out!("{}", output::table(&COLUMNS, rows));
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use ringmesh_tuning::outln;
 
 use super::client::Client;
 use super::failure::Failure;
@@ -84,7 +85,7 @@ pub(super) fn run(client: &Client, args: &TokenArgs) -> Result<(), Failure> {
             };
             let made: MadeToken = client.post("/v1/tokens", &body)?;
             if *output == Output::Table {
-                println!("{}", made.token);
+                outln!("{}", made.token);
                 return Ok(());
             }
             output::structured(*output, &made)

@@ -1,5 +1,7 @@
 //! What the shards tell: figures, log lines, and the reports made of them.
 
+use ringmesh_tuning::stdout;
+
 use super::*;
 
 impl Agent {
@@ -168,7 +170,10 @@ impl Agent {
         if ready && !self.ready_told {
             self.ready_told = true;
             tracing::info!(?listeners, shards = self.doors.len(), "ready");
-            println!("ready");
+            // Nobody may be reading; traffic is served all the same.
+            if let Err(error) = stdout::try_write(format_args!("ready\n")) {
+                tracing::warn!(%error, "standard output takes no `ready`");
+            }
         }
     }
 }
