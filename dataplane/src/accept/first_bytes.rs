@@ -39,18 +39,32 @@ pub(super) struct FirstBytes {
     count: usize,
     /// The receive that did, behind them.
     rest: Chunk,
+    /// When it has to be known, once the first of them has come.
+    until: Option<Mono>,
 }
 
 impl FirstBytes {
-    /// Receives until it is known. `None`: the connection failed.
-    pub(super) async fn listen(&mut self, stream: &Stream) -> Option<Said> {
+    /// Receives until it is known. `None`: the connection failed, or began and did not go on in the time
+    /// that a head may take. It is not taken for bytes of some kind then: they would pass every policy.
+    pub(super) async fn listen(&mut self, shard: &ShardState, stream: &Stream) -> Option<Said> {
+        let mut late = pin!(shard.ring.sleep_until(self.until.unwrap_or(Mono::NEVER)));
         loop {
-            let chunk = stream.recv().await.ok()?;
+            let Some(received) = wait::or_timeout(stream.recv(), late.as_mut()).await else {
+                shard.meter().refused(Reason::HeadTimeout);
+                stream.reset();
+                return None;
+            };
+            let chunk = received.ok()?;
             if chunk.is_empty() {
                 return Some(Said::Nothing);
             }
             if let Some(detected) = self.look(chunk) {
                 return Some(Said::This(detected));
+            }
+            if self.until.is_none() {
+                let until = shard.now().plus_ms(shard.limits.head_timeout_ms);
+                self.until = Some(until);
+                late.as_mut().reset(until);
             }
         }
     }
@@ -95,7 +109,7 @@ pub(super) async fn sniff(shard: &ShardState, stream: &Stream) -> Option<(Detect
     let until = shard.now().plus_ms(shard.limits.keep_alive_timeout_ms);
     let give_up = pin!(shard.ring.sleep_until(until));
     let mut first = FirstBytes::default();
-    match wait::or_timeout(first.listen(stream), give_up).await?? {
+    match wait::or_timeout(first.listen(shard, stream), give_up).await?? {
         Said::This(detected) => Some((detected, first.into_chunk(&shard.ring)?)),
         Said::Nothing => None,
     }

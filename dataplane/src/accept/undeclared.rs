@@ -168,13 +168,13 @@ async fn hear(
     if leads_to_http(shard, flow) {
         let until = shard.now().plus_ms(shard.limits.keep_alive_timeout_ms);
         let idle = pin!(shard.ring.sleep_until(until));
-        let said = wait::or_timeout(client.listen(stream), idle).await??;
+        let said = wait::or_timeout(client.listen(shard, stream), idle).await??;
         return heard(client, shard, said, None);
     }
     if recalled.is_some_and(Verdict::is_http) {
         let until = shard.now().plus_ms(HTTP_PATIENCE_MS);
         let patience = pin!(shard.ring.sleep_until(until));
-        if let Some(said) = wait::or_timeout(client.listen(stream), patience).await {
+        if let Some(said) = wait::or_timeout(client.listen(shard, stream), patience).await {
             return heard(client, shard, said?, None);
         }
     }
@@ -204,7 +204,7 @@ async fn race(
     answerable_ms: u64,
 ) -> Option<Heard> {
     let mut dialling = pin!(Early::dial(shard, flow));
-    let early = match wait::first(client.listen(stream), dialling.as_mut()).await {
+    let early = match wait::first(client.listen(shard, stream), dialling.as_mut()).await {
         First::A(said) => {
             let said = said?;
             let early = match said.is_http() {
@@ -221,7 +221,7 @@ async fn race(
             return heard(client, shard, said, None);
         }
     };
-    let greeting = match wait::first(client.listen(stream), early.hear()).await {
+    let greeting = match wait::first(client.listen(shard, stream), early.hear()).await {
         First::A(said) => return heard(client, shard, said?, Some(early)),
         // A failure is told again to whoever carries on.
         First::B(greeting) => greeting.unwrap_or_default(),
@@ -234,7 +234,7 @@ async fn race(
     if detect::is_http_greeting(&greeting) {
         // Neither the connection nor the buffer is held while the client is silent.
         drop((early, greeting));
-        let said = client.listen(stream).await?;
+        let said = client.listen(shard, stream).await?;
         return heard(client, shard, said, None);
     }
     let mut said_first = heard(client, shard, Said::Nothing, Some(early))?;
@@ -250,7 +250,7 @@ async fn listen_for(
     ms: u64,
 ) -> Option<Said> {
     let end = pin!(shard.ring.sleep_until(shard.now().plus_ms(ms)));
-    let said = wait::or_timeout(client.listen(stream), end).await;
+    let said = wait::or_timeout(client.listen(shard, stream), end).await;
     said.unwrap_or(Some(Said::Nothing))
 }
 

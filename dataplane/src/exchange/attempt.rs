@@ -130,14 +130,15 @@ struct Times<'t> {
 }
 
 impl Times<'_> {
-    /// When to look, before the answer's head is here. An exchange that only waits for that is as long as
-    /// its route lets it; while its request is `pumping` it may not be idle.
+    /// When to look, before the answer's head is here. An exchange that only waits for that may be silent as
+    /// long as its route lets it. While its request is `pumping` it may not be idle, nor where no route sets
+    /// it an end: a client that left with a FIN looks like one that waits.
     fn next(&self, pumping: bool) -> Mono {
-        let idle_at = match pumping {
-            true => self.progress.idle_at(),
-            false => Mono::NEVER,
-        };
-        self.deadline.min(self.try_deadline).min(idle_at)
+        let due = self.deadline.min(self.try_deadline);
+        match pumping || due == Mono::NEVER {
+            true => due.min(self.progress.idle_at()),
+            false => due,
+        }
     }
 
     /// What is over then. A client that takes its time to send must not have the endpoint ejected.
@@ -443,6 +444,7 @@ impl Carried<'_, '_> {
             match next {
                 Ok(Next::Interim) if interim < limits::INTERIM_ANSWERS_MAX => {
                     interim += 1;
+                    x.progress.moved();
                     if x.request.version() == Version::Http11
                         && !send_interim(x, &parser.view(&bytes)).await
                     {

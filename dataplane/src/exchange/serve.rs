@@ -22,10 +22,15 @@ use crate::upstream::Stream;
 use crate::wait;
 
 /// How long a closing connection still takes bytes that it throws away, milliseconds: closing with
-/// unread bytes makes the kernel send a reset, which can destroy the answer on its way.
-const LINGER_MS: u64 = 1_000;
-/// Bytes it throws away at most.
-const LINGER_BYTES_MAX: usize = 1024 * 1024;
+/// unread bytes makes the kernel send a reset, which can destroy the answer on its way (RFC 9112
+/// section 9.6). As nginx's `lingering_time`: a client that reads only behind its upload has its answer.
+const LINGER_MS: u64 = 30_000;
+/// And how long while none come, milliseconds.
+const LINGER_SILENCE_MS: u64 = 1_000;
+/// Bytes it throws away at most behind what was no request: whoever sends that goes on as it likes.
+pub(super) const LINGER_BYTES_MAX: usize = 1024 * 1024;
+/// And behind an answer that came before the end of an upload.
+const UPLOAD_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// A connection without a request for so long gives back what serving one needs, milliseconds. Long
 /// enough that a busy connection never does, short enough that thousands of idle ones hold little.
@@ -212,7 +217,7 @@ async fn while_busy(shard: &Rc<ShardState>, flow: &Flow, stream: &Stream, first:
         match after.await {
             After::KeepAlive if !shard.draining.get() => {}
             After::KeepAlive | After::Close => {
-                linger(shard, stream).await;
+                linger(shard, stream, UPLOAD_BYTES_MAX).await;
                 return Left::Ended;
             }
             After::Reset => {
@@ -270,22 +275,25 @@ async fn refuse(shard: &Rc<ShardState>, flow: &Flow, stream: &Stream, answer: &A
     let after = answer::send(shard, Client::Http1(stream), answer, &mut record).await;
     note::headless(shard, flow, &record, note::transport(Client::Http1(stream)));
     if after != After::Reset {
-        linger(shard, stream).await;
+        linger(shard, stream, LINGER_BYTES_MAX).await;
     }
 }
 
-/// Ends our direction and takes what the client still sends, within bounds.
-pub(super) async fn linger(shard: &ShardState, stream: &Stream) {
+/// Ends our direction and takes what the client still sends, `bytes_max` at most.
+pub(super) async fn linger(shard: &ShardState, stream: &Stream, bytes_max: usize) {
     let ended = async { stream.flush().await.is_ok() && stream.shutdown_write().await.is_ok() };
     if wait::or_timeout(ended, pin!(shard.idle_from_now())).await != Some(true) {
         return;
     }
-    let mut end = pin!(shard.ring.sleep_until(shard.now().plus_ms(LINGER_MS)));
-    let mut left = LINGER_BYTES_MAX;
-    while let Some(Ok(chunk)) = wait::or_timeout(stream.recv(), end.as_mut()).await {
-        if chunk.is_empty() || chunk.len() >= left {
-            return;
+    let end = shard.now().plus_ms(LINGER_MS);
+    let mut left = bytes_max;
+    let mut silence = pin!(shard.ring.sleep_until(end));
+    loop {
+        let silent_at = shard.now().plus_ms(LINGER_SILENCE_MS);
+        silence.as_mut().reset(end.min(silent_at));
+        match wait::or_timeout(stream.recv(), silence.as_mut()).await {
+            Some(Ok(chunk)) if !chunk.is_empty() && chunk.len() < left => left -= chunk.len(),
+            _ => return,
         }
-        left -= chunk.len();
     }
 }

@@ -314,6 +314,108 @@ fn early_answers_get_through() {
     assert!(answer.ends_with("stop"), "{answer}");
 }
 
+/// A client that writes all of its upload before it reads has the answer, too (RFC 9112 section 9.6).
+#[test]
+fn an_early_answer_survives_a_long_upload() {
+    const LENGTH: usize = 32 << 20;
+    let (upstream, _) = server(|_, mut stream| {
+        if read_head(&mut stream).is_some() {
+            let answer =
+                b"HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\nConnection: close\r\n\r\nstop";
+            stream.write_all(answer).unwrap();
+        }
+    });
+    let bed = Bed::start(&draft(upstream), Role::Outbound);
+    let mut client = bed.client();
+    write!(
+        client,
+        "PUT / HTTP/1.1\r\nHost: app\r\nContent-Length: {LENGTH}\r\n\r\n"
+    )
+    .unwrap();
+    let piece = vec![b'x'; 1 << 20];
+    for _ in 0..LENGTH / piece.len() {
+        client.write_all(&piece).unwrap();
+    }
+    let answer = read_answer(&mut client);
+    assert_eq!(status(&answer), "413", "{answer}");
+    assert!(answer.ends_with("stop"), "{answer}");
+}
+
+/// HTTP/1.0 waits for the end of an answer unless it is told that there is none, which the mesh's own answers
+/// do not tell.
+#[test]
+fn an_answer_of_the_mesh_ends_a_connection_of_http10() {
+    let (upstream, _) = hello();
+    let bed = Bed::start(&draft(upstream), Role::Outbound);
+    for (host, wanted) in [("nobody", "502"), ("app", "200")] {
+        let mut client = bed.client();
+        let request = format!("GET / HTTP/1.0\r\nHost: {host}\r\nConnection: keep-alive\r\n\r\n");
+        client.write_all(request.as_bytes()).unwrap();
+        let answer = read_answer(&mut client);
+        assert_eq!(status(&answer), wanted, "{answer}");
+        match host {
+            "app" => {
+                assert!(answer.contains("connection: keep-alive\r\n"), "{answer}");
+                client.write_all(request.as_bytes()).unwrap();
+                assert_eq!(status(&read_answer(&mut client)), "200");
+            }
+            _ => {
+                assert!(answer.contains("connection: close\r\n"), "{answer}");
+                assert_eq!(client.read(&mut [0]).unwrap(), 0, "it goes on");
+            }
+        }
+    }
+}
+
+/// The id of a request from outside of the mesh could be another request's: the app and the log have a fresh
+/// one. The app's own, and what its sidecar sends on, stay.
+#[test]
+fn a_request_id_of_the_outside_is_replaced() {
+    const SENT: &str = "11111111-1111-4111-8111-111111111111";
+    let (told, hears) = std::sync::mpsc::channel();
+    let told = std::sync::Mutex::new(told);
+    let (app, _) = server(move |_, mut stream| {
+        while let Some(head) = read_head(&mut stream) {
+            told.lock().unwrap().send(head.to_lowercase()).unwrap();
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+            stream.write_all(answer).unwrap();
+        }
+    });
+    let mut inbound = Draft::new();
+    inbound.mesh.mtls = ringmesh_wire::snapshot::MtlsMode::Permissive;
+    inbound.workload.ports[0].app = app;
+    let mut disabled = inbound.clone();
+    disabled.mesh.mtls = ringmesh_wire::snapshot::MtlsMode::Disable;
+    let house = crate::tls::tests::House::new();
+    for (draft, role, stays) in [
+        (draft(app), Role::Outbound, true),
+        (inbound, Role::Inbound, false),
+        (disabled, Role::Inbound, true),
+    ] {
+        let bed = Bed::start(&draft, role);
+        let material = house.material(&crate::tls::tests::workload("ratings", "ratings", "v1"));
+        (bed.mailbox.send(ToShard::Tls(Arc::new(material.unwrap())))).unwrap();
+        let request = format!(
+            "GET / HTTP/1.1\r\nHost: app\r\nX-Request-Id: {SENT}\r\nx-request-id: 2\r\n\r\n"
+        );
+        assert_eq!(status(&bed.ask(&request)), "200");
+        let head = hears.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(head.contains(SENT), stays, "{head}");
+        let log = bed.log();
+        assert_eq!(log[0]["request_id"] == SENT, stays, "{}", log[0]);
+        let logged = log[0]["request_id"].as_str().unwrap();
+        assert!(
+            head.contains(&format!("x-request-id: {logged}\r\n")),
+            "{head}"
+        );
+        assert_eq!(
+            head.matches("x-request-id").count(),
+            1 + usize::from(stays),
+            "{head}"
+        );
+    }
+}
+
 /// After 101 both directions are bytes, each with its own end.
 #[test]
 fn upgrades_become_tunnels() {

@@ -200,6 +200,40 @@ fn an_idle_connection_of_http2_holds_no_receive_buffer() {
     drop(crowd);
 }
 
+/// Wherever the first bytes are looked at, who begins has to go on; and what was not understood in time does not
+/// pass as bytes of some kind.
+#[test]
+fn a_beginning_that_stops_is_cut_off() {
+    let (upstream, connections) = hello();
+    let mut outbound = draft(upstream);
+    let service = outbound.at("app");
+    service.hosts = vec!["*".into()];
+    service.ports[0].protocol = Protocol::Auto;
+    let limits = ConnLimits {
+        head_timeout_ms: 200,
+        ..ConnLimits::default()
+    };
+    for (draft, role) in [
+        (outbound, Role::Outbound),
+        (before(upstream, Protocol::Auto), Role::Inbound),
+        (before(upstream, Protocol::Http1), Role::Inbound),
+    ] {
+        let bed = Bed::start_with(&draft, role, limits);
+        let mut client = bed.client();
+        client.write_all(b"GE").unwrap();
+        // Its end, and not a byte before it.
+        assert!(matches!(client.read(&mut [0]), Ok(0) | Err(_)));
+        assert!(client.take_error().unwrap().is_none(), "{role:?} timed out");
+        // Others are served, also who takes its time.
+        let mut slow = bed.client();
+        slow.write_all(b"GE").unwrap();
+        slow.write_all(b"T / HTTP/1.1\r\nHost: app\r\n\r\n")
+            .unwrap();
+        assert!(read_answer(&mut slow).ends_with("hello"));
+    }
+    assert!(connections.load(Ordering::SeqCst) >= 3);
+}
+
 /// A sidecar before an app, reached in plaintext and with mutual TLS.
 fn before(app: SocketAddr, protocol: Protocol) -> Draft {
     let mut draft = Draft::new();

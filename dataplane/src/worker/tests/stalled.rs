@@ -227,3 +227,28 @@ fn an_answer_without_content_tells_no_length_even_to_head() {
         );
     }
 }
+
+/// Towards the app no route says how long an answer may take, and who left with a FIN looks like one who waits.
+#[test]
+fn an_app_that_never_answers_does_not_hold_its_exchange() {
+    let (told, hears) = std::sync::mpsc::channel();
+    let told = std::sync::Mutex::new(told);
+    let (app, _) = server(move |_, mut stream| {
+        let _ = read_head(&mut stream);
+        let end = stream.read(&mut [0]);
+        told.lock().unwrap().send(end.unwrap_or(0)).unwrap();
+    });
+    let mut draft = Draft::new();
+    draft.mesh.mtls = ringmesh_wire::snapshot::MtlsMode::Permissive;
+    draft.workload.ports[0].app = app;
+    let bed = Bed::start_with(&draft, Role::Inbound, impatient());
+    let mut left = bed.client();
+    left.write_all(b"GET / HTTP/1.1\r\nHost: ratings\r\n\r\n")
+        .unwrap();
+    left.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(hears.recv_timeout(PATIENCE), Ok(0), "the app's side ends");
+    let answer = read_answer(&mut left);
+    assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    let log = bed.log();
+    assert_eq!(log[0]["reason"], "timeout", "{}", log[0]);
+}
