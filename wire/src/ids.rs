@@ -52,6 +52,20 @@ pub fn check_name(what: &'static str, name: &str) -> Result<(), WireError> {
     Ok(())
 }
 
+/// What follows `NAME.NAMESPACE` in the long form of a service's name.
+pub const LONG_FORM_END: &str = ".svc.cluster.local";
+
+/// `NAME.NAMESPACE` of a service's name in its long form, with [`LONG_FORM_END`] or `.svc` behind; `None` for
+/// another text.
+#[must_use]
+pub fn short_form(name: &str) -> Option<&str> {
+    let ends = [LONG_FORM_END, ".svc"];
+    let rest = ends.iter().find_map(|end| name.strip_suffix(end))?;
+    // `ratings.svc` is ratings of a namespace called svc.
+    let whole = rest.contains('.') && rest.split('.').all(|part| !part.is_empty());
+    whole.then_some(rest)
+}
+
 /// A sidecar's name, unique in the mesh.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId(pub String);

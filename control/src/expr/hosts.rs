@@ -1,9 +1,11 @@
 //! Names of services: what an expression compares with one is brought to the form it has in a
 //! sidecar.
 //!
-//! There `destination.service` and its like are `NAME.NAMESPACE`, for every service. Rules written
-//! for Mixer say `NAME.NAMESPACE.svc.cluster.local`, some `NAME.NAMESPACE.svc`; left as they are,
+//! There `destination.service` and its like are `NAME.NAMESPACE`, but for hosts outside the mesh, where
+//! they are the host. Rules written for Mixer say `NAME.NAMESPACE.svc.cluster.local`, some `NAME.NAMESPACE.svc`; left as they are,
 //! they would never match.
+
+use ringmesh_wire::ids::{LONG_FORM_END as LONG, short_form};
 
 use super::ExprError;
 use super::ast::{Ast, Op};
@@ -15,8 +17,6 @@ const SERVICES: [&str; 4] = [
     "source.service",
     "source.service.host",
 ];
-/// What follows `NAME.NAMESPACE` in the long form.
-const LONG: &str = ".svc.cluster.local";
 
 /// Whether an attribute is the name of a service.
 #[must_use]
@@ -30,17 +30,10 @@ pub fn is_service(attribute: &str) -> bool {
 /// # Errors
 /// A long form without a namespace.
 pub fn short(name: &str) -> Result<&str, &'static str> {
-    let is_whole = |rest: &str| rest.contains('.') && rest.split('.').all(|part| !part.is_empty());
-    if let Some(rest) = name.strip_suffix(LONG) {
-        return if is_whole(rest) {
-            Ok(rest)
-        } else {
-            Err("no service has this name")
-        };
+    match short_form(name) {
+        None if name.ends_with(LONG) => Err("no service has this name"),
+        short => Ok(short.unwrap_or(name)),
     }
-    // `ratings.svc` is ratings of a namespace called svc.
-    let rest = name.strip_suffix(".svc").filter(|rest| is_whole(rest));
-    Ok(rest.unwrap_or(name))
 }
 
 /// The expression with such names in their short form.

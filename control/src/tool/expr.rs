@@ -12,8 +12,9 @@ use crate::expr::{
 
 /// Show how an expression is understood: its tree, its type, its value.
 ///
-/// destination.service, source.service and their .host are NAME.NAMESPACE, of services without a
-/// sidecar too; what is compared or matched with them may have .svc or .svc.cluster.local behind.
+/// destination.service, source.service and their .host are NAME.NAMESPACE, of a ServiceEntry's host
+/// with a dot the host; what is compared or matched with them may have .svc or .svc.cluster.local
+/// behind.
 ///
 /// Example: ringmesh expr 'source.labels["app"] | "unknown"' --attr 'source.labels[app]=reviews'
 ///

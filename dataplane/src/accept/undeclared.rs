@@ -99,19 +99,22 @@ pub(super) async fn listen(shard: &Rc<ShardState>, flow: &Flow, stream: &Stream)
     Some(heard)
 }
 
-/// Where a connection goes, as far as it is known before its first byte: the service, and its port.
-fn destination<'t>(tables: &'t Tables, flow: &Flow) -> (Option<&'t ServiceId>, u16) {
+/// Where a connection goes, as far as it is known before its first byte: the service, what labels call it, and
+/// its port.
+fn destination<'t>(tables: &'t Tables, flow: &Flow) -> (Option<&'t ServiceId>, Party<'t>, u16) {
     match flow.direction {
         Direction::Inbound { port } => {
             let port = tables.workload.ports.get(port).map_or(0, |row| row.number);
-            (Some(&tables.workload.service), port)
+            let own = &tables.workload.service;
+            (Some(own), Party::of(own, ""), port)
         }
         Direction::Outbound => match tables.resolve_tcp(flow.original_dst) {
             TcpTarget::Known(to) => {
-                let id = to.service.map(|service| &tables.service(service).id);
-                (id, to.port)
+                let called = to.service.map(|service| tables.service(service));
+                let party = called.map_or(Party::default(), |row| Party::called(&row.name, ""));
+                (called.map(|row| &row.id), party, to.port)
             }
-            TcpTarget::Passthrough(_) | TcpTarget::Unknown => (None, 0),
+            TcpTarget::Passthrough(_) | TcpTarget::Unknown => (None, Party::default(), 0),
         },
     }
 }
@@ -119,7 +122,8 @@ fn destination<'t>(tables: &'t Tables, flow: &Flow) -> (Option<&'t ServiceId>, u
 fn place(shard: &ShardState, flow: &Flow) -> Place {
     let active = shard.active();
     let active = active.as_ref();
-    let (service, port) = active.map_or((None, 0), |active| destination(&active.tables, flow));
+    let found = active.map(|active| destination(&active.tables, flow));
+    let (service, port) = found.map_or((None, 0), |(service, _, port)| (service, port));
     match (flow.direction, service) {
         (Direction::Inbound { .. }, _) => Place::Inbound(port),
         (Direction::Outbound, Some(id)) => {
@@ -132,8 +136,7 @@ fn place(shard: &ShardState, flow: &Flow) -> Place {
 /// Counts what an undeclared connection turned out to be. An address of the world is not a label.
 fn count(shard: &ShardState, flow: &Flow, verdict: Verdict, took: Duration) {
     let Some(active) = shard.active() else { return };
-    let (service, port) = destination(&active.tables, flow);
-    let party = service.map_or(Party::default(), |id| Party::of(id, ""));
+    let (_, party, port) = destination(&active.tables, flow);
     let direction = match flow.direction {
         Direction::Inbound { .. } => telemetry::Direction::Inbound,
         Direction::Outbound => telemetry::Direction::Outbound,

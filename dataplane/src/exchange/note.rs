@@ -40,8 +40,8 @@ pub(super) fn opaque(shard: &ShardState, flow: &Flow, record: &Record, names: Op
         match outcome.direction {
             telemetry::Direction::Outbound => {
                 outcome.source = own;
-                if let Some((service, version)) = &names.called {
-                    outcome.destination = Party::of(service, version);
+                if let Some(called) = &names.called {
+                    outcome.destination = Party::called(&called.name, &called.version);
                 }
             }
             telemetry::Direction::Inbound => {
@@ -59,8 +59,15 @@ pub(super) fn opaque(shard: &ShardState, flow: &Flow, record: &Record, names: Op
 #[derive(Debug)]
 pub(super) struct Names {
     own: (ServiceId, Box<str>),
-    called: Option<(ServiceId, Box<str>)>,
+    called: Option<Called>,
     cluster: Box<str>,
+}
+
+#[derive(Debug)]
+struct Called {
+    id: ServiceId,
+    name: Box<str>,
+    version: Box<str>,
 }
 
 impl Names {
@@ -80,14 +87,18 @@ impl Names {
                 tables.workload.service.clone(),
                 tables.workload.version().into(),
             ),
-            called: called.map(|at| (tables.service(at).id.clone(), version.into())),
+            called: called.map(|at| Called {
+                id: tables.service(at).id.clone(),
+                name: tables.service(at).name.clone(),
+                version: version.into(),
+            }),
             cluster: row.map_or_else(Box::default, |row| row.name.clone()),
         }
     }
 
     /// The service that was called; `None`: none of the mesh's, or the local app.
     pub(super) fn called(&self) -> Option<&ServiceId> {
-        self.called.as_ref().map(|(service, _)| service)
+        self.called.as_ref().map(|called| &called.id)
     }
 }
 
@@ -124,7 +135,7 @@ fn outcome<'o>(
                 outcome.source = own;
                 if let Some(service) = record.service {
                     let version = endpoint.map_or("", |endpoint| &endpoint.version);
-                    outcome.destination = Party::of(&tables.service(service).id, version);
+                    outcome.destination = Party::called(&tables.service(service).name, version);
                 }
             }
             telemetry::Direction::Inbound => {

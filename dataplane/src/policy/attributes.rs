@@ -150,7 +150,10 @@ impl<'a> Attributes<'a> {
             Attribute::SourcePrincipal => text(self.principal()?),
             Attribute::DestinationIp => Val::Ip(normal_ip(self.destination.ip())),
             Attribute::DestinationPort => Val::Int(self.destination.port().into()),
-            Attribute::DestinationService => service(self.destination_service()),
+            Attribute::DestinationService => match self.site {
+                Site::Inbound => service(&self.tables.workload.service),
+                Site::Outbound(called) => text(&self.tables.service(called).name),
+            },
             Attribute::DestinationServiceName => text(&self.destination_service().name),
             Attribute::DestinationNamespace => text(&self.destination_service().namespace),
             Attribute::RequestMethod => text(self.request?.method),

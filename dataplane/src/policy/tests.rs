@@ -654,6 +654,54 @@ fn attributes_have_their_values() {
     }
 }
 
+/// As in Istio: a host outside the mesh has no other name.
+#[test]
+fn the_destination_service_outside_the_mesh_is_the_host() {
+    let mut draft = Draft::new();
+    let cases = [
+        ("api.example.com", "api.example.com"),
+        ("*.example.org", "*.example.org"),
+        // A ServiceEntry may stand for a service of the mesh that has no sidecar.
+        ("billing", "billing.default"),
+        ("billing.shop.svc.cluster.local", "billing.shop"),
+    ];
+    for (host, _) in cases {
+        draft = draft.service("new", &[443]);
+        let service = draft.at("new");
+        service.id.name = host.into();
+        service.hosts = vec![host.into()];
+        service.external = true;
+    }
+    // Without the entry of its own it is a service with a dot in its name.
+    draft = draft.service("b.c", &[443]);
+    let tables = draft.tables();
+    for (host, wanted) in cases.into_iter().chain([("b.c", "b.c.default")]) {
+        let service = ServiceId::new(host, "default");
+        let app = stranger();
+        let call = Call {
+            site: Site::Outbound(tables.service_by_id(&service).unwrap()),
+            peer: &app,
+            request: None,
+            destination: destination(),
+        };
+        let attributes = Attributes::new(&tables, &call);
+        for (attribute, wanted) in [
+            ("destination.service", wanted),
+            ("destination.service.host", wanted),
+            ("destination.service.name", host),
+            ("destination.service.namespace", "default"),
+        ] {
+            let mut arena = Arena::default();
+            arena.attribute(attribute);
+            let program = Program::lower(&arena.expr());
+            let value = expr::value(&program, &attributes);
+            let mut text = Vec::new();
+            value.unwrap().unwrap().append_to(&mut text);
+            assert_eq!(text, wanted.as_bytes(), "{attribute} of {host}");
+        }
+    }
+}
+
 #[test]
 fn expressions_follow_presence() {
     type Build = fn(&mut Arena) -> NodeIndex;

@@ -23,7 +23,7 @@ pub enum Attribute {
     DestinationIp,
     /// `destination.port`: workload port
     DestinationPort,
-    /// `destination.service`, `destination.service.host`: `name.namespace`
+    /// `destination.service`, `destination.service.host`: `name.namespace`, or a host outside the mesh
     DestinationService,
     /// `destination.service.name`
     DestinationServiceName,

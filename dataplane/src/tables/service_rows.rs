@@ -14,7 +14,7 @@ use super::index::{ClusterIndex, ServiceIndex, VirtualHostIndex};
 pub struct ServiceRow {
     /// Its name.
     pub id: ServiceId,
-    /// `name.namespace`, for logs and attributes.
+    /// For logs, labels and attributes: `name.namespace`; of a host outside the mesh the host, as in Istio.
     pub name: Box<str>,
     /// Its ports.
     pub ports: Box<[ServicePort]>,

@@ -54,12 +54,13 @@ impl Transport {
     }
 }
 
-/// Source or destination. Empty strings where something is not known.
+/// Source or destination. Empty strings where something is not known. A service's name is in one piece or in
+/// two; the services that are called have it in one, which for a host outside the mesh is the host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Party<'a> {
-    /// Service name.
+    /// Service name, or all of it.
     pub service: &'a str,
-    /// Its namespace.
+    /// Its namespace; empty where the name is whole.
     pub namespace: &'a str,
     /// Label `version`.
     pub version: &'a str,
@@ -72,6 +73,16 @@ impl<'a> Party<'a> {
         Self {
             service: &service.name,
             namespace: &service.namespace,
+            version,
+        }
+    }
+
+    /// A service that is called, by its whole name.
+    #[must_use]
+    pub fn called(name: &'a str, version: &'a str) -> Self {
+        Self {
+            service: name,
+            namespace: "",
             version,
         }
     }

@@ -141,9 +141,10 @@ fn detections(shards: &[Stats], out: &mut Vec<Series>) {
 impl Detection {
     /// Sorted by name.
     fn pairs(&self) -> Vec<(String, String)> {
-        let destination = match &*self.service {
-            "" => "unknown".to_owned(),
-            service => format!("{service}.{}", self.namespace),
+        let destination = match (&*self.service, &*self.namespace) {
+            ("", _) => "unknown".to_owned(),
+            (whole, "") => whole.to_owned(),
+            (service, namespace) => format!("{service}.{namespace}"),
         };
         vec![
             ("destination".into(), destination),

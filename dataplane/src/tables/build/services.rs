@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use ringmesh_wire::ServiceId;
+use ringmesh_wire::ids::short_form;
 use ringmesh_wire::snapshot::{
     Endpoint, EndpointState, Endpoints, NamedEndpoint, Names, Resolution, Service, ServicePort,
     Subset, TrafficPolicy, UpstreamTls,
@@ -143,6 +144,16 @@ fn resolved(named: &NamedEndpoint, address: IpAddr) -> Endpoint {
     }
 }
 
+/// What logs, labels and attributes call a service.
+fn name_of(service: &Service) -> Box<str> {
+    let name = &service.id.name;
+    // A ServiceEntry may also declare a host of the mesh: `ratings`, or its long name.
+    match service.external && name.contains(['.', '*']) {
+        true => short_form(name).unwrap_or(name).into(),
+        false => service.id.to_string().into(),
+    }
+}
+
 impl Services {
     fn add(&mut self, index: ServiceIndex, service: &Service, endpoints: &AllKnown<'_>) {
         let mut whole = Vec::with_capacity(service.ports.len());
@@ -160,7 +171,7 @@ impl Services {
         identities.sort_unstable();
         self.rows.push(ServiceRow {
             id: service.id.clone(),
-            name: service.id.to_string().into(),
+            name: name_of(service),
             ports: service.ports.clone().into(),
             identities: identities.into(),
             external: service.external,

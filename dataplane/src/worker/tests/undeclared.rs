@@ -3,6 +3,7 @@
 use std::net::Shutdown;
 use std::sync::atomic::AtomicBool;
 
+use ringmesh_wire::report::{Series, SeriesValue};
 use ringmesh_wire::snapshot::{Action, AuthzAction, MtlsMode, TcpRoute};
 
 use super::mesh::Pair;
@@ -59,7 +60,11 @@ fn rest(client: &mut TcpStream) -> String {
 
 /// What a shard counted under a name: the value of `label`, and how often.
 fn counted(bed: &Bed, name: &str, label: &str) -> Vec<(String, u64)> {
-    use ringmesh_wire::report::SeriesValue::{Counter, DurationHistogram};
+    among(&collected(bed), name, label)
+}
+
+/// All that a shard counted; nothing where it has nothing new to tell.
+fn collected(bed: &Bed) -> Vec<Series> {
     bed.mailbox.send(ToShard::Collect).unwrap();
     let stats = loop {
         match bed.next() {
@@ -69,17 +74,23 @@ fn counted(bed: &Bed, name: &str, label: &str) -> Vec<(String, u64)> {
             other => panic!("{other:?}"),
         }
     };
-    let series = merge(&[*stats]).into_iter();
-    series
-        .filter(|one| one.name == name)
+    merge(&[*stats])
+}
+
+fn among(series: &[Series], name: &str, label: &str) -> Vec<(String, u64)> {
+    let named = series.iter().filter(|one| one.name == name);
+    named
         .map(|one| {
-            let count = match one.value {
-                Counter(count) => count,
-                DurationHistogram { buckets, .. } => buckets.iter().sum(),
+            let count = match &one.value {
+                SeriesValue::Counter(count) => *count,
+                SeriesValue::DurationHistogram { buckets, .. } => buckets.iter().sum(),
                 other => panic!("{other:?}"),
             };
-            let value = one.labels.into_iter().find(|(name, _)| name == label);
-            (value.map_or_else(String::new, |(_, value)| value), count)
+            let value = one.labels.iter().find(|(name, _)| name == label);
+            (
+                value.map_or_else(String::new, |(_, value)| value.clone()),
+                count,
+            )
         })
         .collect()
 }
@@ -439,4 +450,62 @@ fn a_server_that_declares_http_is_not_called_before_it_is_asked() {
         .unwrap();
     assert!(read_answer(&mut silent).ends_with("hello"));
     assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
+/// As a service outside the mesh, on a port nobody declared.
+fn outside(upstream: SocketAddr) -> Draft {
+    let host = "api.example.com";
+    let mut draft = Draft::new().service(host, &[80]);
+    draft = draft.endpoint_with(host, &upstream.ip().to_string(), &[], |endpoint| {
+        endpoint.mesh_port = None;
+        endpoint.ports[0].app_port = upstream.port();
+    });
+    let service = draft.at(host);
+    service.hosts = vec!["*".into()];
+    service.external = true;
+    service.ports[0].protocol = Protocol::Auto;
+    draft
+}
+
+#[test]
+fn a_host_outside_the_mesh_is_called_by_its_name_in_log_and_metrics() {
+    let (http, _) = hello();
+    let (opaque, _) = greeter();
+    let host = || vec![("api.example.com".to_owned(), 1)];
+    for (upstream, metric) in [
+        (http, "ringmesh_requests_total"),
+        (opaque, "ringmesh_tcp_connections_closed_total"),
+    ] {
+        let bed = Bed::start(&outside(upstream), Role::Outbound);
+        let mut client = bed.client();
+        if upstream == http {
+            let request = b"GET / HTTP/1.1\r\nHost: api.example.com\r\n\r\n";
+            client.write_all(request).unwrap();
+            let answer = read_answer(&mut client);
+            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        } else {
+            assert_eq!(greeting(&mut client), "220 ready\r\n");
+            client.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(rest(&mut client), "");
+        }
+        let mut seen = Vec::new();
+        wait_for("a count of the exchange", || {
+            seen = collected(&bed);
+            !among(&seen, metric, "destination").is_empty()
+        });
+        for name in [metric, "ringmesh_detection_duration_seconds"] {
+            assert_eq!(among(&seen, name, "destination"), host(), "{name}");
+        }
+    }
+    let bed = Bed::start(&outside(opaque), Role::Outbound);
+    let mut client = bed.client();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(rest(&mut client), "220 ready\r\n");
+    let mut log = Vec::new();
+    wait_for("a line", || {
+        log = bed.log();
+        !log.is_empty()
+    });
+    assert_eq!(log[0]["destination"], "api.example.com", "{}", log[0]);
+    assert_eq!(log[0]["source"], "ratings.default", "{}", log[0]);
 }
