@@ -446,6 +446,23 @@ impl<'a> Fields<'a> {
         found
     }
 
+    /// A field that says something if it is written at all, null being no way to leave it out: for mappings
+    /// whose absence means "all" or "as elsewhere", where one that somebody forgot to fill hardly does.
+    pub(super) fn filled(&self, name: &str) -> Option<Cursor<'a>> {
+        let found = self.get(name);
+        if found.is_none()
+            && let Some((key, _)) = self.entries.iter().find(|(key, _)| key.text == name)
+        {
+            let report = self.cursor.report;
+            report.fail(
+                report.place(key.spot, &self.cursor.path_of(name)),
+                format!("{name} is empty"),
+                "give it fields, or remove it if it is to say nothing",
+            );
+        }
+        found
+    }
+
     /// The list in a field that has entries if it is written at all, null being no way to leave it
     /// out: for lists whose absence means "any", where an empty one hardly does.
     pub(super) fn filled_list(&self, name: &str) -> Vec<Cursor<'a>> {

@@ -207,6 +207,36 @@ fn a_list_of_an_authorization_policy_that_is_empty_is_no_list_that_is_left_out()
 }
 
 #[test]
+fn a_mapping_of_a_policy_that_is_null_is_no_mapping_that_is_left_out() {
+    let peers = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication";
+    for null in ["null", "~", ""] {
+        for (kind, spec, field) in [
+            (SECURITY, "  targetRef: @\n  rules: [{}]\n", "targetRef"),
+            (SECURITY, "  selector: @\n  rules: [{}]\n", "selector"),
+            (
+                SECURITY,
+                "  selector: {matchLabels: @}\n  rules: [{}]\n",
+                "selector.matchLabels",
+            ),
+            (peers, "  selector: @\n  mtls: {mode: STRICT}\n", "selector"),
+            (peers, "  mtls: @\n", "mtls"),
+            (peers, "  portLevelMtls: @\n", "portLevelMtls"),
+        ] {
+            let errors = errors_of(&object(kind, &spec.replace('@', null)));
+            let name = field.rsplit('.').next().unwrap();
+            let column = 3 + spec.find(name).unwrap() - 2;
+            let wanted = format!(
+                "f.yaml:6:{column}: spec.{field}: {name} is empty; give it fields, or remove it if it is to say nothing"
+            );
+            assert_eq!(errors, [wanted], "{spec}");
+        }
+    }
+    // `{}` is a selector of everything, as in Istio.
+    let all = object(SECURITY, "  selector: {}\n  rules: [{}]\n");
+    assert!(parse("f.yaml", &all).is_ok());
+}
+
+#[test]
 fn what_a_sidecar_could_not_use_is_refused_here() {
     let matched = |regex: &str| {
         with_rule_fields(&format!(

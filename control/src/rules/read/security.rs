@@ -27,7 +27,7 @@ pub(super) fn authorization_policy(spec: &Cursor<'_>) -> Option<AuthorizationPol
     )?;
     let mut entries: Vec<At<String>> = Vec::new();
     for at in fields
-        .get("targetRef")
+        .filled("targetRef")
         .into_iter()
         .chain(fields.filled_list("targetRefs"))
     {
@@ -359,9 +359,9 @@ fn condition(at: &Cursor<'_>) -> Option<Condition> {
 pub(super) fn peer_authentication(spec: &Cursor<'_>) -> Option<PeerAuthentication> {
     let fields = spec.fields(&["selector", "mtls", "portLevelMtls"], &[])?;
     let selector = selector(&fields);
-    let mode = fields.get("mtls").and_then(|at| mtls(&at));
+    let mode = fields.filled("mtls").and_then(|at| mtls(&at));
     let mut ports = Vec::new();
-    if let Some(at) = fields.get("portLevelMtls") {
+    if let Some(at) = fields.filled("portLevelMtls") {
         if selector.is_empty() {
             at.fail(
                 "portLevelMtls without a selector",

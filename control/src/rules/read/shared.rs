@@ -43,9 +43,9 @@ pub(super) fn export_to(fields: &Fields<'_>) {
 /// `selector.matchLabels`
 pub(super) fn selector(fields: &Fields<'_>) -> BTreeMap<String, String> {
     fields
-        .get("selector")
+        .filled("selector")
         .and_then(|at| at.fields(&["matchLabels"], &[]))
-        .and_then(|selector| selector.get("matchLabels"))
+        .and_then(|selector| selector.filled("matchLabels"))
         .map(|labels| labels.string_map())
         .unwrap_or_default()
 }
