@@ -66,6 +66,36 @@ pub fn short_form(name: &str) -> Option<&str> {
     whole.then_some(rest)
 }
 
+/// Bytes of a DNS label (RFC 1035 section 2.3.4).
+const LABEL_BYTES_MAX: usize = 63;
+
+/// Checks the name or the namespace of a service that a sidecar stands beside: a label as RFC 1123
+/// section 2.1 and Kubernetes have it, in small letters, and `_` too. Hosts are compared in small letters, and a
+/// dot ends the name in rules, so that others would be served and never found.
+///
+/// # Errors
+/// [`WireError::Invalid`] or [`WireError::TooLong`] naming `what`.
+pub fn check_label(what: &'static str, name: &str) -> Result<(), WireError> {
+    if name.len() > LABEL_BYTES_MAX {
+        return Err(WireError::TooLong {
+            what,
+            got: name.len(),
+            max: LABEL_BYTES_MAX,
+        });
+    }
+    let fits = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
+    if name.is_empty() || !name.bytes().all(fits) || name.starts_with('-') || name.ends_with('-') {
+        return Err(WireError::Invalid(format!(
+            "{what} {name:?} is no {LABEL_RIGHT}"
+        )));
+    }
+    Ok(())
+}
+
+/// What [`check_label`] wants, for people.
+pub const LABEL_RIGHT: &str =
+    "label of 1 to 63 small letters, digits, '-' and '_', no '-' at an end";
+
 /// A sidecar's name, unique in the mesh.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId(pub String);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ringmesh_wire::ids::check_label;
 use ringmesh_wire::snapshot::{Endpoint, EndpointPort, EndpointState, ServicePort};
 use ringmesh_wire::{AppHealth, Attributes, NodeId, Registration, Reject, ServiceId, SpiffeId};
 
@@ -98,7 +99,7 @@ impl Registry {
     /// Takes a registration on `session`; a newer session of a node takes the place of an older.
     ///
     /// # Errors
-    /// The [`Reject`] to send: `registration_mismatch`, `address_loopback`, `address_invalid`,
+    /// The [`Reject`] to send: `service_invalid`, `registration_mismatch`, `address_loopback`, `address_invalid`,
     /// `ports_invalid`.
     pub fn register(
         &mut self,
@@ -412,6 +413,14 @@ fn check(evidence: &Evidence, registration: &Registration) -> Result<(), Reject>
             ),
         )
     };
+    // Certificates made before names were checked may hold others.
+    let ServiceId { namespace, name } = &registration.service;
+    check_label("service", name)
+        .and_then(|()| check_label("namespace", namespace))
+        .map_err(|error| {
+            let what = format!("{error}: no rule could name it; join again under another name");
+            refuse("service_invalid", what)
+        })?;
     let signed = &evidence.attributes;
     if registration.service != signed.service {
         return Err(mismatch(

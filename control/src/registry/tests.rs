@@ -229,7 +229,9 @@ fn expiries_far_apart_are_not_one_event() {
 #[test]
 fn what_disagrees_with_the_certificate_is_refused() {
     type Edit = fn(&mut Registration);
-    let cases: [(&str, Edit); 7] = [
+    let cases: [(&str, Edit); 9] = [
+        ("service_invalid", |r| r.service.name = "Reviews".into()),
+        ("service_invalid", |r| r.service.namespace = "a.b".into()),
         ("registration_mismatch", |r| {
             r.service.name = "ratings".into();
         }),

@@ -83,15 +83,28 @@ fn sidecar(at: &Cursor<'_>) -> Option<Sidecar> {
         }
         Some(text)
     };
+    let label = |at: Cursor<'_>| {
+        let text = at.string()?;
+        if ringmesh_wire::ids::check_label("name", &text).is_err() {
+            at.fail(
+                format!(
+                    "{text:?} cannot be the name of a service or a namespace: no rule could name it"
+                ),
+                format!("write a {}", ringmesh_wire::ids::LABEL_RIGHT),
+            );
+            return None;
+        }
+        Some(text)
+    };
     let node = fields
         .require("node", "write a name unique in the mesh")
         .and_then(name);
     let service = fields
         .require("service", "write the service's name")
-        .and_then(name);
+        .and_then(label);
     let namespace = match fields.get("namespace") {
         None => Some(DEFAULT_NAMESPACE.to_owned()),
-        Some(at) => name(at),
+        Some(at) => label(at),
     };
     let labels = fields.get("labels").map(|at| at.string_map());
     let ports = fields.list("ports").iter().filter_map(port).collect();

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use ringmesh_wire::codec::Validate;
+use ringmesh_wire::ids::check_label;
 use ringmesh_wire::{Enroll, Issued, NodeId, Reject, Renew, SpiffeId};
 
 use super::authority::Authority;
@@ -396,6 +397,8 @@ fn check_binding(binding: &Binding, trust_domain: &str) -> Result<(), Refusal> {
     let invalid = |why: String| Refusal::new("binding_invalid", why);
     let shown = |e: ringmesh_wire::WireError| invalid(e.to_string());
     binding.node.validate().map_err(shown)?;
+    check_label("service", &binding.service).map_err(shown)?;
+    check_label("namespace", &binding.namespace).map_err(shown)?;
     binding.attributes().to_bytes().map_err(shown)?;
     SpiffeId::workload(trust_domain, &binding.namespace, &binding.service_account)
         .map_err(shown)?;

@@ -642,6 +642,35 @@ fn names_that_would_pass_for_control_get_no_token() {
 }
 
 #[test]
+fn a_service_that_no_rule_could_name_gets_no_token() {
+    let house = house();
+    let make = |service: &str, namespace: &str| {
+        let binding = Binding {
+            service: service.to_owned(),
+            namespace: namespace.to_owned(),
+            ..binding("n1")
+        };
+        let made = house.issuer.create_token(binding, DAY, "root", house.now);
+        made.map(|_| ()).map_err(|refusal| refusal.code)
+    };
+    for (service, namespace) in [
+        ("Reviews", "default"),
+        ("reviews.v1", "default"),
+        ("-reviews", "default"),
+        ("reviews", "Default"),
+        ("reviews", "a.b"),
+        ("reviews", ""),
+    ] {
+        assert_eq!(
+            make(service, namespace),
+            Err("binding_invalid"),
+            "{service}.{namespace}"
+        );
+    }
+    assert_eq!(make("my_reviews-2", "team_a"), Ok(()));
+}
+
+#[test]
 fn renewal_keeps_what_the_token_bound_and_revocation_ends_it() {
     let house = house();
     let token = house.token("n1", DAY);

@@ -48,9 +48,9 @@ pub(super) fn settings(text: &str) -> Result<Settings, Mistake> {
     };
     let top = top.record(TOP, "a mapping as in docs/sidecar-yaml.md")?;
     let node = name(top.need("node", "a name unique in the mesh, e.g. reviews-v3-1")?)?;
-    let service = name(top.need("service", "the service's name, e.g. reviews")?)?;
+    let service = label(top.need("service", "the service's name, e.g. reviews")?)?;
     let namespace = match top.get("namespace") {
-        Some(field) => name(field)?,
+        Some(field) => label(field)?,
         None => "default".to_owned(),
     };
     let service_account = match top.get("service_account") {
@@ -103,6 +103,21 @@ fn name(field: &Field<'_>) -> Result<String, Mistake> {
             field.mistake(
                 error.to_string(),
                 "1 to 253 letters, digits, '-', '_' and '.', no dot at an end",
+            )
+        })
+}
+
+/// The name or the namespace of a service.
+fn label(field: &Field<'_>) -> Result<String, Mistake> {
+    let text = field.text("a name")?;
+    ids::check_label("name", text)
+        .map(|()| text.to_owned())
+        .map_err(|_| {
+            field.mistake(
+                format!(
+                    "{text:?} cannot be the name of a service or a namespace: no rule could name it"
+                ),
+                format!("a {}", ids::LABEL_RIGHT),
             )
         })
 }
@@ -325,10 +340,54 @@ fn listeners(top: &Record<'_>) -> Result<Listeners, Mistake> {
             }
         }
     }
+    apart(&record, &listeners)?;
     if let Some(field) = record.get("inbound_mode") {
         listeners.inbound_mode = inbound_mode(field, listeners.inbound)?;
     }
     Ok(listeners)
+}
+
+/// Each listener has an address of its own: the system would deal connections out among those that share
+/// one. `outbound` and `inbound` tell whose a call is by where it was captured, and may share.
+fn apart(record: &Record<'_>, listeners: &Listeners) -> Result<(), Mistake> {
+    let Listeners {
+        outbound,
+        inbound,
+        mesh,
+        admin,
+        ..
+    } = *listeners;
+    for (one, at, other, other_at) in [
+        ("mesh", mesh, "outbound", outbound),
+        ("mesh", mesh, "inbound", inbound),
+        ("admin", admin, "outbound", outbound),
+        ("admin", admin, "inbound", inbound),
+        ("admin", admin, "mesh", mesh),
+    ] {
+        let (Some(at), Some(other_at)) = (at, other_at) else {
+            continue;
+        };
+        // Two defaults never meet.
+        let Some(field) = record.get(one).or_else(|| record.get(other)) else {
+            continue;
+        };
+        if at.port() != 0 && at.port() == other_at.port() && overlap(at.ip(), other_at.ip()) {
+            return Err(field.mistake(
+                format!(
+                    "listeners.{one} ({at}) and listeners.{other} ({other_at}) stand on one address"
+                ),
+                "a port of its own for each; only outbound and inbound may share one",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a connection to one address may come to a listener on the other.
+fn overlap(one: IpAddr, other: IpAddr) -> bool {
+    let covers =
+        |whole: IpAddr, part: IpAddr| whole.is_unspecified() && (whole.is_ipv6() || part.is_ipv4());
+    one == other || covers(one, other) || covers(other, one)
 }
 
 fn inbound_mode(field: &Field<'_>, at: Option<SocketAddr>) -> Result<InboundMode, Mistake> {

@@ -432,3 +432,69 @@ fn sends_without_a_copy_are_off_unless_asked_for() {
     assert_eq!(read("zero_copy_min: 32KiB\n"), Some(32 << 10));
     assert_eq!(read("zero_copy_min: 512KiB\n"), Some(512 << 10));
 }
+
+#[test]
+fn names_of_services_are_such_that_rules_can_name_them() {
+    let parse = |service: &str, namespace: &str| {
+        let text =
+            format!("node: n\nservice: {service}\nnamespace: {namespace}\nstate_dir: /tmp/x\n");
+        Settings::parse(&text).map(|_| ())
+    };
+    for (service, namespace, line, field) in [
+        ("Reviews", "default", 2, "service"),
+        ("reviews.v1", "default", 2, "service"),
+        ("reviews-", "default", 2, "service"),
+        ("reviews", "Prod", 3, "namespace"),
+        ("reviews", "a.b", 3, "namespace"),
+    ] {
+        let mistake = parse(service, namespace).unwrap_err();
+        assert_eq!(
+            (mistake.line, mistake.field.as_str()),
+            (line, field),
+            "{mistake:?}"
+        );
+        assert!(mistake.right.contains("small letters"), "{mistake:?}");
+    }
+    assert_eq!(parse("my_reviews-2", "team_a"), Ok(()));
+}
+
+#[test]
+fn two_listeners_on_one_address_are_refused_with_the_place() {
+    let parse = |listeners: &str| {
+        let text = format!("node: n\nservice: s\nstate_dir: /tmp/x\nlisteners: {{{listeners}}}\n");
+        Settings::parse(&text).map(|_| ())
+    };
+    for (listeners, field) in [
+        (
+            r#"outbound: "127.0.0.1:9", mesh: "127.0.0.1:9""#,
+            "listeners.mesh",
+        ),
+        (
+            r#"inbound: "0.0.0.0:9", mesh: "127.0.0.1:9""#,
+            "listeners.mesh",
+        ),
+        (r#"inbound: "[::]:9", mesh: "0.0.0.0:9""#, "listeners.mesh"),
+        (
+            r#"admin: "127.0.0.1:9", mesh: "0.0.0.0:9""#,
+            "listeners.admin",
+        ),
+        (r#"admin: "127.0.0.1:15001""#, "listeners.admin"),
+        (r#"inbound: "0.0.0.0:15008""#, "listeners.inbound"),
+    ] {
+        let mistake = parse(listeners).unwrap_err();
+        assert_eq!(
+            (mistake.line, mistake.field.as_str()),
+            (4, field),
+            "{mistake:?}"
+        );
+        assert!(mistake.column > 13, "{mistake:?}");
+    }
+    for listeners in [
+        r#"outbound: "127.0.0.1:9", inbound: "127.0.0.1:9""#,
+        r#"outbound: "127.0.0.1:9", mesh: "10.0.0.1:9""#,
+        r#"outbound: "127.0.0.1:0", inbound: "127.0.0.1:0", mesh: "127.0.0.1:0", admin: "127.0.0.1:0""#,
+        r#"mesh: "0.0.0.0:9", admin: "[::1]:9""#,
+    ] {
+        assert_eq!(parse(listeners), Ok(()), "{listeners}");
+    }
+}
