@@ -71,7 +71,8 @@ struct UpArgs {
     /// Capture only these groups' connections.
     #[arg(long, value_delimiter = ',', value_name = "GID")]
     from_gid: Vec<u32>,
-    /// Capture only this cgroup's connections (v2 path, as system.slice/app.service).
+    /// Capture only this cgroup's connections (v2 path, as system.slice/app.service). A unit that starts anew
+    /// has a new cgroup: run `up` again then, as from its ExecStartPost=.
     #[arg(long, value_name = "PATH")]
     from_cgroup: Option<String>,
     /// Never capture these users' connections.
@@ -204,7 +205,9 @@ pub fn run(args: &InterceptArgs) -> ExitCode {
     let host = Host::new(probe::gather().binaries);
     let done = match &args.what {
         What::Up(args) => {
-            let capture = args.capture(host.preferred());
+            let mut capture = args.capture(host.preferred());
+            let cgroup = capture.from_cgroup.as_deref();
+            capture.cgroup_number = cgroup.and_then(|path| host.cgroup_number(path));
             if let Err(error) = capture.check() {
                 eprintln!("ringmesh intercept up: --{error}");
                 return ExitCode::from(WRONG);
@@ -251,6 +254,9 @@ fn show(seen: &Seen, format: Format) {
         match seen.state() {
             State::Up => "up",
             State::Down => "down",
+            State::Broken if seen.lost_cgroup() =>
+                "broken: the cgroup of --from-cgroup is gone, or its unit has started anew, and nothing of it is \
+                 captured; `up` again mends it until the next start (from the unit's ExecStartPost=: for good)",
             State::Broken =>
                 "broken: parts are there but nothing reaches them; `up` or `down` mends it",
         }

@@ -2,10 +2,11 @@
 //! the test's own, both port layouts. Captured outgoing ones are rows of the demo.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::Command;
 
 use ringmesh_tests::ability::{Ability, has};
 use ringmesh_tests::stage::{Space, inside};
-use ringmesh_tests::{App, ControlService, NodePlan, SOON, Sidecar, get, stage, wait};
+use ringmesh_tests::{App, ControlService, NodePlan, SOON, Sidecar, bins, get, stage, wait};
 
 const APP_UID: u32 = 4101;
 const PERMISSIVE: &str = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: mesh, namespace: istio-system}\nspec: {mtls: {mode: PERMISSIVE}}\n";
@@ -107,5 +108,41 @@ fn arriving_connections_are_captured_in_both_layouts() {
             Vec::<String>::new(),
             "{layout}"
         );
+    }
+}
+
+/// In namespaces of its own, with cgroups where nft looks for them; `$1` is the tool.
+const A_UNIT_STARTS_ANEW: &str = r#"
+set -e
+cgroup=ringmesh-test-$$
+mount --make-rprivate /
+mount -t cgroup2 none /sys/fs/cgroup
+trap 'rmdir /sys/fs/cgroup/$cgroup' EXIT
+start() { mkdir /sys/fs/cgroup/$cgroup; }
+stop() { rmdir /sys/fs/cgroup/$cgroup; }
+up() { "$1" intercept up --backend "$2" --outbound 80 --proxy-uid 1337 --from-cgroup $cgroup; }
+show() { "$1" intercept show | sed -n '1{s/ .*//;p}'; }
+start; up "$@"; show "$1"
+stop; show "$1"
+start; show "$1"
+up "$@"; show "$1"
+"#;
+
+#[test]
+fn rules_for_the_cgroup_of_a_unit_that_started_anew_are_broken_until_they_are_renewed() {
+    if !has(&[Ability::Root, Ability::Netns]) {
+        return;
+    }
+    for backend in ["nftables", "iptables"] {
+        let output = Command::new("unshare")
+            .args(["--net", "--mount", "sh", "-c", A_UNIT_STARTS_ANEW, "sh"])
+            .arg(bins().path("ringmesh"))
+            .arg(backend)
+            .output()
+            .expect("util-linux");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{backend}: {said}");
+        let states = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(states, "up\nbroken:\nbroken:\nup\n", "{backend}: {said}");
     }
 }

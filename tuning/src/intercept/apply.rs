@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use super::cgroup::{self, SeenCgroup};
 use super::change::{Change, Seen, SeenIptables, Step, Tool};
 use super::routing::{SeenRouting, TABLE};
 use super::spec::{Backend, Name};
@@ -124,7 +125,31 @@ impl Host {
         }
         seen.routing_v4 = self.routing("-4");
         seen.routing_v6 = self.routing("-6");
+        seen.cgroup = self.cgroup(&seen);
         Ok(seen)
+    }
+
+    /// The number of the cgroup at `path` (v2, below the root); `None` if there is none or no hierarchy is
+    /// to be seen, as in another namespace.
+    #[must_use]
+    pub fn cgroup_number(&self, path: &str) -> Option<u64> {
+        self.is_here().then(|| cgroup::number(path)).flatten()
+    }
+
+    fn cgroup(&self, seen: &Seen) -> SeenCgroup {
+        let listing = seen.nftables.as_deref();
+        match seen.cgroup_of_iptables() {
+            // `ip netns exec` has mounts of its own, without cgroups.
+            _ if !self.is_here() => SeenCgroup::Unknown,
+            Some((path, _)) => cgroup::at(path),
+            None if listing.is_some_and(nft::holds_unnamed_cgroup) => cgroup::unnamed(),
+            None => SeenCgroup::Unknown,
+        }
+    }
+
+    /// Whether programs run in our own namespaces.
+    const fn is_here(&self) -> bool {
+        self.prefix.is_empty()
     }
 
     /// What TPROXY mode needs and whether it is there, for [`crate::doctor`]. What cannot be listed counts

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::cgroup::SeenCgroup;
 use super::routing::SeenRouting;
 use super::spec::{Backend, Capture, Families, Mode, Name};
 use super::{iptables, nft};
@@ -76,6 +77,8 @@ pub struct Seen {
     pub routing_v6: SeenRouting,
     /// Another capture of ours on this host is in TPROXY mode: the routing is its, too.
     pub routing_shared: bool,
+    /// What became of the cgroup whose connections are captured.
+    pub cgroup: SeenCgroup,
 }
 
 /// Our lines of `iptables-save`.
@@ -95,7 +98,8 @@ pub enum State {
     Down,
     /// It captures.
     Up,
-    /// Something of it is there but no connection reaches it: `up` or `down` mends it.
+    /// Something of it is there but no connection reaches it, or none of the cgroup it is for
+    /// ([`Seen::lost_cgroup`]): `up` or `down` mends it.
     Broken,
 }
 
@@ -142,6 +146,24 @@ impl SeenIptables {
 }
 
 impl Seen {
+    /// The cgroup of the rules and the number it had, as iptables tells them.
+    pub(super) fn cgroup_of_iptables(&self) -> Option<(&str, u64)> {
+        let mut lines = self.v4.lines.iter().chain(&self.v6.lines);
+        lines.find_map(|line| iptables::cgroup_of(line))
+    }
+
+    /// Whether the rules are for a cgroup that is not there any more: its unit was stopped, or started anew.
+    /// Nothing of it is captured.
+    #[must_use]
+    pub fn lost_cgroup(&self) -> bool {
+        let made_for = self.cgroup_of_iptables();
+        match self.cgroup {
+            SeenCgroup::Unknown => false,
+            SeenCgroup::Gone => true,
+            SeenCgroup::Is(now) => made_for.is_some_and(|(_, number)| number != now),
+        }
+    }
+
     /// Up if any backend captures. TPROXY without its routing is broken: the app's answers are lost.
     #[must_use]
     pub fn state(&self) -> State {
@@ -151,6 +173,9 @@ impl Seen {
         if lost(by_nft || !self.v4.mangle.is_empty(), &self.routing_v4)
             || lost(by_nft || !self.v6.mangle.is_empty(), &self.routing_v6)
         {
+            return State::Broken;
+        }
+        if self.lost_cgroup() {
             return State::Broken;
         }
         let states = [self.v4.state(), self.v6.state()];

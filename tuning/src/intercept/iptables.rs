@@ -67,6 +67,17 @@ pub(super) fn ours<'a>(saved: &'a str, name: &Name) -> Vec<&'a str> {
         .collect()
 }
 
+/// The cgroup that a rule is about: its path, and its number when the rule was made.
+pub(super) fn cgroup_of(line: &str) -> Option<(&str, u64)> {
+    let path = line.split_once(" --path ")?.1.split(' ').next()?;
+    let told = line
+        .split_once("--comment \"cgroup ")?
+        .1
+        .split('"')
+        .next()?;
+    Some((path.trim_matches('"'), told.parse().ok()?))
+}
+
 /// Whether another capture of ours is in TPROXY mode, by `iptables-save -t mangle`.
 pub(super) fn others_are_tproxy(saved: &str, name: &Name) -> bool {
     let own = format!(":{}", chain_of(name, "TP"));
@@ -241,7 +252,10 @@ fn condition(when: &Match, v6: bool, chunk: Option<&[u16]>) -> String {
         Match::UidNot(uid) => format!("-m owner ! --uid-owner {uid}"),
         Match::Gid(gid) => format!("-m owner --gid-owner {gid}"),
         Match::GidNot(gid) => format!("-m owner ! --gid-owner {gid}"),
-        Match::CgroupNot(path) => format!("-m cgroup ! --path {path}"),
+        Match::CgroupNot { path, number } => {
+            let told = number.map(|number| format!("-m comment --comment \"cgroup {number}\" "));
+            format!("{}-m cgroup ! --path {path}", told.unwrap_or_default())
+        }
         Match::Mark(mark) => format!("-m mark --mark {mark}"),
         Match::ConnectionMark(mark) => format!("-m connmark --mark {mark}"),
         Match::New => "--syn -m conntrack --ctstate NEW".to_owned(),

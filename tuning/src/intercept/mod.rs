@@ -19,6 +19,7 @@
 //! are captured by REDIRECT (nat) or by TPROXY (mangle, and policy routing for the app's answers).
 
 mod apply;
+mod cgroup;
 mod change;
 mod iptables;
 mod nft;
@@ -27,6 +28,7 @@ mod rules;
 mod spec;
 
 pub use apply::{ApplyError, Host};
+pub use cgroup::SeenCgroup;
 pub use change::{Change, Seen, SeenIptables, State, Step, Tool, plan_down, plan_up};
 pub use routing::{PRIORITY, SeenRouting, TABLE};
 pub use rules::{APP_MARK, CAPTURED_MARK, Hook, Match, Rule, STAY_MARK, Verdict, rules};

@@ -15,6 +15,22 @@ pub(super) fn is_tproxy(listing: &str) -> bool {
     listing.lines().any(|line| line.trim() == chain)
 }
 
+/// Whether a rule of a listing holds a cgroup that no path leads to: its number is printed instead.
+pub(super) fn holds_unnamed_cgroup(listing: &str) -> bool {
+    let holds = |line: &str| {
+        let mut words = line
+            .split_whitespace()
+            .skip_while(|word| *word != "cgroupv2");
+        // cgroupv2 level N [!=] "PATH"
+        let cgroup = words.nth(3).map(|word| match word {
+            "!=" => words.next().unwrap_or_default(),
+            word => word,
+        });
+        cgroup.is_some_and(|word| word.parse::<u64>().is_ok())
+    };
+    listing.lines().any(holds)
+}
+
 /// Whether another table of ours is in TPROXY mode, by `nft list chains inet`.
 pub(super) fn others_are_tproxy(chains: &str, name: &Name) -> bool {
     let own = table_of(name);
@@ -140,7 +156,7 @@ fn condition(when: &Match, loopback: Option<Net>) -> String {
         Match::UidNot(uid) => format!("meta skuid != {uid}"),
         Match::Gid(gid) => format!("meta skgid {gid}"),
         Match::GidNot(gid) => format!("meta skgid != {gid}"),
-        Match::CgroupNot(path) => {
+        Match::CgroupNot { path, .. } => {
             let level = path.split('/').count();
             format!("socket cgroupv2 level {level} != \"{path}\"")
         }

@@ -56,7 +56,12 @@ pub enum Match {
     /// The socket does not belong to this group.
     GidNot(u32),
     /// The socket was not made in this cgroup.
-    CgroupNot(String),
+    CgroupNot {
+        /// Where it is.
+        path: String,
+        /// Its number, if it is known.
+        number: Option<u64>,
+    },
     /// The packet has this mark.
     Mark(u32),
     /// The connection has this mark.
@@ -295,7 +300,10 @@ impl List {
 fn outsiders(capture: &Capture) -> Vec<Match> {
     let uids = capture.from_uids.iter().map(|uid| Match::UidNot(*uid));
     let gids = capture.from_gids.iter().map(|gid| Match::GidNot(*gid));
-    let cgroup = capture.from_cgroup.iter().cloned().map(Match::CgroupNot);
+    let cgroup = capture.from_cgroup.iter().map(|path| Match::CgroupNot {
+        path: path.clone(),
+        number: capture.cgroup_number,
+    });
     uids.chain(gids).chain(cgroup).collect()
 }
 

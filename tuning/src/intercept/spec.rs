@@ -106,6 +106,9 @@ pub struct Capture {
     pub from_gids: Vec<u32>,
     /// ... or of this cgroup (v2 path below the root, no leading slash). All three empty: everyone's.
     pub from_cgroup: Option<String>,
+    /// The number of that cgroup now ([`Host::cgroup_number`](super::Host::cgroup_number)), so that it is found
+    /// out later when there is a newer one at its path; `None`: iptables rules cannot tell.
+    pub cgroup_number: Option<u64>,
     /// Outgoing connections of these users are never captured.
     pub exclude_uids: Vec<u32>,
     /// Outgoing connections to these ports are never captured.
@@ -137,6 +140,7 @@ impl Capture {
             from_uids: Vec::new(),
             from_gids: Vec::new(),
             from_cgroup: None,
+            cgroup_number: None,
             exclude_uids: Vec::new(),
             exclude_outbound: Vec::new(),
             exclude_inbound: Vec::new(),

@@ -746,3 +746,57 @@ fn words_are_parsed_strictly() {
     }
     assert_eq!("10.1.2.3".parse::<Net>().expect("net").bits, 32);
 }
+
+/// A unit that starts anew has a new cgroup, and the rules hold the old one.
+#[test]
+fn rules_for_a_cgroup_that_is_gone_are_broken() {
+    let by_nft = |cgroup: &str, seen: SeenCgroup| Seen {
+        nftables: Some(format!(
+            "table inet ringmesh_x {{\n\tchain output {{\n\t\tmeta skuid != 1001 {cgroup} return \
+             comment \"f not of the captured\"\n\t}}\n}}\n"
+        )),
+        cgroup: seen,
+        ..Seen::default()
+    };
+    for (cgroup, unnamed) in [
+        (
+            "socket cgroupv2 level 2 != \"system.slice/app.service\"",
+            false,
+        ),
+        ("socket cgroupv2 level 1 != \"7\"", false),
+        ("socket cgroupv2 level 2 != 4711", true),
+        ("socket cgroupv2 level 2 4711", true),
+        ("", false),
+    ] {
+        let seen = by_nft(cgroup, SeenCgroup::Unknown);
+        let listing = seen.nftables.as_deref().expect("a listing");
+        assert_eq!(nft::holds_unnamed_cgroup(listing), unnamed, "{cgroup}");
+        assert_eq!(seen.state(), State::Up, "where no cgroup is to be seen");
+    }
+    let gone = by_nft("socket cgroupv2 level 2 != 4711", SeenCgroup::Gone);
+    assert_eq!(gone.state(), State::Broken);
+
+    let capture = Capture {
+        cgroup_number: Some(4711),
+        ..full(Backend::Iptables)
+    };
+    let rules = plan_up(&capture, &Seen::default()).steps.remove(0).input;
+    for (now, wanted) in [
+        (SeenCgroup::Unknown, State::Up),
+        (SeenCgroup::Is(4711), State::Up),
+        (SeenCgroup::Is(4712), State::Broken),
+        (SeenCgroup::Gone, State::Broken),
+    ] {
+        let seen = Seen {
+            v4: SeenIptables::pick(&rules, "", &capture.name),
+            cgroup: now,
+            ..Seen::default()
+        };
+        let made_for = seen.cgroup_of_iptables();
+        assert_eq!(made_for, Some(("system.slice/app.service", 4711)));
+        assert_eq!(
+            (seen.state(), seen.lost_cgroup()),
+            (wanted, wanted == State::Broken)
+        );
+    }
+}
