@@ -71,6 +71,9 @@ fn connected_by(x: &Exchange<'_>, way: &Way<'_>, deadline: Mono) -> Mono {
     deadline.min(x.shard.now().plus_ms(way.connect_timeout_ms))
 }
 
+/// How often a place may have been one too many on the connection it was on.
+const ROUNDS_MAX: u32 = 32;
+
 /// A place; `fresh`: on a new connection.
 async fn place(
     x: &Exchange<'_>,
@@ -79,21 +82,33 @@ async fn place(
     patience: Patience<'_>,
     deadline: Mono,
 ) -> Result<(SharedLane, SendRequest<Piece>), NoLane> {
-    let Some(bound) = way.bound else {
-        let lane = match joined(x, way, fresh, false) {
-            Some(lane) => lane,
-            None => new(x, way, None)?,
+    for _ in 0..ROUNDS_MAX {
+        let Some(bound) = way.bound else {
+            let lane = match joined(x, way, fresh, false) {
+                Some(lane) => lane,
+                None => new(x, way, None)?,
+            };
+            match connected(x, way, lane, deadline).await? {
+                Some(place) => return Ok(place),
+                None => continue,
+            }
         };
-        return connected(x, way, lane, deadline).await;
-    };
-    // Who waits goes first.
-    if x.shard.lines.is_empty(bound.pick.cluster)
-        && let Some(lane) = joined(x, way, fresh, true)
-    {
-        return connected(x, way, lane, deadline).await;
+        // Who waits goes first.
+        if x.shard.lines.is_empty(bound.pick.cluster)
+            && let Some(lane) = joined(x, way, fresh, true)
+        {
+            match connected(x, way, lane, deadline).await? {
+                Some(place) => return Ok(place),
+                None => continue,
+            }
+        }
+        // The rare way: boxed, so that it takes no room in every exchange.
+        let waited = Box::pin(in_line(x, way, fresh, bound, patience, deadline));
+        if let Some(place) = waited.await? {
+            return Ok(place);
+        }
     }
-    // The rare way: boxed, so that it takes no room in every exchange.
-    Box::pin(in_line(x, way, fresh, bound, patience, deadline)).await
+    Err(NoLane::NoRoom(Reason::Overflow))
 }
 
 /// Waits for room on a connection or to make one, and until that is made.
@@ -104,7 +119,7 @@ async fn in_line(
     bound: Bound<'_>,
     patience: Patience<'_>,
     deadline: Mono,
-) -> Result<(SharedLane, SendRequest<Piece>), NoLane> {
+) -> Result<Option<(SharedLane, SendRequest<Piece>)>, NoLane> {
     let (shard, slot) = (x.shard, bound.pick.cluster);
     let waiting = borrow::take(shard, slot, Limit::Pending, |b| b.wait(bound.pick)).await;
     let waiting = waiting.map_err(NoLane::NoRoom)?;
@@ -192,16 +207,28 @@ fn new(x: &Exchange<'_>, way: &Way<'_>, opened: Option<Opened>) -> Result<Shared
     Ok(lane)
 }
 
-/// The connection, once it is made.
+/// The connection, once it is made. `None`: more were waiting for it than its server takes at once. Until
+/// that is known only the request it was begun for goes out: what is above the bound would be refused.
 async fn connected(
     x: &Exchange<'_>,
     way: &Way<'_>,
     lane: SharedLane,
     deadline: Mono,
-) -> Result<(SharedLane, SendRequest<Piece>), NoLane> {
+) -> Result<Option<(SharedLane, SendRequest<Piece>)>, NoLane> {
     let give_up = pin!(x.shard.ring.sleep_until(connected_by(x, way, deadline)));
-    let sender = wait::or_timeout(lane.sender(), give_up).await;
+    let has_to_wait = lane.reused && !lane.is_introduced();
+    let made = async {
+        let sender = lane.sender().await?;
+        if has_to_wait {
+            lane.introduced().await?;
+        }
+        Ok(sender)
+    };
+    let sender = wait::or_timeout(made, give_up).await;
     let sender = sender.unwrap_or(Err(Reason::ConnectTimeout));
     let sender = sender.map_err(NoLane::Unreached)?;
-    Ok((lane, sender))
+    match has_to_wait && lane.is_one_too_many() {
+        true => Ok(None),
+        false => Ok(Some((lane, sender))),
+    }
 }

@@ -415,10 +415,8 @@ impl Carried<'_, '_> {
                 Event::Read(HeadRead::NoRoom) => {
                     return TryEnd::Hopeless(Reason::Shed, Verdict::Neutral);
                 }
+                // Of one stream, or of all behind a GOAWAY, after which nobody joins the connection.
                 Event::Read(HeadRead::NotProcessed) => {
-                    if let Carrier::Shared(lane, _) = carrier {
-                        lane.distrust();
-                    }
                     return failed(TryOutcome::Refused, Reason::UpstreamReset);
                 }
                 Event::Read(

@@ -193,17 +193,21 @@ impl SharedConn {
     }
 
     fn room(&self) -> u32 {
-        if self.retired.get().is_some() {
-            return 0;
+        match self.retired.get() {
+            Some(_) => 0,
+            None => self.streams_max().saturating_sub(self.lanes.get()),
         }
-        let max = match &*self.state.borrow() {
+    }
+
+    /// Streams at once, as far as is known.
+    fn streams_max(&self) -> u32 {
+        match &*self.state.borrow() {
             State::Connecting => limits::STREAMS_MAX,
             State::Open(sender) => u32::try_from(sender.current_max_send_streams())
                 .unwrap_or(u32::MAX)
                 .min(limits::STREAMS_MAX),
             State::Closed(_) => 0,
-        };
-        max.saturating_sub(self.lanes.get())
+        }
     }
 
     fn turn(&self, state: State) {
@@ -311,6 +315,18 @@ impl SharedLane {
             State::Connecting => self.wait(cx),
         })
         .await
+    }
+
+    /// Whether the server has said what it can do.
+    #[must_use]
+    pub fn is_introduced(&self) -> bool {
+        self.conn.introduced.get()
+    }
+
+    /// Whether there are more lanes than the server takes streams: this one is to be given up then.
+    #[must_use]
+    pub fn is_one_too_many(&self) -> bool {
+        self.conn.lanes.get() > self.conn.streams_max()
     }
 
     /// Resolves when the server has said what it can do.

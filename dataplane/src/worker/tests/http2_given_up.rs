@@ -202,6 +202,8 @@ fn what_a_server_did_not_process_is_asked_again() {
         assert_eq!(response.await.unwrap().status(), 200);
     });
     assert_eq!(seen.calls.load(Ordering::SeqCst), 2);
+    // It refused one call, not its connection.
+    assert_eq!(seen.connections.load(Ordering::SeqCst), 1);
 }
 
 /// A server that ends its connection after each call costs no call.

@@ -128,7 +128,10 @@ fn head_with(fields: &[(&str, &str)]) -> Vec<u8> {
     [OK, &block(fields)].concat()
 }
 
-fn hostile() -> Vec<(&'static str, Has, fn(u32) -> Vec<u8>)> {
+/// What is wrong, what the client has, and the frames of a stream.
+type Case = (&'static str, Has, fn(u32) -> Vec<u8>);
+
+fn hostile() -> Vec<Case> {
     const BAD: Has = Has::Refusal("503", "upstream_reset");
     const WHOLE: u8 = END_STREAM | END_HEADERS;
     vec![

@@ -215,6 +215,33 @@ fn many_streams_share_the_only_connection() {
     assert_eq!((seen.connections, seen.calls), (1, 80));
 }
 
+/// Also before it is known how many those are: none is sent to be refused, and none waits behind the others.
+#[test]
+fn a_burst_at_a_server_of_few_streams_is_spread_over_connections() {
+    let (bed, seen) = bed(Limits::default(), Some(4));
+    block_on(async {
+        let mut sender = connect(bed.at).await;
+        let mut calls = Vec::new();
+        for _ in 0..40 {
+            calls.push(Open::begin(&mut sender, "/").await);
+        }
+        for call in &mut calls {
+            call.is_inside().await;
+        }
+        for call in calls {
+            call.end().await;
+        }
+    });
+    let log = bed.log();
+    let tries: u64 = log
+        .iter()
+        .map(|line| line["attempts"].as_u64().unwrap())
+        .sum();
+    assert_eq!(tries, 40, "none was sent in vain");
+    let seen = seen.lock().unwrap();
+    assert_eq!((seen.connections, seen.calls), (10, 40));
+}
+
 #[test]
 fn above_its_streams_requests_wait_and_above_those_the_answer_is_overflow() {
     let limits = Limits {

@@ -222,8 +222,11 @@ fn a_beginning_that_stops_is_cut_off() {
         let mut client = bed.client();
         client.write_all(b"GE").unwrap();
         // Its end, and not a byte before it.
-        assert!(matches!(client.read(&mut [0]), Ok(0) | Err(_)));
-        assert!(client.take_error().unwrap().is_none(), "{role:?} timed out");
+        match client.read(&mut [0]) {
+            Ok(0) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
+            other => panic!("{role:?}: {other:?}"),
+        }
         // Others are served, also who takes its time.
         let mut slow = bed.client();
         slow.write_all(b"GE").unwrap();
