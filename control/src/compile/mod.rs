@@ -69,6 +69,16 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
+    /// Objects in force, then those held for others, of each the newest version.
+    fn in_force_or_held(&self) -> impl Iterator<Item = &'a Arc<Object>> {
+        let (objects, held) = (&self.effective.objects, &self.effective.held);
+        let newest = held.iter().enumerate().filter(|(at, object)| {
+            !objects.contains_key(&object.key)
+                && held[..*at].iter().all(|newer| newer.key != object.key)
+        });
+        objects.values().chain(newest.map(|(_, object)| object))
+    }
+
     /// An object in force, or one that is held for another.
     fn find(&self, key: &ObjectKey) -> Option<&'a Arc<Object>> {
         let held = self.effective.held.iter();

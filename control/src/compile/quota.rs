@@ -61,8 +61,9 @@ pub(super) fn quotas<'a>(parts: &Parts<'a>) -> Vec<Quota<'a>> {
     // With each the two names to add: the rule's, or the handler's where there is none; and the
     // handler's with its kind. No handler gives one instance two limits, so the two tell all apart.
     let mut all: Vec<([String; 2], Quota<'a>)> = Vec::new();
-    for (handler, object) in &parts.effective.objects {
-        let Spec::MemQuota(memquota) = &object.spec else {
+    // A rule in force may need a handler that was deleted: its limits hold as long.
+    for object in parts.in_force_or_held() {
+        let (handler, Spec::MemQuota(memquota)) = (&object.key, &object.spec) else {
             continue;
         };
         for limit in &memquota.quotas {
@@ -161,17 +162,18 @@ fn charges<'a>(parts: &Parts<'a>, instance: &str) -> Vec<Charge<'a>> {
         _ => 0,
     };
     let mut found = Vec::new();
-    for (key, object) in &parts.effective.objects {
+    for object in parts.in_force_or_held() {
         let units = units(object);
         if units > 0 {
             found.push(Charge {
                 units,
-                services: bound(parts, key),
+                services: bound(parts, &object.key),
             });
         }
     }
     let unread = parts.effective.refused_may_name(Kind::QuotaSpec, instance);
-    if !unread && parts.effective.spoken().all(|object| units(object) == 0) {
+    let unspoken = || parts.effective.spoken().all(|object| units(object) == 0);
+    if found.is_empty() && !unread && unspoken() {
         found.push(Charge {
             units: 1,
             services: None,

@@ -299,6 +299,57 @@ fn a_limit_that_an_unreadable_object_may_speak_of_limits_nobody() {
     assert_eq!(charges(&whole, binding, "name: s"), nobody);
 }
 
+/// The rule says that it stays in force as it was, with what it referred to: so do limit and charge.
+#[test]
+fn a_limit_outlives_its_handler_while_its_rule_is_in_force() {
+    let limits = "{quotas: [{name: a.quota.istio-system, maxAmount: 5, validDuration: 1s}]}";
+    let memquota = mixer("memquota", "one", limits);
+    let generic = format!("{{compiledAdapter: memquota, params: {limits}}}");
+    let generic = mixer("handler", "two", &generic);
+    let instance = mixer("quota", "a", "{dimensions: {}}");
+    let rule = |handler: &str| {
+        let actions = format!("{{actions: [{{handler: {handler}, instances: [a.quota]}}]}}");
+        mixer("rule", "r", &actions)
+    };
+    let spec = "{rules: [{quotas: [{quota: a, charge: 2}]}]}";
+    let spec = mixer("QuotaSpec", "s", spec);
+    let binding = "{quotaSpecs: [{name: s}], services: [{name: ratings, namespace: default}]}";
+    let binding = mixer("QuotaSpecBinding", "b", binding);
+    for (handler, named) in [(&memquota, "one.memquota"), (&generic, "two.handler")] {
+        let rule = rule(named);
+        let whole = [&**handler, &*instance, &*rule, &*spec, &*binding];
+        let first = model(1, objects(&whole.concat())).resolve(&registry(), &Effective::default());
+        let kept = |texts: &[&str], before: &Effective, revision: u64| {
+            model(revision, objects(&texts.concat())).resolve(&registry(), before)
+        };
+        let charged = |effective: &Effective, service: &str| {
+            let scope = node(service, "v1");
+            let (snapshot, _) = compile(effective, &scope, &registry(), &trust()).unwrap();
+            let quotas = quotas(&snapshot).into_iter();
+            quotas
+                .map(|q| (q.name, q.charge, q.limit))
+                .collect::<Vec<_>>()
+        };
+        let was = charged(&first.effective, "ratings");
+        assert_eq!(was.len(), 1, "{was:?}");
+        // What is deleted: the handler; with it the instance; and the QuotaSpec, which the binding needs.
+        let without: [&[&str]; 3] = [
+            &[&instance, &rule, &spec, &binding],
+            &[&rule, &spec, &binding],
+            &[&rule, &binding],
+        ];
+        let mut last = first;
+        for (revision, texts) in (2..).zip(without) {
+            last = kept(texts, &last.effective, revision);
+            assert_eq!(charged(&last.effective, "ratings"), was, "{texts:?}");
+            assert_eq!(charged(&last.effective, "reviews"), [], "{texts:?}");
+        }
+        // With the rule goes what was held for it.
+        let gone = kept(&[&binding], &last.effective, 9);
+        assert_eq!(charged(&gone.effective, "ratings"), []);
+    }
+}
+
 #[test]
 fn overrides_name_services_in_any_form() {
     let limits = "{quotas: [{name: a.quota.istio-system, maxAmount: 5, validDuration: 1s, overrides: [\
