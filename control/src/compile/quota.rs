@@ -14,26 +14,9 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::policy::destinations_of;
 use super::{Mode, NodeScope, Parts};
 use crate::expr::{self, Attributes, compile_value, evaluate};
-use crate::model::{instance_name, mixer_uses};
+use crate::model::{USUAL_DIMENSIONS, instance_name, mixer_uses};
 use crate::rules::mixer::{BoundService, MemQuotaLimit};
 use crate::rules::{Kind, Object, ObjectKey, Spec};
-
-/// Dimensions of a quota without an instance of its own (examples/rules/memquota.yaml).
-const USUAL_DIMENSIONS: [(&str, &str); 4] = [
-    (
-        "destination",
-        "destination.labels[\"app\"] | destination.service.name | \"unknown\"",
-    ),
-    (
-        "destinationVersion",
-        "destination.labels[\"version\"] | \"unknown\"",
-    ),
-    (
-        "source",
-        "source.labels[\"app\"] | source.service.name | \"unknown\"",
-    ),
-    ("sourceVersion", "source.labels[\"version\"] | \"unknown\""),
-];
 
 /// A limit with the rule that puts it in force, the same for all nodes.
 #[derive(Debug)]

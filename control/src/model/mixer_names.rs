@@ -6,6 +6,23 @@ use crate::rules::{Kind, ObjectKey};
 const HANDLERS: [Kind; 3] = [Kind::MemQuota, Kind::Denier, Kind::Handler];
 const INSTANCES: [Kind; 3] = [Kind::Quota, Kind::CheckNothing, Kind::Instance];
 
+/// Dimensions of a quota without an instance of its own (examples/rules/memquota.yaml).
+pub(crate) const USUAL_DIMENSIONS: [(&str, &str); 4] = [
+    (
+        "destination",
+        "destination.labels[\"app\"] | destination.service.name | \"unknown\"",
+    ),
+    (
+        "destinationVersion",
+        "destination.labels[\"version\"] | \"unknown\"",
+    ),
+    (
+        "source",
+        "source.labels[\"app\"] | source.service.name | \"unknown\"",
+    ),
+    ("sourceVersion", "source.labels[\"version\"] | \"unknown\""),
+];
+
 /// The handler a rule of `namespace` means; `Err` is the full name of one of a kind there is not.
 pub(crate) fn handler_key(reference: &str, namespace: &str) -> Result<ObjectKey, String> {
     key(reference, namespace, &HANDLERS, Kind::Handler)

@@ -23,7 +23,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use mixer_names::{handler_key, instance_name};
+pub(crate) use mixer_names::{USUAL_DIMENSIONS, handler_key, instance_name};
 pub use refused::Refused;
 pub use registry::{RegisteredService, RegistryView};
 pub use resolve::{Effective, Model, Resolution};

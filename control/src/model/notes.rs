@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::mixer_names::{handler_key, instance_key, instance_name};
+use super::mixer_names::{USUAL_DIMENSIONS, handler_key, instance_key, instance_name};
 use super::mixer_uses;
 use super::registry::RegistryView;
 use super::resolve::Effective;
 use super::services::{Services, rules_of_service};
-use crate::rules::mixer::{MemQuota, QuotaSpec, Rule};
+use crate::rules::mixer::{MemQuota, MemQuotaLimit, QuotaSpec, Rule};
 use crate::rules::traffic::VirtualService;
-use crate::rules::{Kind, Object, ObjectKey, Spec};
+use crate::rules::{Kind, Object, ObjectKey, Place, ROOT_NAMESPACE, Spec};
 
 /// Notes by object.
 pub(super) fn notes(
@@ -24,6 +24,16 @@ pub(super) fn notes(
     for object in effective.objects.values() {
         match &object.spec {
             Spec::MemQuota(quota) => memquota(object, quota, effective, &mut notes),
+            // A policy of targetRefs selects no workload; one of the root namespace holds in all.
+            Spec::AuthorizationPolicy(authz) if authz.entries.is_empty() => {
+                let root = object.key.namespace == ROOT_NAMESPACE;
+                selector(object, registry, &authz.selector, root, &mut notes);
+            }
+            Spec::PeerAuthentication(auth) => {
+                // A selector is of its own namespace, in the root namespace too.
+                let all = object.key.namespace == ROOT_NAMESPACE && auth.selector.is_empty();
+                selector(object, registry, &auth.selector, all, &mut notes);
+            }
             Spec::QuotaSpec(spec) => unbound(object, spec, effective, &mut notes),
             Spec::Rule(rule) => actions(object, rule, effective, &mut notes),
             Spec::MeshSettings(_) => {
@@ -75,6 +85,52 @@ pub(super) fn notes(
 
 fn add(notes: &mut BTreeMap<ObjectKey, Vec<String>>, key: &ObjectKey, note: String) {
     notes.entry(key.clone()).or_default().push(note);
+}
+
+/// `FILE:PLACE`, as the missing references of objects that are not in force are told.
+fn at(effective: &Effective, key: &ObjectKey, place: &Place) -> String {
+    let object = effective.objects.get(key);
+    object.map_or_else(|| place.to_string(), |object| object.at(place))
+}
+
+/// A policy for workloads nobody has registered: most often a label or the namespace is misspelled. Without
+/// any registered workload nothing can be told.
+fn selector(
+    object: &Object,
+    registry: &RegistryView,
+    selector: &BTreeMap<String, String>,
+    in_all_namespaces: bool,
+    notes: &mut BTreeMap<ObjectKey, Vec<String>>,
+) {
+    let mut workloads = registry.services.iter().flat_map(|(id, service)| {
+        let endpoints = service.endpoints.iter();
+        endpoints.map(move |endpoint| (&id.namespace, &endpoint.labels))
+    });
+    let mut any = false;
+    let selected = workloads.any(|(namespace, labels)| {
+        any = true;
+        (in_all_namespaces || *namespace == object.key.namespace)
+            && selector
+                .iter()
+                .all(|(name, value)| labels.get(name) == Some(value))
+    });
+    if selected || !any {
+        return;
+    }
+    let place = match in_all_namespaces {
+        true => "any namespace".to_owned(),
+        false => format!("namespace {}", object.key.namespace),
+    };
+    let labels: Vec<String> = selector
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    let labels = match labels.is_empty() {
+        true => String::new(),
+        false => format!(" with {}", labels.join(",")),
+    };
+    let note = format!("selects no registered workload now: there is none{labels} in {place}");
+    add(notes, &object.key, note);
 }
 
 /// Hosts more than one VirtualService speaks of, and rules behind a catch-all.
@@ -173,7 +229,8 @@ fn destination_rules(
                         key,
                         format!(
                             "{}: no endpoint of {id} is in subset {} now",
-                            subset.name.place, subset.name.value
+                            at(effective, key, &subset.name.place),
+                            subset.name.value
                         ),
                     );
                 }
@@ -213,6 +270,7 @@ fn memquota(
     };
     for limit in &quota.quotas {
         let name = &limit.name.value;
+        unfit_overrides(object, limit, effective, notes);
         let in_force = || effective.objects.values();
         let ruled = in_force().any(|o| rules(o, name));
         if named && !ruled {
@@ -248,6 +306,46 @@ fn memquota(
     }
 }
 
+/// Overrides by a dimension the quota does not have: they never fit.
+fn unfit_overrides(
+    object: &Arc<Object>,
+    limit: &MemQuotaLimit,
+    effective: &Effective,
+    notes: &mut BTreeMap<ObjectKey, Vec<String>>,
+) {
+    let name = &limit.name.value;
+    let instances = effective.objects.values().chain(&effective.held);
+    let own = instances
+        .filter(|o| instance_name(&o.key) == *name)
+        .find_map(|o| match &o.spec {
+            Spec::Quota(quota) => Some(
+                quota
+                    .dimensions
+                    .iter()
+                    .map(|(name, _)| name.as_str())
+                    .collect(),
+            ),
+            _ => None,
+        });
+    let own: Vec<&str> = own.unwrap_or_else(|| USUAL_DIMENSIONS.map(|(name, _)| name).to_vec());
+    for dimension in &limit.override_dimensions {
+        if own.contains(&dimension.value.as_str()) {
+            continue;
+        }
+        let note = format!(
+            "{}: {name} has no dimension {}: this override never holds; its dimensions are {}",
+            object.at(&dimension.place),
+            dimension.value,
+            if own.is_empty() {
+                "none".to_owned()
+            } else {
+                own.join(", ")
+            },
+        );
+        add(notes, &object.key, note);
+    }
+}
+
 /// Actions of a rule that do nothing: a limit is asked for that nobody has set (Mixer granted it
 /// without a word, SEMANTICS 4.2), or for something that has no dimensions.
 fn actions(
@@ -277,7 +375,7 @@ fn actions(
             add(
                 notes,
                 &object.key,
-                format!("{}: {name} {why}", reference.place),
+                format!("{}: {name} {why}", object.at(&reference.place)),
             );
         }
     }

@@ -406,3 +406,107 @@ proptest! {
         prop_assert_eq!(shown(&last), shown(&wanted));
     }
 }
+
+/// All notes on objects whose name begins with `name`.
+fn notes_on(text: &str, name: &str) -> Vec<String> {
+    let resolution = model(1, objects(text)).resolve(&registry(), &Effective::default());
+    let statuses = resolution.statuses.into_iter();
+    statuses
+        .filter(|status| status.key.name.starts_with(name))
+        .flat_map(|status| status.notes)
+        .collect()
+}
+
+#[test]
+fn a_policy_that_selects_nobody_says_so() {
+    let policy = |kind: &str, name: &str, namespace: &str, spec: &str| {
+        format!(
+            "---\napiVersion: security.istio.io/v1\nkind: {kind}\n\
+             metadata: {{name: {name}, namespace: {namespace}}}\nspec: {spec}\n"
+        )
+    };
+    let with = |app: &str| format!("{{selector: {{matchLabels: {{app: {app}}}}}}}");
+    let authz = "AuthorizationPolicy";
+    let note = |rest: &str| {
+        vec![format!(
+            "selects no registered workload now: there is none{rest}"
+        )]
+    };
+    for (namespace, spec, wanted) in [
+        ("default", with("reviews"), vec![]),
+        (
+            "default",
+            with("reveiws"),
+            note(" with app=reveiws in namespace default"),
+        ),
+        (
+            "prod",
+            with("reviews"),
+            note(" with app=reviews in namespace prod"),
+        ),
+        ("prod", "{}".to_owned(), note(" in namespace prod")),
+        ("istio-system", with("reviews"), vec![]),
+        (
+            "istio-system",
+            with("reveiws"),
+            note(" with app=reveiws in any namespace"),
+        ),
+    ] {
+        let text = policy(authz, "one", namespace, &spec);
+        assert_eq!(notes_on(&text, "one"), wanted, "{text}");
+    }
+    let strict = |app: &str| {
+        format!("{{selector: {{matchLabels: {{app: {app}}}}}, mtls: {{mode: STRICT}}}}")
+    };
+    for (namespace, spec, wanted) in [
+        ("default", strict("reviews"), vec![]),
+        (
+            "default",
+            strict("reveiws"),
+            note(" with app=reveiws in namespace default"),
+        ),
+        (
+            "istio-system",
+            strict("reviews"),
+            note(" with app=reviews in namespace istio-system"),
+        ),
+        ("istio-system", "{mtls: {mode: STRICT}}".to_owned(), vec![]),
+    ] {
+        let text = policy("PeerAuthentication", "one", namespace, &spec);
+        assert_eq!(notes_on(&text, "one"), wanted, "{text}");
+    }
+    // Nobody is there yet: nothing can be told.
+    let lonely = objects(&policy(authz, "one", "default", &with("reviews")));
+    let resolution = model(1, lonely).resolve(&RegistryView::default(), &Effective::default());
+    assert_eq!(resolution.statuses[0].notes, [""; 0]);
+}
+
+#[test]
+fn an_override_by_a_dimension_the_quota_has_not_says_so_with_its_place() {
+    let memquota = "apiVersion: config.istio.io/v1alpha2\nkind: memquota\n\
+                    metadata: {name: handler, namespace: istio-system}\nspec:\n  quotas:\n  \
+                    - name: requestcount.quota.istio-system\n    maxAmount: 5\n    validDuration: 1s\n    overrides:\n    \
+                    - dimensions:\n        destination: ratings\n        sorce: reviews\n      maxAmount: 1\n      validDuration: 1s\n";
+    let wrong = |notes: &[String]| {
+        let mut wrong = notes.iter().filter(|note| note.contains("sorce"));
+        wrong.next().cloned()
+    };
+    let place = "12:9: spec.quotas[0].overrides[0].dimensions.sorce: requestcount.quota.istio-system has no dimension sorce";
+    let note = wrong(&notes_on(memquota, "handler")).unwrap();
+    assert!(note.contains(place), "{note}");
+    assert!(
+        note.ends_with("its dimensions are destination, destinationVersion, source, sourceVersion"),
+        "{note}"
+    );
+    let instance = |dimensions: &str| {
+        format!(
+            "{memquota}---\napiVersion: config.istio.io/v1alpha2\nkind: quota\n\
+             metadata: {{name: requestcount, namespace: istio-system}}\nspec: {{dimensions: {{{dimensions}}}}}\n"
+        )
+    };
+    let has = instance("destination: destination.service, sorce: source.service");
+    assert_eq!(wrong(&notes_on(&has, "handler")), None);
+    let other = instance("destination: destination.service");
+    let note = wrong(&notes_on(&other, "handler")).unwrap();
+    assert!(note.ends_with("its dimensions are destination"), "{note}");
+}

@@ -107,6 +107,12 @@ impl<'a> Cursor<'a> {
         self.report.place(spot, &self.path)
     }
 
+    /// Where the key of the value stands; the value itself, where it has none.
+    pub(super) fn key_place(&self) -> Place {
+        self.report
+            .place(self.key.unwrap_or(self.node.spot), &self.path)
+    }
+
     pub(super) fn at<T>(&self, value: T) -> At<T> {
         At {
             value,

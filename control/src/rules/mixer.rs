@@ -21,6 +21,8 @@ pub struct MemQuotaLimit {
     pub limit: Limit,
     /// Overrides, in order.
     pub overrides: Vec<LimitOverride>,
+    /// Names of dimensions in all overrides, and where they stand.
+    pub override_dimensions: Vec<At<String>>,
     /// What shares a bucket.
     pub scope: QuotaScope,
 }

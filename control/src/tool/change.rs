@@ -193,11 +193,12 @@ fn name(object: &ObjectName) -> String {
 }
 
 fn explain(status: &ObjectStatus) {
+    let object = format!("{} {}", status.object.kind, name(&status.object));
     for missing in &status.missing {
-        outln!("  {}: {missing}", status.state);
+        outln!("  {object} is {}: {missing}", status.state);
     }
     for note in &status.notes {
-        outln!("  note: {note}");
+        outln!("  note on {object}: {note}");
     }
 }
 

@@ -1,5 +1,7 @@
 //! Mixer objects.
 
+use std::collections::BTreeMap;
+
 use ringmesh_wire::limits::{LEASE_DIMENSIONS_MAX, NAME_BYTES_MAX};
 use ringmesh_wire::v1::Expr;
 use ringmesh_wire::v1::snapshot::{Limit, LimitOverride, QuotaScope};
@@ -146,15 +148,19 @@ fn memquota_limit(at: &Cursor<'_>, namespace: &str) -> Option<MemQuotaLimit> {
         )
         .and_then(|at| instance_name(&at, namespace));
     let limit = limit(at, &fields);
-    let mut overrides = Vec::new();
+    let (mut overrides, mut override_dimensions) = (Vec::new(), Vec::new());
     for at in fields.list("overrides") {
         let Some(fields) = at.fields(&["dimensions", "maxAmount", "validDuration"], &[]) else {
             continue;
         };
-        let dimensions = fields
-            .get("dimensions")
-            .map(|at| at.string_map())
-            .unwrap_or_default();
+        let entries = fields.get("dimensions").map(|at| at.entries());
+        let mut dimensions = BTreeMap::new();
+        for (name, at) in entries.unwrap_or_default() {
+            let place = at.key_place();
+            let value = name.to_owned();
+            override_dimensions.push(At { value, place });
+            dimensions.extend(at.any_string().map(|value| (name.to_owned(), value)));
+        }
         if dimensions.is_empty() {
             at.fail(
                 "an override without dimensions fits everything",
@@ -178,6 +184,7 @@ fn memquota_limit(at: &Cursor<'_>, namespace: &str) -> Option<MemQuotaLimit> {
         name: name?,
         limit: limit?,
         overrides,
+        override_dimensions,
         scope: scope?,
     })
 }
