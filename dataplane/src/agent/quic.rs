@@ -158,20 +158,25 @@ pub struct Link {
 /// Left to itself QUIC closes a forgotten connection with code 0, which says that the sidecar
 /// leaves for good and withdraws its endpoint. Forgetting must look like a loss instead.
 #[derive(Debug)]
-struct Held(Connection);
+struct Held {
+    connection: Connection,
+    /// Its own: there is no other connection on it.
+    endpoint: Endpoint,
+}
 
 impl std::ops::Deref for Held {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
-        &self.0
+        &self.connection
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
         // After a close that came before this changes nothing.
-        self.0.close(VarInt::from_u32(CLOSE_FORGOTTEN), b"given up");
+        self.connection
+            .close(VarInt::from_u32(CLOSE_FORGOTTEN), b"given up");
     }
 }
 
@@ -216,7 +221,10 @@ impl Link {
                 other => LinkError::Connect(format!("{address}: {other}")),
             })?;
         Ok(Self {
-            connection: Arc::new(Held(connection)),
+            connection: Arc::new(Held {
+                connection,
+                endpoint,
+            }),
         })
     }
 
@@ -259,6 +267,13 @@ impl Link {
         // QUIC cuts a reason that does not fit a packet; ours are short.
         self.connection
             .close(VarInt::from_u32(code), why.as_bytes());
+    }
+
+    /// Resolves when control has been told that the link is closed, as well as QUIC can know (a few round
+    /// trips, RFC 9000 section 10.2), at latest after `patience`. A process that ends before may take the
+    /// close along.
+    pub async fn settled(&self, patience: Duration) {
+        let _ = tokio::time::timeout(patience, self.connection.endpoint.wait_idle()).await;
     }
 
     /// Waits for the end, and says why.
@@ -381,5 +396,37 @@ impl FrameReader {
             Kind::Reject => Err(LinkError::Rejected(codec::decode(&payload)?)),
             other => Err(LinkError::Unexpected(other)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringmesh_wire::CLOSE_LEAVING;
+
+    use super::super::fake_control::{FakeControl, Seen};
+    use super::super::token::JoinToken;
+    use super::*;
+
+    /// As a process that ends: nothing is sent by what is behind.
+    #[test]
+    fn a_close_that_has_settled_is_known_to_control() {
+        let control = FakeControl::start();
+        let anchor = Anchor::Pin(JoinToken::parse(&control.token()).unwrap().root_pin);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (host, port) = (control.at.ip().to_string(), control.at.port());
+            let link = Link::connect(&host, port, anchor, None);
+            let link = link.await.unwrap();
+            link.close(CLOSE_LEAVING, "leaving");
+            link.settled(Duration::from_secs(10)).await;
+        });
+        drop(runtime);
+        control.wait("the end", |seen| match seen {
+            Seen::Closed(why) => Some(assert!(why.contains("leaving"), "{why}")),
+            _ => None,
+        });
     }
 }

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use ringmesh_wire::report::Series;
 use ringmesh_wire::session::{PortHealth, RegisteredPort};
 use ringmesh_wire::snapshot::{Body, Resolution};
-use ringmesh_wire::{NodeId, Registration, Report, Revision, SectionKind, Snapshot};
+use ringmesh_wire::{CLOSE_LEAVING, NodeId, Registration, Report, Revision, SectionKind, Snapshot};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -40,7 +40,7 @@ use super::log_file::LogFile;
 use super::log_forward::Forward;
 use super::names::book::Lookup;
 use super::publish::Publisher;
-use super::quic::LinkError;
+use super::quic::{Link, LinkError};
 use super::session::{Input, Ourselves, Output, Phase, Session, Tell};
 use super::svid::UnixMs;
 use super::token::JoinToken;
@@ -188,6 +188,8 @@ struct Agent {
     log_file: Option<LogFile>,
     forward: Option<Forward>,
     stopping: Option<Stopping>,
+    /// The link that was left for good.
+    left: Option<Link>,
     ready_told: bool,
     last_trouble: String,
     news: mpsc::UnboundedSender<(LinkNumber, News)>,
@@ -302,6 +304,7 @@ impl Agent {
             log_file,
             forward,
             stopping: None,
+            left: None,
             ready_told: false,
             last_trouble: String::new(),
             news,

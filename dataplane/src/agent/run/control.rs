@@ -32,6 +32,7 @@ impl Agent {
                 Output::Close { code, why } => {
                     if let Some(live) = self.live.take() {
                         live.running.link.close(code, &why);
+                        self.left = (code == CLOSE_LEAVING).then(|| live.running.link.clone());
                     }
                 }
                 Output::Tell(tell) => self.told(tell),

@@ -84,8 +84,10 @@ impl Agent {
         if let Some(log) = &self.log_file {
             log.flush();
         }
-        // The close of the link is a packet that the runtime has yet to send.
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        // The close of the link is a packet that the runtime may have yet to send.
+        if let Some(link) = self.left.take() {
+            link.settled(LAST_WORDS).await;
+        }
         let _ = std::fs::remove_file(self.settings.state_dir.join("admin.sock"));
         tracing::info!("stopped");
     }
