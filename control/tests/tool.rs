@@ -199,7 +199,11 @@ fn a_day_with_the_tool() {
     let secret = token.split('.').nth(1).unwrap();
     let tokens = control.does(&["token", "list"]);
     assert!(tokens.contains("n1") && tokens.contains("fresh") && !tokens.contains(secret));
-    assert!(control.does(&["audit"]).contains("token create n1"));
+    let audit = control.does(&["audit"]);
+    assert!(
+        audit.contains("token create n1") && audit.contains("revision 3: "),
+        "{audit}"
+    );
     for list in [
         &["proxy", "list", "--output", "json"][..],
         &["endpoints", "--output", "json"],
@@ -279,6 +283,60 @@ fn a_kill_loses_nothing_and_a_term_ends_in_order() {
     term(&control.child);
     assert_eq!(control.child.wait().unwrap().code(), Some(0));
     assert!(!data.join("api.sock").exists());
+}
+
+/// One entry of the record is changed while control is down, past all the ways there are for it.
+#[test]
+fn the_audit_record_shows_what_was_changed_in_it() {
+    use ringmesh_control::store::{Disk, Shelf, Store, Txn};
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("c");
+    let control = Control::start(&data);
+    let none = control.does(&["audit", "verify"]);
+    assert!(none.contains("there is no chain yet"), "{none}");
+    for node in ["n1", "n2", "n3"] {
+        control.does(&["token", "create", "--node", node, "--service", "reviews"]);
+    }
+    let good = control.does(&["audit", "verify"]);
+    assert!(
+        good.contains("entries 1 to 3 are as they were written"),
+        "{good}"
+    );
+    let last = good.lines().last().unwrap().strip_prefix("last ").unwrap();
+    control.does(&["audit", "verify", "--known", last]);
+    let json = control.does(&["audit", "--limit", "1", "--output", "json"]);
+    assert!(json.contains(last.strip_prefix("3:").unwrap()), "{json}");
+    let wrong = control.tool(&["audit", "verify", "--known", "3"]);
+    assert_eq!(wrong.status.code(), Some(2), "{}", text(&wrong.stderr));
+    control.kill();
+
+    let at = format!("{:020}", 2);
+    let change = |of: &str, to: &str| {
+        let store = Disk::open(&data.join("store.redb")).unwrap();
+        let row = store.get(Shelf::Audit, &at).unwrap().unwrap();
+        let row = text(&row).replace(of, to);
+        let write = vec![(Shelf::Audit, at.clone(), Some(row.into_bytes()))];
+        let expect = Vec::new();
+        store.commit(&Txn { expect, write }).unwrap();
+    };
+    change("create n2", "create n9");
+    let control = Control::start(&data);
+    let broken = control.tool(&["audit", "verify"]);
+    assert_eq!(broken.status.code(), Some(1));
+    let said = text(&broken.stderr);
+    assert!(
+        said.contains("broken at entry 2: ") && said.contains("create n9"),
+        "{said}"
+    );
+    control.kill();
+
+    change("create n9", "create n2");
+    let control = Control::start(&data);
+    control.does(&["audit", "verify", "--known", last]);
+    let longer = last.replacen("3:", "4:", 1);
+    let missed = control.tool(&["audit", "verify", "--known", &longer]);
+    assert_eq!(missed.status.code(), Some(1));
+    assert!(text(&missed.stderr).contains("entry 4: it is not there"));
 }
 
 #[test]

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::store::{AuditRecord, Chain};
+
 /// A file of rules.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -366,13 +368,11 @@ pub struct Status {
     pub version: String,
 }
 
-/// `GET /v1/audit`
+/// `GET /v1/audit/chain`; `GET /v1/audit` has the records alone.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Audit {
-    /// When.
-    pub when_ms: u64,
-    /// Who.
-    pub who: String,
-    /// What.
-    pub what: String,
+pub struct AuditChain {
+    /// Where the chain begins and ends; none where nothing was written since there are chains.
+    pub chain: Option<Chain>,
+    /// Oldest first.
+    pub records: Vec<AuditRecord>,
 }

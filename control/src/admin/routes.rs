@@ -22,7 +22,7 @@ use crate::model;
 use crate::publish::Verdict;
 use crate::rules::{self, Kind};
 use crate::service::{Applied, ApplyError, Control, Intent, Request, SourceFile};
-use crate::store::{Binding, ObjectKey, StoreError, TokenState};
+use crate::store::{AuditRecord, Binding, ObjectKey, StoreError, TokenState};
 use crate::svid::{Refusal, unix_ms};
 
 /// Bytes of one request: a whole mesh of rules.
@@ -81,6 +81,7 @@ pub async fn serve(
         .route("/v1/roots/rotate", post(rotate_root))
         .route("/v1/hosts", get(hosts))
         .route("/v1/audit", get(audit))
+        .route("/v1/audit/chain", get(audit_chain))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(control)
         .merge(quotas);
@@ -701,12 +702,13 @@ async fn hosts(State(control): Here, Query(ask): Query<HostsFor>) -> Answer<Vec<
     Ok(Json(hosts))
 }
 
-async fn audit(State(control): Here) -> Answer<Vec<api::Audit>> {
-    let entries = blocking(move || control.book().audit_entries()).await??;
-    let entries = entries.into_iter().map(|entry| api::Audit {
-        when_ms: entry.when_ms,
-        who: entry.who,
-        what: entry.what,
-    });
-    Ok(Json(entries.collect()))
+async fn audit(State(control): Here) -> Answer<Vec<AuditRecord>> {
+    Ok(Json(
+        blocking(move || control.book().audit_records()).await??,
+    ))
+}
+
+async fn audit_chain(State(control): Here) -> Answer<api::AuditChain> {
+    let (chain, records) = blocking(move || control.book().audit_chain()).await??;
+    Ok(Json(api::AuditChain { chain, records }))
 }

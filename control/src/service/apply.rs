@@ -249,6 +249,10 @@ impl Control {
         self.book
             .apply(current, real, &request.who, &request.what, now_ms)?;
         tracing::info!(who = request.who, what = request.what, revision, "applied");
+        self.audit(
+            &request.who,
+            format!("revision {revision}: {}", request.what),
+        );
         let in_force = difference(&next, &resolution.effective);
         self.keep_in_force(&in_force);
 

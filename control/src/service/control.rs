@@ -354,9 +354,12 @@ impl Control {
             who: who.to_owned(),
             what: what.into(),
         };
-        tracing::info!(who = entry.who, what = entry.what, "audit");
-        if let Err(error) = self.book.audit(&entry) {
-            tracing::error!(%error, what = entry.what, "could not write the audit record");
+        // The hash goes into the log, too: who changes the record would have to change both.
+        match self.book.audit(&entry) {
+            Ok(link) => tracing::info!(who = entry.who, what = entry.what, %link, "audit"),
+            Err(error) => {
+                tracing::error!(%error, who = entry.who, what = entry.what, "could not write the audit record");
+            }
         }
     }
 

@@ -5,25 +5,29 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ringmesh_wire::{NodeId, ServiceId};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
+use super::chain::{self, AuditRecord, Chain, Link};
 use super::objects::{Change, HistoryEntry, InForce, ObjectKey, StoredObject};
 use super::records::{AuditEntry, NodeRecord, Revocation, StoredEndpoint, TokenRecord, TokenState};
 use super::{Shelf, Store, StoreError, Txn};
 
 /// Revisions kept for `history` and `rollback`; older ones are dropped one by one.
 const HISTORY_MAX: u64 = 10_000;
-/// Audit entries kept.
+/// Audit entries kept. Of the last that fell off the hash stays, so that the rest can be checked.
 const AUDIT_MAX: u64 = 100_000;
 /// How often an audit entry is tried to be written. Each time another process or thread has written one
 /// meanwhile, so it takes that many of them, all faster, to lose one.
 const AUDIT_TRIES_MAX: usize = 1_000;
+/// How often the audit record is read until nothing was written meanwhile.
+const AUDIT_READS_MAX: usize = 100;
 /// Publish generations reserved per write of the counter.
 const GENERATIONS_PER_BLOCK: u64 = 1_000;
 
 const REVISION: &str = "revision";
 const AUDIT: &str = "audit";
+const AUDIT_CHAIN: &str = "audit_chain";
 const GENERATION: &str = "generation";
 const IN_FORCE: &str = "in_force";
 const VIPS: &str = "vips";
@@ -32,6 +36,7 @@ const VIPS: &str = "vips";
 #[derive(Debug, Clone)]
 pub struct Book {
     store: Arc<dyn Store>,
+    audit_max: u64,
 }
 
 fn number_row(n: u64) -> String {
@@ -46,11 +51,42 @@ fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
     serde_json::from_slice(bytes).map_err(StoreError::broken("reading a record of the store"))
 }
 
+fn audit_record(row: &str, bytes: &[u8]) -> Result<AuditRecord, StoreError> {
+    let broken = |why: &dyn std::fmt::Display| {
+        let number = row.trim_start_matches('0');
+        StoreError::broken("reading the audit record")(format!("entry {number}: {why}"))
+    };
+    let number = row.parse().map_err(|error| broken(&error))?;
+    let stored: Stored = serde_json::from_slice(bytes).map_err(|error| broken(&error))?;
+    Ok(AuditRecord {
+        number,
+        entry: stored.entry,
+        sha256: stored.sha256,
+    })
+}
+
+/// An audit entry as it is stored; the number is its row.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    #[serde(flatten)]
+    entry: AuditEntry,
+    sha256: Option<String>,
+}
+
 impl Book {
     /// Opens the book.
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store }
+        Self {
+            store,
+            audit_max: AUDIT_MAX,
+        }
+    }
+
+    /// One that keeps fewer audit entries.
+    #[cfg(test)]
+    pub(super) fn keeping(store: Arc<dyn Store>, audit_max: u64) -> Self {
+        Self { store, audit_max }
     }
 
     fn counter(&self, name: &str) -> Result<u64, StoreError> {
@@ -248,11 +284,11 @@ impl Book {
         Ok((from + 1, to + 1))
     }
 
-    /// Writes down who did what, behind whatever others write at the same time.
+    /// Writes down who did what, behind whatever others write at the same time; the entry's place in the chain.
     ///
     /// # Errors
     /// [`StoreError::Broken`]; [`StoreError::Conflict`] where a thousand others were faster.
-    pub fn audit(&self, entry: &AuditEntry) -> Result<(), StoreError> {
+    pub fn audit(&self, entry: &AuditEntry) -> Result<Link, StoreError> {
         let mut tries = 1;
         loop {
             match self.audit_once(entry) {
@@ -262,24 +298,77 @@ impl Book {
         }
     }
 
-    fn audit_once(&self, entry: &AuditEntry) -> Result<(), StoreError> {
+    fn audit_once(&self, entry: &AuditEntry) -> Result<Link, StoreError> {
         let last = self.counter(AUDIT)?;
+        let number = last + 1;
         let mut txn = Txn::default();
-        Self::step(&mut txn, AUDIT, last, last + 1)?;
+        Self::step(&mut txn, AUDIT, last, number)?;
+        let stored = self.store.get(Shelf::Meta, AUDIT_CHAIN)?;
+        let chain: Option<Chain> = stored.as_deref().map(from_json).transpose()?;
+        txn.expect
+            .push((Shelf::Meta, AUDIT_CHAIN.to_owned(), stored));
+        let before = chain.as_ref().map(|chain| chain.head.sha256.as_str());
+        let head = chain::link(before, number, entry);
+        let record = Stored {
+            entry: entry.clone(),
+            sha256: Some(head.sha256.clone()),
+        };
         txn.write
-            .push((Shelf::Audit, number_row(last + 1), Some(to_json(entry)?)));
-        if let Some(old) = (last + 1).checked_sub(AUDIT_MAX) {
-            txn.write.push((Shelf::Audit, number_row(old), None));
+            .push((Shelf::Audit, number_row(number), Some(to_json(&record)?)));
+        let (begins, mut anchor) = match chain {
+            Some(chain) => (chain.begins, chain.anchor),
+            None => (number, None),
+        };
+        if let Some(old) = number.checked_sub(self.audit_max) {
+            let row = number_row(old);
+            if let Some(bytes) = self.store.get(Shelf::Audit, &row)?
+                && let Some(sha256) = audit_record(&row, &bytes)?.sha256
+            {
+                anchor = Some(Link {
+                    number: old,
+                    sha256,
+                });
+            }
+            txn.write.push((Shelf::Audit, row, None));
         }
-        self.store.commit(&txn)
+        let chain = Chain {
+            begins,
+            anchor,
+            head: head.clone(),
+        };
+        txn.write
+            .push((Shelf::Meta, AUDIT_CHAIN.to_owned(), Some(to_json(&chain)?)));
+        self.store.commit(&txn)?;
+        Ok(head)
     }
 
-    /// Everything done besides applying, oldest first.
+    /// Everything done through the API, oldest first.
     ///
     /// # Errors
     /// [`StoreError::Broken`].
-    pub fn audit_entries(&self) -> Result<Vec<AuditEntry>, StoreError> {
-        self.shelf(Shelf::Audit)
+    pub fn audit_records(&self) -> Result<Vec<AuditRecord>, StoreError> {
+        let rows = self.store.scan(Shelf::Audit)?;
+        rows.iter()
+            .map(|(row, bytes)| audit_record(row, bytes))
+            .collect()
+    }
+
+    /// The same with what is known of its chain, as both stood at one moment. `None`: nothing was written since
+    /// there is a chain.
+    ///
+    /// # Errors
+    /// [`StoreError::Broken`]; [`StoreError::Conflict`] where entries are written faster than they can be read.
+    pub fn audit_chain(&self) -> Result<(Option<Chain>, Vec<AuditRecord>), StoreError> {
+        for _ in 0..AUDIT_READS_MAX {
+            let before: Option<Chain> = self.one(Shelf::Meta, AUDIT_CHAIN)?;
+            let records = self.audit_records()?;
+            if self.one(Shelf::Meta, AUDIT_CHAIN)? == before {
+                return Ok((before, records));
+            }
+        }
+        Err(StoreError::Conflict {
+            key: AUDIT_CHAIN.to_owned(),
+        })
     }
 
     /// Keeps a new token.

@@ -10,11 +10,13 @@
 //! returned `Ok` for is there after a kill -9.
 
 mod book;
+mod chain;
 mod disk;
 mod objects;
 mod records;
 
 pub use book::Book;
+pub use chain::{AuditRecord, Broken, Chain, Link, Unbroken, holds, verify};
 pub use disk::Disk;
 pub use objects::{Change, ChangeKind, Document, HistoryEntry, InForce, ObjectKey, StoredObject};
 pub use records::{
@@ -33,7 +35,7 @@ pub enum Shelf {
     Objects,
     /// One entry per revision, by its number.
     History,
-    /// Who did what besides applying, by sequence.
+    /// Who did what, by sequence.
     Audit,
     /// Join tokens, by id.
     Tokens,

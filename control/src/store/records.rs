@@ -119,7 +119,7 @@ pub struct StoredEndpoint {
     pub left: bool,
 }
 
-/// Something done through the API that is not a revision.
+/// Something done through the API; of a revision its number and command, the changes are in its history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditEntry {
     /// When, milliseconds since 1970.

@@ -213,10 +213,84 @@ fn an_audit_entry_waits_for_those_that_were_faster_and_none_is_lost() {
     let book = contended(40);
     book.audit(&entry("us")).unwrap();
     book.audit(&entry("us")).unwrap();
-    let written = book.audit_entries().unwrap();
-    let who: Vec<&str> = written.iter().map(|entry| entry.who.as_str()).collect();
+    let (chain, written) = book.audit_chain().unwrap();
+    let who: Vec<&str> = written.iter().map(|one| one.entry.who.as_str()).collect();
     assert_eq!(who.len(), 42);
     assert_eq!(who[40..], ["us", "us"]);
+    let unbroken = verify(chain.as_ref(), &written).unwrap();
+    assert_eq!(unbroken.chained.unwrap().0, 1);
+}
+
+/// What a version without a chain left behind.
+fn write_unchained(store: &dyn Store, count: u64) {
+    let mut txn = Txn::default();
+    for number in 1..=count {
+        let json =
+            format!(r#"{{"when_ms":{number},"who":"root","what":"token create n{number}"}}"#);
+        txn.write
+            .push((Shelf::Audit, format!("{number:020}"), Some(json.into())));
+    }
+    let counter = count.to_string().into_bytes();
+    txn.write
+        .push((Shelf::Meta, "audit".to_owned(), Some(counter)));
+    store.commit(&txn).unwrap();
+}
+
+#[test]
+fn a_record_without_a_chain_opens_and_the_chain_begins_then() {
+    let store: Arc<dyn Store> = Arc::new(Disk::in_memory().unwrap());
+    write_unchained(&*store, 3);
+    let book = Book::new(Arc::clone(&store));
+    let (chain, records) = book.audit_chain().unwrap();
+    assert_eq!(chain, None);
+    assert_eq!(verify(None, &records).unwrap().unchained, 3);
+    let link = book.audit(&entry("us")).unwrap();
+    assert_eq!(link.number, 4);
+    let (chain, records) = book.audit_chain().unwrap();
+    assert_eq!(records[0].entry.what, "token create n1");
+    let unbroken = verify(chain.as_ref(), &records).unwrap();
+    assert_eq!(unbroken.unchained, 3);
+    assert_eq!(unbroken.chained, Some((4, link)));
+}
+
+#[test]
+fn what_falls_off_leaves_a_hash_from_which_the_rest_is_checked() {
+    let store: Arc<dyn Store> = Arc::new(Disk::in_memory().unwrap());
+    write_unchained(&*store, 2);
+    let book = Book::keeping(Arc::clone(&store), 5);
+    let mut links = Vec::new();
+    for written in 1..=20 {
+        links.push(book.audit(&entry("us")).unwrap());
+        let (chain, records) = book.audit_chain().unwrap();
+        assert_eq!(records.len() as u64, (written + 2).min(5));
+        let unbroken = verify(chain.as_ref(), &records).unwrap();
+        // Numbers 1 and 2 have no hash, so that of 3 is the first to be an anchor.
+        let anchor = (written + 2_u64).checked_sub(5).filter(|gone| *gone > 2);
+        assert_eq!(unbroken.anchor.map(|anchor| anchor.number), anchor);
+        let noted = links.iter().rev().take(5);
+        for link in noted {
+            holds(chain.as_ref(), &records, link).unwrap();
+        }
+    }
+    let (chain, records) = book.audit_chain().unwrap();
+    assert!(holds(chain.as_ref(), &records, &links[0]).is_err());
+
+    // Somebody else's hand in the store.
+    let at = format!("{:020}", 20);
+    let row = store.get(Shelf::Audit, &at).unwrap().unwrap();
+    let changed = String::from_utf8(row).unwrap().replace("token", "other");
+    store
+        .commit(&Txn {
+            expect: Vec::new(),
+            write: vec![(Shelf::Audit, at, Some(changed.into()))],
+        })
+        .unwrap();
+    let (chain, records) = book.audit_chain().unwrap();
+    assert_eq!(verify(chain.as_ref(), &records).unwrap_err().number, 20);
+    // What is written behind it does not heal it.
+    book.audit(&entry("us")).unwrap();
+    let (chain, records) = book.audit_chain().unwrap();
+    assert_eq!(verify(chain.as_ref(), &records).unwrap_err().number, 20);
 }
 
 #[test]

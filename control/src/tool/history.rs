@@ -1,11 +1,11 @@
-//! `history` and `audit`.
+//! `history`.
 
 use clap::Args;
 
 use super::client::Client;
 use super::failure::Failure;
 use super::output::{self, Output};
-use crate::admin::api::{Audit, Revision};
+use crate::admin::api::Revision;
 use crate::time::show_unix_ms;
 
 /// `ringmesh history`
@@ -19,18 +19,7 @@ pub struct HistoryArgs {
     output: Output,
 }
 
-/// `ringmesh audit`
-#[derive(Args, Debug)]
-pub struct AuditArgs {
-    /// How many, newest last.
-    #[arg(long, default_value_t = 50)]
-    limit: usize,
-    /// How to print.
-    #[arg(long, value_enum, default_value_t)]
-    output: Output,
-}
-
-fn newest<T>(mut all: Vec<T>, limit: usize) -> Vec<T> {
+pub(super) fn newest<T>(mut all: Vec<T>, limit: usize) -> Vec<T> {
     let skip = all.len().saturating_sub(limit);
     all.drain(..skip);
     all
@@ -52,16 +41,5 @@ pub(super) fn run(client: &Client, args: &HistoryArgs) -> Result<(), Failure> {
             ]
         },
         "no revisions yet; `ringmesh apply -f FILE` makes the first",
-    )
-}
-
-pub(super) fn audit(client: &Client, args: &AuditArgs) -> Result<(), Failure> {
-    let all: Vec<Audit> = client.get("/v1/audit")?;
-    output::print(
-        args.output,
-        &newest(all, args.limit),
-        &["WHEN", "WHO", "WHAT"],
-        |a| vec![show_unix_ms(a.when_ms), a.who.clone(), a.what.clone()],
-        "nothing yet; changes of rules are in `ringmesh history`",
     )
 }

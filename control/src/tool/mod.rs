@@ -10,6 +10,7 @@ pub mod expr;
 pub mod files;
 pub mod intercept;
 
+mod audit;
 mod cert;
 mod change;
 mod client;
@@ -49,8 +50,8 @@ pub enum Command {
     History(history::HistoryArgs),
     /// Make the rules what they were at a revision; that is a new revision.
     Rollback(change::RollbackArgs),
-    /// Who did what besides changing rules.
-    Audit(history::AuditArgs),
+    /// Who did what, and whether that was changed afterwards (`audit verify`).
+    Audit(audit::AuditArgs),
     /// Look into sidecars.
     Proxy(proxy::ProxyArgs),
     /// Registered endpoints.
@@ -88,7 +89,7 @@ pub fn run(socket: &Path, command: &Command) -> ExitCode {
         Command::Diff(args) => change::diff(&client, args),
         Command::History(args) => history::run(&client, args),
         Command::Rollback(args) => change::rollback(&client, args),
-        Command::Audit(args) => history::audit(&client, args),
+        Command::Audit(args) => audit::run(&client, args),
         Command::Proxy(args) => proxy::run(&client, args),
         Command::Endpoints(args) => endpoints::run(&client, args),
         Command::Token(args) => token::run(&client, args),
