@@ -147,6 +147,11 @@ fn outcome<'o>(
         outcome.route = record.route.map_or("", |route| &tables.route(route).name);
         outcome.cluster = row.map_or("", |row| &row.name);
     }
+    outcome.audited = record.audited.map(|audited| {
+        let kept = record.audit_policy.as_deref();
+        let policy = kept.or_else(|| tables.map(|tables| audited.policy(tables)));
+        (policy.unwrap_or(""), audited.rule)
+    });
     outcome.endpoint = record.upstream;
     outcome.peer_address = Some(flow.peer.address);
     outcome.peer_principal = identity.map_or("", |peer| peer.spiffe.principal());
@@ -170,7 +175,6 @@ fn outcome<'o>(
         reused: record.reused,
         delayed: record.delayed,
         passthrough: record.passthrough,
-        audited: record.audited,
     };
     outcome
 }

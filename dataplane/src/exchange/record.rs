@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::policy::Audited;
 use crate::reason::Reason;
 use crate::tables::{ClusterIndex, RouteIndex, ServiceIndex};
 use crate::time::Mono;
@@ -47,8 +48,10 @@ pub(super) struct Record {
     pub upstream_tls: bool,
     /// The destination is not the mesh's.
     pub passthrough: bool,
-    /// An AUDIT policy matched.
-    pub audited: bool,
+    /// The AUDIT policy that matched.
+    pub audited: Option<Audited>,
+    /// Its name, where the tables may be gone by the end: of opaque connections.
+    pub audit_policy: Option<Box<str>>,
 }
 
 impl Record {
@@ -75,7 +78,8 @@ impl Record {
             reused: false,
             upstream_tls: false,
             passthrough: false,
-            audited: false,
+            audited: None,
+            audit_policy: None,
         }
     }
 }

@@ -299,6 +299,9 @@ pub(super) fn judge(
         .as_ref()
         .map_or_else(|refusal| refusal.notes, policy::Permit::notes);
     record.audited = notes.audited;
+    record.audit_policy = notes
+        .audited
+        .map(|audited| audited.policy(&active.tables).into());
     shard.count_judged(notes);
     judged.map_err(|refusal| {
         record.policy = Some(refusal.policy.into());

@@ -247,7 +247,7 @@ impl ShardState {
         for _ in 0..notes.expression_errors {
             meter.count(Event::ExpressionError);
         }
-        if notes.audited {
+        if notes.audited.is_some() {
             meter.count(Event::Audited);
         }
         if notes.charged {

@@ -7,10 +7,10 @@
 use std::sync::Arc;
 
 use super::attributes::Attributes;
-use super::check::{Notes, Refusal};
+use super::check::{Audited, Notes, Refusal};
 use crate::reason::Reason;
 use crate::tables::{
-    Address, AuthzRow, Condition, ConditionTest, Glob, Operation, PolicyRows, Rule, Source,
+    Address, AuthzRow, Condition, ConditionTest, Glob, Operation, PolicyRows, Rule, Site, Source,
 };
 
 /// Body of every refusal.
@@ -27,6 +27,7 @@ enum WithoutRequest {
 
 pub(super) fn judge<'t>(
     rows: &'t PolicyRows,
+    site: Site,
     attributes: &Attributes<'_>,
     notes: &mut Notes,
 ) -> Result<(), Refusal<'t>> {
@@ -47,7 +48,11 @@ pub(super) fn judge<'t>(
         policy,
         notes: Notes::default(),
     };
-    notes.audited = any(&rows.audit, WithoutRequest::Ignored).is_some();
+    notes.audited = rows.audit.iter().enumerate().find_map(|(at, policy)| {
+        let mut rules = policy.rules.iter();
+        let rule = rules.position(|rule| facts.meet(rule, WithoutRequest::Ignored))?;
+        Some(Audited::at(site, at, rule))
+    });
     let refused = match any(&rows.deny, WithoutRequest::Ignored) {
         Some(policy) => Some(&*policy.name),
         None if rows.allow.is_empty() => None,

@@ -3,7 +3,7 @@
 use super::attributes::{Attributes, Call};
 use super::{authz, expr};
 use crate::reason::Reason;
-use crate::tables::{QuotaIndex, QuotaRow, Tables};
+use crate::tables::{QuotaIndex, QuotaRow, Site, Tables};
 use crate::time::Mono;
 
 /// Proof that a call was judged and may pass. Only [`check`] makes one.
@@ -28,10 +28,39 @@ impl Permit {
 pub struct Notes {
     /// Conditions and dimensions that could not be evaluated; each counted as "no match".
     pub expression_errors: u32,
-    /// An AUDIT policy matched.
-    pub audited: bool,
+    /// The first AUDIT policy that matched, and its first rule.
+    pub audited: Option<Audited>,
     /// At least one quota was charged.
     pub charged: bool,
+}
+
+/// An AUDIT policy that matched, as its place in the tables: its name is needed once the call has ended, and a copy
+/// would be an allocation for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Audited {
+    site: Site,
+    policy: u32,
+    /// Its first rule that matched, counted from 0.
+    pub rule: u32,
+}
+
+impl Audited {
+    pub(super) fn at(site: Site, policy: usize, rule: usize) -> Self {
+        let number = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+        Self {
+            site,
+            policy: number(policy),
+            rule: number(rule),
+        }
+    }
+
+    /// `NAME.NAMESPACE` of the policy, by the tables the call was judged by.
+    #[must_use]
+    pub fn policy(self, tables: &Tables) -> &str {
+        let rows = tables.policy(self.site);
+        let row = rows.and_then(|rows| rows.audit.get(self.policy as usize));
+        row.map_or("", |row| &row.name)
+    }
 }
 
 /// A call that may not pass. For gRPC the answer is HTTP 200 with `grpc_status`.
@@ -82,7 +111,7 @@ pub fn check<'t>(
     let mut notes = Notes::default();
     if let Some(rows) = tables.policy(call.site) {
         let attributes = Attributes::new(tables, call);
-        authz::judge(rows, &attributes, &mut notes)?;
+        authz::judge(rows, call.site, &attributes, &mut notes)?;
         for rule in &rows.checks {
             if !holds(rule.when.as_ref(), &attributes, &mut notes) {
                 continue;

@@ -16,4 +16,4 @@ pub mod quota;
 mod tests;
 
 pub use attributes::{Attributes, Call, Val};
-pub use check::{Notes, Permit, QuotaStep, Refusal, check};
+pub use check::{Audited, Notes, Permit, QuotaStep, Refusal, check};

@@ -133,11 +133,31 @@ fn deny_wins_then_allow_is_needed_where_there_is_one() {
 
 #[test]
 fn an_audit_is_noted_and_changes_nothing() {
+    let reviews = from(Source {
+        principals: globs(&["mesh.local/ns/default/sa/reviews"]),
+        ..Source::default()
+    });
     let tables = Draft::new()
+        .authz("none", AuthzAction::Audit, vec![])
+        .authz("a", AuthzAction::Audit, vec![reviews, AuthzRule::default()])
+        .authz("b", AuthzAction::Audit, vec![AuthzRule::default()])
+        .tables();
+    for (caller, rule) in [(stranger(), 1), (peer("reviews", "v1"), 0)] {
+        let permit = judged(&tables, &caller, None).unwrap();
+        let audited = permit.notes().audited.unwrap();
+        assert_eq!((audited.policy(&tables), audited.rule), ("a.default", rule));
+    }
+    // Refused calls are noted, too.
+    let tables = Draft::new()
+        .authz("d", AuthzAction::Deny, vec![AuthzRule::default()])
         .authz("a", AuthzAction::Audit, vec![AuthzRule::default()])
         .tables();
+    let refusal = judged(&tables, &stranger(), None).unwrap_err();
+    let audited = refusal.notes.audited.unwrap();
+    assert_eq!(audited.policy(&tables), "a.default");
+    let tables = Draft::new().authz("a", AuthzAction::Audit, vec![]).tables();
     let permit = judged(&tables, &stranger(), None).unwrap();
-    assert!(permit.notes().audited);
+    assert_eq!(permit.notes().audited, None);
 }
 
 #[test]

@@ -145,11 +145,15 @@ impl Line<'_> {
             (flags.reused, b",\"reused\":true"),
             (flags.delayed, b",\"delayed\":true"),
             (flags.passthrough, b",\"passthrough\":true"),
-            (flags.audited, b",\"audited\":true"),
         ] {
             if set {
                 self.put(flag);
             }
+        }
+        if let Some((policy, rule)) = outcome.audited {
+            self.put(b",\"audited\":true");
+            self.text(key!("audit_policy", quoted), policy);
+            self.number(key!("audit_rule"), rule.into());
         }
         self.put(b"}\n");
     }

@@ -110,8 +110,6 @@ pub struct Flags {
     pub delayed: bool,
     /// The destination is not the mesh's (ALLOW_ANY).
     pub passthrough: bool,
-    /// An AUDIT policy matched.
-    pub audited: bool,
 }
 
 /// Exactly one per exchange. Everything is borrowed and copied once, into the counters and the log.
@@ -167,6 +165,8 @@ pub struct Outcome<'a> {
     pub attempts: u32,
     /// `x-request-id`.
     pub request_id: &'a str,
+    /// The first AUDIT policy that matched, and its first rule that did, counted from 0.
+    pub audited: Option<(&'a str, u32)>,
     /// Yes-or-no facts.
     pub flags: Flags,
 }
@@ -201,6 +201,7 @@ impl Outcome<'_> {
             queue_us: 0,
             attempts: 0,
             request_id: "",
+            audited: None,
             flags: Flags::default(),
         }
     }

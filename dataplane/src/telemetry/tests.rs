@@ -66,6 +66,12 @@ fn a_line_is_one_json_object() {
         "\n"
     );
     assert_eq!(line, wanted);
+    let audited = logged(&Outcome {
+        audited: Some(("watch.default", 12)),
+        ..outcome()
+    });
+    let more = r#","mtls":true,"audited":true,"audit_policy":"watch.default","audit_rule":12}"#;
+    assert_eq!(audited, wanted.replace(r#","mtls":true}"#, more));
     let bare = logged(&Outcome::new(Direction::Outbound, Transport::Tcp));
     serde_json::from_str::<serde_json::Value>(&bare).unwrap();
 }

@@ -2,6 +2,7 @@
 
 mod allocations;
 mod ambiguity;
+mod audited;
 mod given_up;
 mod grpc_calls;
 mod http2;
