@@ -256,6 +256,32 @@ fn a_limit_whose_rule_is_not_in_force_limits_nobody() {
     );
 }
 
+/// As in Mixer; who wrote it is told.
+#[test]
+fn a_window_in_parts_of_a_second_is_a_longer_one_and_says_so() {
+    let limits = "{quotas: [{name: a.quota.istio-system, maxAmount: 5, validDuration: 1ms, overrides: [\
+                  {dimensions: {to: x}, maxAmount: 1, validDuration: 1500ms}, \
+                  {dimensions: {to: y}, maxAmount: 1, validDuration: 2000ms}]}]}";
+    let text =
+        mixer("memquota", "one", limits) + &mixer("quota", "a", "{dimensions: {to: '\"x\"'}}");
+    let resolution = model(1, objects(&text)).resolve(&registry(), &Effective::default());
+    let scope = node("ratings", "v1");
+    let (snapshot, _) = compile(&resolution.effective, &scope, &registry(), &trust()).unwrap();
+    let [quota] = &*quotas(&snapshot) else {
+        panic!("one quota");
+    };
+    let overrides = quota.overrides.iter().map(|over| over.limit.window_ms);
+    assert_eq!(quota.limit.window_ms, 1_000);
+    assert_eq!(overrides.collect::<Vec<_>>(), [2_000, 2_000]);
+    let notes = resolution.statuses.into_iter().flat_map(|s| s.notes);
+    let notes: Vec<String> = notes.filter(|note| note.contains("counts as")).collect();
+    let wanted = [
+        "5:75: spec.quotas[0].validDuration: 1ms counts as 1s: windows are whole seconds, rounded up",
+        "5:143: spec.quotas[0].overrides[0].validDuration: 1500ms counts as 2s: windows are whole seconds, rounded up",
+    ];
+    assert_eq!(notes, wanted);
+}
+
 /// What it says of the limit is not known, so the limit is not taken for one without it.
 #[test]
 fn a_limit_that_an_unreadable_object_may_speak_of_limits_nobody() {

@@ -8,7 +8,7 @@ use super::mixer_uses;
 use super::registry::RegistryView;
 use super::resolve::Effective;
 use super::services::{Services, rules_of_service};
-use crate::rules::mixer::{MemQuota, MemQuotaLimit, QuotaSpec, Rule};
+use crate::rules::mixer::{MemQuota, MemQuotaLimit, QuotaSpec, Rounded, Rule};
 use crate::rules::traffic::VirtualService;
 use crate::rules::{Kind, Object, ObjectKey, Place, ROOT_NAMESPACE, Spec};
 
@@ -269,6 +269,13 @@ fn memquota(
         _ => false,
     };
     for limit in &quota.quotas {
+        for Rounded { written, window_s } in &limit.rounded {
+            let (place, text) = (&written.place, &written.value);
+            let note = format!(
+                "{place}: {text} counts as {window_s}s: windows are whole seconds, rounded up"
+            );
+            add(notes, &object.key, note);
+        }
         let name = &limit.name.value;
         unfit_overrides(object, limit, effective, notes);
         let in_force = || effective.objects.values();

@@ -25,6 +25,17 @@ pub struct MemQuotaLimit {
     pub override_dimensions: Vec<At<String>>,
     /// What shares a bucket.
     pub scope: QuotaScope,
+    /// Windows of it that are longer than they were written.
+    pub rounded: Vec<Rounded>,
+}
+
+/// A window that was written in parts of a second.
+#[derive(Debug, Clone)]
+pub struct Rounded {
+    /// As written.
+    pub written: At<String>,
+    /// What it counts as, seconds.
+    pub window_s: u64,
 }
 
 /// Handler: refusal.

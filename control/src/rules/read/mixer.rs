@@ -11,7 +11,7 @@ use crate::expr::{ExprError, compile_condition, compile_value};
 use crate::rules::cursor::{Cursor, Fields};
 use crate::rules::mixer::{
     BoundService, Denier, MemQuota, MemQuotaLimit, QuotaInstance, QuotaSpec, QuotaSpecBinding,
-    Rule, RuleActionRef,
+    Rounded, Rule, RuleActionRef,
 };
 use crate::rules::object::Spec;
 use crate::rules::place::At;
@@ -147,7 +147,8 @@ fn memquota_limit(at: &Cursor<'_>, namespace: &str) -> Option<MemQuotaLimit> {
             "write the instance's full name: NAME.quota.NAMESPACE",
         )
         .and_then(|at| instance_name(&at, namespace));
-    let limit = limit(at, &fields);
+    let mut rounded = Vec::new();
+    let limit = limit(at, &fields, &mut rounded);
     let (mut overrides, mut override_dimensions) = (Vec::new(), Vec::new());
     for at in fields.list("overrides") {
         let Some(fields) = at.fields(&["dimensions", "maxAmount", "validDuration"], &[]) else {
@@ -167,10 +168,12 @@ fn memquota_limit(at: &Cursor<'_>, namespace: &str) -> Option<MemQuotaLimit> {
                 "give it dimensions, or change the quota's own maxAmount",
             );
         }
-        overrides.extend(self::limit(&at, &fields).map(|limit| LimitOverride {
-            dimensions: dimensions.into_iter().collect(),
-            limit,
-        }));
+        overrides.extend(
+            self::limit(&at, &fields, &mut rounded).map(|limit| LimitOverride {
+                dimensions: dimensions.into_iter().collect(),
+                limit,
+            }),
+        );
     }
     let scope = fields
         .get("scope")
@@ -186,6 +189,7 @@ fn memquota_limit(at: &Cursor<'_>, namespace: &str) -> Option<MemQuotaLimit> {
         overrides,
         override_dimensions,
         scope: scope?,
+        rounded,
     })
 }
 
@@ -216,7 +220,7 @@ fn instance_name(at: &Cursor<'_>, namespace: &str) -> Option<At<String>> {
     Some(at.at(full?))
 }
 
-fn limit(at: &Cursor<'_>, fields: &Fields<'_>) -> Option<Limit> {
+fn limit(at: &Cursor<'_>, fields: &Fields<'_>, rounded: &mut Vec<Rounded>) -> Option<Limit> {
     let amount = fields
         .require("maxAmount", "write maxAmount: 100")
         .and_then(|at| at.number(0, AMOUNT_MAX));
@@ -241,7 +245,13 @@ fn limit(at: &Cursor<'_>, fields: &Fields<'_>) -> Option<Limit> {
                 return None;
             }
             // SEMANTICS 4.11: rounded up to whole seconds.
-            Some(ms.div_ceil(1_000) * 1_000)
+            let window_s = ms.div_ceil(1_000);
+            if ms < window_s * 1_000
+                && let Some(written) = at.text()
+            {
+                rounded.push(Rounded { written, window_s });
+            }
+            Some(window_s * 1_000)
         }),
     };
     Some(Limit {
