@@ -16,6 +16,8 @@ use crate::admin::serve::SetLevel;
 use crate::admin::{Board, Face};
 use crate::agent::credentials::Credentials;
 use crate::agent::run::{AgentPlan, LOG_BUFFER_BYTES};
+use crate::agent::svid::UnixMs;
+use crate::agent::token::JoinToken;
 use crate::agent::{bell, files, last_good, run};
 use crate::settings::{InboundMode, Listeners, Settings};
 use crate::tables::{Tables, Workload, WorkloadPort};
@@ -106,6 +108,30 @@ pub fn check(options: &Options) -> Result<Settings, Stop> {
             Ok(settings)
         }
     }
+}
+
+/// As [`check`], and whether there is something to join control with: certificates of before, or a token.
+///
+/// # Errors
+/// [`Stop::Input`].
+pub fn check_all(options: &Options) -> Result<Settings, Stop> {
+    let settings = check(options)?;
+    let Some(control) = &settings.control else {
+        return Ok(settings);
+    };
+    // What is damaged there counts as absent at a start too.
+    let (held, _) = Credentials::load(&settings.state_dir);
+    if held.for_control(UnixMs::now()).is_none() {
+        let command = settings.token_command();
+        JoinToken::load(control.token_file.as_deref(), &command).map_err(|why| {
+            let (line, column) = control.token_place;
+            Stop::Input(format!(
+                "{}:{line}:{column}: {why}",
+                options.config.display()
+            ))
+        })?;
+    }
+    Ok(settings)
 }
 
 /// The workload, as rules see it.

@@ -35,7 +35,8 @@ struct Arguments {
     #[arg(long, value_name = "N")]
     shards: Option<Shards>,
 
-    /// Check the input and exit: 0 if it is good, 2 with file:line:column if it is not.
+    /// Check the input and exit: 0 if it is good, 2 with file:line:column if it is not. Also the join
+    /// token, where `state_dir` holds no certificate.
     #[arg(long)]
     check: bool,
 
@@ -82,7 +83,7 @@ fn main() -> ExitCode {
         shards: arguments.shards,
     };
     let outcome = if arguments.check {
-        bootstrap::check(&options).map(|_| outln!("ok"))
+        bootstrap::check_all(&options).map(|_| outln!("ok"))
     } else {
         bootstrap::run(options, level)
     };

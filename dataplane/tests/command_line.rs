@@ -301,3 +301,46 @@ fn killed_and_started_again_at_once_it_serves_at_the_same_port() {
     assert_eq!(again.outbound(), at);
     TcpStream::connect(at).unwrap();
 }
+
+#[test]
+fn a_check_reads_the_token_where_there_is_no_certificate() {
+    let check = |folder: &Folder| {
+        let file = folder.path("sidecar.yaml").display().to_string();
+        let output = run(&["--config", &file, "--check"]);
+        let said = said(&output).replace(&file, "FILE");
+        (output.status.code(), said)
+    };
+    let command = "`ringmesh token create --node n --service s --label version=v1`";
+    let labels = "labels: {version: v1}";
+    let folder = Folder::new(&format!(
+        "control: {{address: \"127.0.0.1:9\"}}\n{labels}\n"
+    ));
+    let (status, why) = check(&folder);
+    assert_eq!(status, Some(2), "{why}");
+    assert!(
+        why.starts_with("FILE:6:10: control.token_file: missing"),
+        "{why}"
+    );
+    assert!(why.contains(command), "{why}");
+
+    let control = "control: {address: \"127.0.0.1:9\", token_file: join.token}";
+    let folder = Folder::new(&format!("{control}\n{labels}\n"));
+    let good = format!("id.secret.{}\n", "0f".repeat(32));
+    for (token, wanted) in [
+        (None, "No such file"),
+        (Some("garbage"), "three parts"),
+        (Some(&*good), ""),
+    ] {
+        if let Some(token) = token {
+            std::fs::write(folder.path("join.token"), token).unwrap();
+        }
+        let (status, why) = check(&folder);
+        if wanted.is_empty() {
+            assert_eq!((status, why.as_str()), (Some(0), ""));
+            continue;
+        }
+        assert_eq!(status, Some(2), "{why}");
+        assert!(why.starts_with("FILE:6:47: control.token_file: "), "{why}");
+        assert!(why.contains(wanted) && why.contains(command), "{why}");
+    }
+}

@@ -1,6 +1,7 @@
 //! The join token: `id.secret.sha256hex(root)`.
 
 use std::fmt;
+use std::path::Path;
 
 /// A join token, taken apart.
 #[derive(Clone, PartialEq, Eq)]
@@ -23,6 +24,26 @@ impl fmt::Debug for JoinToken {
 }
 
 impl JoinToken {
+    /// Reads a token's file. `command` makes a token.
+    ///
+    /// # Errors
+    /// What is wrong with it and what to do, for people. Never the token itself.
+    pub fn load(file: Option<&Path>, command: &str) -> Result<Self, String> {
+        let Some(file) = file else {
+            return Err(format!(
+                "control.token_file: missing, and state_dir holds no certificate yet; name a file \
+                 with the output of `{command}`"
+            ));
+        };
+        let text = std::fs::read_to_string(file).map_err(|error| error.to_string());
+        text.and_then(|text| Self::parse(&text)).map_err(|why| {
+            format!(
+                "control.token_file: {}: {why}; write the output of `{command}` into it",
+                file.display()
+            )
+        })
+    }
+
     /// Reads a token; white space around it does not matter.
     ///
     /// # Errors

@@ -165,6 +165,8 @@ pub struct Control {
     pub port: u16,
     /// Join token, needed for the first contact only.
     pub token_file: Option<PathBuf>,
+    /// Line and column of `token_file`, or of `control` where there is none.
+    pub token_place: (u64, u64),
 }
 
 /// The access log.

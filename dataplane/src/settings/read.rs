@@ -428,7 +428,9 @@ fn control(field: &Field<'_>) -> Result<Control, Mistake> {
     if port == 0 || !host_is_good {
         return Err(bad());
     }
+    let token_at = record.get("token_file").map_or(field.at(), Field::at);
     Ok(Control {
+        token_place: (token_at.line(), token_at.column()),
         host: bare.unwrap_or(host).to_owned(),
         port,
         token_file: record.get("token_file").map(path).transpose()?,

@@ -76,15 +76,9 @@ impl Agent {
     }
 
     pub(super) fn token(&self) -> Result<JoinToken, String> {
-        let file = self
-            .settings
-            .control
-            .as_ref()
-            .and_then(|control| control.token_file.as_ref())
-            .ok_or("no certificate yet and no control.token_file in sidecar.yaml")?;
-        let failed = |why: String| format!("{}: {why}", file.display());
-        let text = std::fs::read_to_string(file).map_err(|error| failed(error.to_string()))?;
-        JoinToken::parse(&text).map_err(failed)
+        let control = self.settings.control.as_ref();
+        let file = control.and_then(|control| control.token_file.as_deref());
+        JoinToken::load(file, &self.settings.token_command())
     }
 
     pub(super) fn certified(&mut self, issue: Issue) {
