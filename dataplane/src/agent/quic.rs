@@ -424,9 +424,10 @@ mod tests {
             link.settled(Duration::from_secs(10)).await;
         });
         drop(runtime);
-        control.wait("the end", |seen| match seen {
-            Seen::Closed(why) => Some(assert!(why.contains("leaving"), "{why}")),
+        let why = control.wait("the end", |seen| match seen {
+            Seen::Closed(why) => Some(why),
             _ => None,
         });
+        assert!(why.contains("leaving"), "{why}");
     }
 }
