@@ -187,6 +187,10 @@ fn reserve(what: &str, at: SocketAddr) -> Result<Reserved, Stop> {
         let socket = Socket::new(Domain::for_address(at), Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(reuse_port)?;
+        if at.is_ipv6() {
+            // As the shards' own: what has the port in IPv4 is no obstacle.
+            socket.set_only_v6(true)?;
+        }
         socket.bind(&at.into())?;
         Ok(socket)
     };
@@ -474,5 +478,19 @@ mod shards {
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         u64::try_from(since.as_micros()).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv6_wildcard_takes_no_ipv4() {
+        let other = TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = other.local_addr().unwrap().port();
+        let at = SocketAddr::new(std::net::Ipv6Addr::UNSPECIFIED.into(), port);
+        let reserved = reserve("mesh", at).expect("the other family has it");
+        assert_eq!(reserved.at, at);
     }
 }

@@ -22,7 +22,8 @@ use tracing_subscriber::{EnvFilter, fmt, reload};
 #[derive(Parser)]
 #[command(name = "ringmesh-proxy", version, after_long_help = EXAMPLES)]
 struct Arguments {
-    /// What stands beside this sidecar and where it listens (docs/sidecar-yaml.md).
+    /// What stands beside this sidecar and where it listens (docs/sidecar-yaml.md). A listener takes one
+    /// family: `0.0.0.0` IPv4, `[::]` IPv6 only.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
 

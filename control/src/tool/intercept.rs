@@ -37,7 +37,7 @@ struct UpArgs {
     /// Tool to use.
     #[arg(long, value_enum, default_value_t)]
     backend: BackendArg,
-    /// Address families to capture.
+    /// Address families to capture: those that the sidecar's listeners have. `[::]` takes IPv6 only.
     #[arg(long, value_enum, default_value_t)]
     family: FamilyArg,
     /// How arriving connections are captured; outgoing ones are always redirected.

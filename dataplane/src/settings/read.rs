@@ -63,15 +63,20 @@ pub(super) fn settings(text: &str) -> Result<Settings, Mistake> {
         "state_dir",
         "a directory, e.g. /var/lib/ringmesh/reviews-v3-1",
     )?;
+    let listeners = listeners(&top)?;
+    let told = top.get("advertise");
+    let advertise = told
+        .map(|field| advertise(field, listeners.mesh.filter(|_| !ports.is_empty())))
+        .transpose()?;
     Ok(Settings {
         node: NodeId(node),
         service: ServiceId::new(service, namespace),
         service_account,
-        advertise: top.get("advertise").map(advertise).transpose()?,
+        advertise,
         locality: locality(&top)?,
         labels: labels(&top)?,
         ports,
-        listeners: listeners(&top)?,
+        listeners,
         dns: top.get("dns").map_or(Ok(Dns::default()), dns)?,
         access_log: top.get("access_log").map(access_log).transpose()?.flatten(),
         control,
@@ -129,7 +134,8 @@ fn path(field: &Field<'_>) -> Result<PathBuf, Mistake> {
     }
 }
 
-fn advertise(field: &Field<'_>) -> Result<IpAddr, Mistake> {
+/// `mesh`: where other sidecars reach the app, if they do.
+fn advertise(field: &Field<'_>, mesh: Option<SocketAddr>) -> Result<IpAddr, Mistake> {
     const RIGHT: &str = "an IP address without port, e.g. 10.0.0.5";
     let text = field.text(RIGHT)?;
     let address: IpAddr = text
@@ -138,7 +144,15 @@ fn advertise(field: &Field<'_>) -> Result<IpAddr, Mistake> {
     if address.is_unspecified() || address.is_multicast() {
         return Err(field.mistake(format!("nobody can be reached at {address}"), RIGHT));
     }
-    Ok(address)
+    match mesh {
+        Some(mesh) if mesh.ip().to_canonical().is_ipv6() != address.to_canonical().is_ipv6() => {
+            Err(field.mistake(
+                format!("nothing for {address} comes to listeners.mesh ({mesh}), of the other family"),
+                r#"both of one family, e.g. 10.0.0.5 and "0.0.0.0:15008", or fd00::5 and "[::]:15008""#,
+            ))
+        }
+        _ => Ok(address),
+    }
 }
 
 fn locality(top: &Record<'_>) -> Result<Locality, Mistake> {
@@ -385,8 +399,10 @@ fn apart(record: &Record<'_>, listeners: &Listeners) -> Result<(), Mistake> {
 
 /// Whether a connection to one address may come to a listener on the other.
 fn overlap(one: IpAddr, other: IpAddr) -> bool {
-    let covers =
-        |whole: IpAddr, part: IpAddr| whole.is_unspecified() && (whole.is_ipv6() || part.is_ipv4());
+    let covers = |whole: IpAddr, part: IpAddr| {
+        // A listener takes its own family only.
+        whole.is_unspecified() && whole.is_ipv6() == part.is_ipv6()
+    };
     one == other || covers(one, other) || covers(other, one)
 }
 

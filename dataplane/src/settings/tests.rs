@@ -473,7 +473,7 @@ fn two_listeners_on_one_address_are_refused_with_the_place() {
             r#"inbound: "0.0.0.0:9", mesh: "127.0.0.1:9""#,
             "listeners.mesh",
         ),
-        (r#"inbound: "[::]:9", mesh: "0.0.0.0:9""#, "listeners.mesh"),
+        (r#"inbound: "[::]:9", mesh: "[::1]:9""#, "listeners.mesh"),
         (
             r#"admin: "127.0.0.1:9", mesh: "0.0.0.0:9""#,
             "listeners.admin",
@@ -494,7 +494,34 @@ fn two_listeners_on_one_address_are_refused_with_the_place() {
         r#"outbound: "127.0.0.1:9", mesh: "10.0.0.1:9""#,
         r#"outbound: "127.0.0.1:0", inbound: "127.0.0.1:0", mesh: "127.0.0.1:0", admin: "127.0.0.1:0""#,
         r#"mesh: "0.0.0.0:9", admin: "[::1]:9""#,
+        r#"inbound: "[::]:9", mesh: "0.0.0.0:9""#,
     ] {
         assert_eq!(parse(listeners), Ok(()), "{listeners}");
+    }
+}
+
+/// A listener takes its own family only: `[::]` is no exception.
+#[test]
+fn the_address_others_are_told_leads_to_the_mesh_listener() {
+    let parse = |more: &str| {
+        let text = format!("node: n\nservice: s\nstate_dir: /tmp/x\n{more}\n");
+        Settings::parse(&text).map(|_| ())
+    };
+    let ports = "ports: [{name: http, port: 80}]";
+    for told in [
+        "advertise: fd00::5",
+        "advertise: 10.0.0.5\nlisteners: {mesh: \"[::]:15008\"}",
+    ] {
+        let mistake = parse(&format!("{told}\n{ports}")).unwrap_err();
+        assert_eq!((mistake.line, mistake.field.as_str()), (4, "advertise"));
+        // One that only calls is not reached at all.
+        assert_eq!(parse(told), Ok(()), "{told}");
+    }
+    for told in [
+        "advertise: 10.0.0.5",
+        "advertise: fd00::5\nlisteners: {mesh: \"[::]:15008\"}",
+        "advertise: fd00::5\nlisteners: {mesh: \"[fd00::5]:15008\"}",
+    ] {
+        assert_eq!(parse(&format!("{told}\n{ports}")), Ok(()), "{told}");
     }
 }
