@@ -346,7 +346,14 @@ fn wrong_settings_are_refused_with_their_place() {
     for (settings, wanted) in [
         ("trust_domain: a\nsvid_lief: 5s\n", "control.yaml:2:"),
         ("svid_life: soon\n", "svid_life"),
-        ("listen: {mesh: nowhere}\n", "control.yaml:1:"),
+        (
+            "listen: {mesh: nowhere}\n",
+            "control.yaml:1:16: listen.mesh: ",
+        ),
+        (
+            "ca: {certificate: x.pem, key: y.pem, roots: z.pem}\n",
+            "control.yaml:1:19: ca.certificate: ",
+        ),
     ] {
         std::fs::write(&config, settings).unwrap();
         let output = Command::new(env!("CARGO_BIN_EXE_ringmesh-control"))
@@ -359,6 +366,80 @@ fn wrong_settings_are_refused_with_their_place() {
         assert_eq!(output.status.code(), Some(2), "{settings}");
         let said = text(&output.stderr);
         assert!(said.contains(wanted), "{settings}: {said}");
+    }
+}
+
+#[test]
+fn a_trust_domain_is_a_name_and_that_of_the_first_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("c");
+    let start = |domain: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_ringmesh-control"))
+            .arg("--data-dir")
+            .arg(&data)
+            .args([
+                "--listen-mesh",
+                "127.0.0.1:0",
+                "--listen-metrics",
+                "127.0.0.1:0",
+            ])
+            .args(["--trust-domain", domain])
+            .output()
+            .unwrap();
+        (output.status.code(), text(&output.stderr))
+    };
+    let (status, said) = start("A b");
+    assert_eq!(status, Some(2), "{said}");
+    assert!(said.contains("is no trust domain"), "{said}");
+    assert!(!data.exists());
+    drop(Control::start(&data));
+    let (status, said) = start("other.local");
+    assert_eq!(status, Some(2), "{said}");
+    assert!(
+        said.contains("start with --trust-domain mesh.local"),
+        "{said}"
+    );
+}
+
+#[test]
+fn files_that_are_no_rules_are_wrong_input() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.display().to_string()
+    };
+    let empty = file("empty.yaml", b"# nothing\n---\n");
+    let latin1 = file("latin1.yaml", b"apiVersion: \xe9\n");
+    let node = file("sidecar.yaml", b"node: n\nservice: s\nstate_dir: /x\n");
+    let rules = format!("{RULES}/fault-abort.yaml");
+    let out = dir.path().join("out").display().to_string();
+    let socket = dir.path().join("none.sock").display().to_string();
+    for (args, wanted) in [
+        (
+            &["analyze", "-f", &empty] as &[&str],
+            "empty.yaml: holds no object",
+        ),
+        (&["apply", "-f", &empty], "empty.yaml: holds no object"),
+        (
+            &["compile", "-f", &empty, "--node", &node, "-o", &out],
+            "empty.yaml: holds no object",
+        ),
+        (&["analyze", "-f", &latin1], "latin1.yaml: cannot be read"),
+        (&["apply", "-f", &latin1], "latin1.yaml: cannot be read"),
+        (
+            &["compile", "-f", &rules, "--node", "nope.yaml", "-o", &out],
+            "nope.yaml: cannot be read",
+        ),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_ringmesh"))
+            .args(["--control", &socket])
+            .args(args)
+            .output()
+            .unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+        assert!(said.contains(wanted), "{args:?}: {said}");
     }
 }
 

@@ -13,12 +13,12 @@ use clap::Parser;
 use ringmesh_control::lease::QuotaAuthority;
 use ringmesh_control::publish::close;
 use ringmesh_control::registry::Guards;
+use ringmesh_control::rules::{At, CaFiles, ControlFile, check_svid_life, parse_control};
 use ringmesh_control::service::{Control, Settings, plan, roots};
-use ringmesh_control::svid::{Given, Lives};
+use ringmesh_control::svid::{Given, Lives, parse_trust_domain};
 use ringmesh_control::time::parse_life;
 use ringmesh_control::{admin, publish};
 use ringmesh_tuning::stdout;
-use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 const ABOUT: &str = "\
@@ -46,9 +46,9 @@ struct Args {
     /// Where everything is kept: store, certificate authority, logs, API socket.
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
-    /// Settings from a file; flags win over it. Keys: trust_domain, svid_life, node_life,
-    /// listen: {mesh, api, metrics}, ca: {certificate, key, roots} (PEM files of a CA to sign with
-    /// in place of our own).
+    /// Settings from a file; flags win over it (docs/control-yaml.md). Keys: trust_domain, svid_life,
+    /// node_life, listen: {mesh, api, metrics}, ca: {certificate, key, roots} (PEM files of a CA to
+    /// sign with in place of our own).
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Address for sidecars, QUIC over UDP [default: 0.0.0.0:15012].
@@ -61,7 +61,7 @@ struct Args {
     #[arg(long, value_name = "ADDR")]
     listen_metrics: Option<SocketAddr>,
     /// Trust domain of every identity; fixed by the first start [default: mesh.local].
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = parse_trust_domain)]
     trust_domain: Option<String>,
     /// Life of workload certificates, e.g. 24h or 5s [default: 24h].
     #[arg(long, value_name = "LIFE", value_parser = parse_life)]
@@ -79,34 +79,6 @@ struct Args {
     log: String,
 }
 
-/// `control.yaml`
-#[derive(Deserialize, Debug, Default)]
-#[serde(deny_unknown_fields, default)]
-struct File {
-    trust_domain: Option<String>,
-    svid_life: Option<String>,
-    node_life: Option<String>,
-    listen: Listen,
-    ca: Option<GivenCa>,
-}
-
-/// Relative paths are relative to the file.
-#[derive(Deserialize, Debug)]
-#[serde(deny_unknown_fields)]
-struct GivenCa {
-    certificate: PathBuf,
-    key: PathBuf,
-    roots: PathBuf,
-}
-
-#[derive(Deserialize, Debug, Default)]
-#[serde(deny_unknown_fields, default)]
-struct Listen {
-    mesh: Option<SocketAddr>,
-    api: Option<PathBuf>,
-    metrics: Option<SocketAddr>,
-}
-
 struct Plan {
     settings: Settings,
     mesh: SocketAddr,
@@ -114,16 +86,31 @@ struct Plan {
     metrics: SocketAddr,
 }
 
-fn read_file(path: &Path) -> Result<File, String> {
-    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    if text.trim().is_empty() {
-        return Ok(File::default());
-    }
-    serde_saphyr::from_str(&text).map_err(|error| {
-        let at = error
-            .location()
-            .map_or_else(String::new, |l| format!("{}:{}:", l.line(), l.column()));
-        format!("{}:{at} {}", path.display(), error.without_snippet())
+fn read_file(path: &Path) -> Result<ControlFile, String> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{shown}: {e}"))?;
+    parse_control(&shown.to_string(), &text).map_err(|errors| errors.to_string())
+}
+
+/// The files of a CA that was given, relative to the file that names them. Each must be there.
+fn given(config: &Path, ca: CaFiles) -> Result<Given, String> {
+    let beside = config.parent().unwrap_or(Path::new(""));
+    let file = |named: At<PathBuf>| {
+        let path = beside.join(&named.value);
+        match std::fs::File::open(&path) {
+            Ok(_) => Ok(path),
+            Err(error) => Err(format!(
+                "{}:{}: {}: {error}; name a PEM file that can be read",
+                config.display(),
+                named.place,
+                path.display()
+            )),
+        }
+    };
+    Ok(Given {
+        certificate: file(ca.certificate)?,
+        key: file(ca.key)?,
+        roots: file(ca.roots)?,
     })
 }
 
@@ -134,38 +121,16 @@ fn plan_of(args: &Args) -> Result<Plan, String> {
         .map(read_file)
         .transpose()?
         .unwrap_or_default();
-    let from_file = |name: &str, life: Option<&String>| {
-        let named = |e| {
-            format!(
-                "{}: {name}: {e}",
-                args.config
-                    .as_ref()
-                    .map_or("".into(), |p| p.display().to_string())
-            )
-        };
-        life.map(|text| parse_life(text).map_err(named)).transpose()
-    };
     let lives = Lives::default();
-    let workload = args
-        .svid_life
-        .or(from_file("svid_life", file.svid_life.as_ref())?);
-    let node = args
-        .node_life
-        .or(from_file("node_life", file.node_life.as_ref())?);
     let lives = Lives {
-        workload: workload.unwrap_or(lives.workload),
-        node: node.unwrap_or(lives.node),
+        workload: args.svid_life.or(file.svid_life).unwrap_or(lives.workload),
+        node: args.node_life.or(file.node_life).unwrap_or(lives.node),
     };
-    if lives.workload < Duration::from_secs(2) {
-        return Err("--svid-life: certificates count in seconds; at least 2s is needed".into());
-    }
-    let beside = args.config.as_deref().and_then(Path::parent);
-    let at = |path: PathBuf| beside.map_or(path.clone(), |beside| beside.join(path));
-    let ca = file.ca.map(|ca| Given {
-        certificate: at(ca.certificate),
-        key: at(ca.key),
-        roots: at(ca.roots),
-    });
+    check_svid_life(lives.workload).map_err(|why| format!("--svid-life: {why}"))?;
+    let ca = match (&args.config, file.ca) {
+        (Some(config), Some(ca)) => Some(given(config, ca)?),
+        _ => None,
+    };
     let domain = args.trust_domain.clone().or(file.trust_domain);
     let default_mesh = SocketAddr::from(([0, 0, 0, 0], 15_012));
     let default_metrics = SocketAddr::from(([127, 0, 0, 1], 15_014));
@@ -177,18 +142,15 @@ fn plan_of(args: &Args) -> Result<Plan, String> {
             guards: Guards::default(),
             ca,
         },
-        mesh: args
-            .listen_mesh
-            .or(file.listen.mesh)
-            .unwrap_or(default_mesh),
+        mesh: args.listen_mesh.or(file.mesh).unwrap_or(default_mesh),
         api: args
             .listen_api
             .clone()
-            .or(file.listen.api)
+            .or(file.api)
             .unwrap_or_else(|| args.data_dir.join("api.sock")),
         metrics: args
             .listen_metrics
-            .or(file.listen.metrics)
+            .or(file.metrics)
             .unwrap_or(default_metrics),
     })
 }
@@ -225,20 +187,35 @@ fn main() -> ExitCode {
             runtime.shutdown_timeout(Duration::from_secs(2));
             outcome
         }
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(error.to_string().into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
+        Err(Stop { status, why }) => {
             eprintln!("ringmesh-control: {why}");
-            ExitCode::from(1)
+            ExitCode::from(status)
         }
     }
 }
 
-async fn run(plan: Plan) -> Result<(), String> {
+/// Why it ended, and the exit status.
+struct Stop {
+    status: u8,
+    why: String,
+}
+
+impl From<String> for Stop {
+    fn from(why: String) -> Self {
+        Self { status: 1, why }
+    }
+}
+
+async fn run(plan: Plan) -> Result<(), Stop> {
     let at = |what: String| move |e: std::io::Error| format!("{what}: {e}");
-    let control = Control::start(&plan.settings).map_err(|e| e.to_string())?;
+    let control = Control::start(&plan.settings).map_err(|error| Stop {
+        status: if error.is_wrong_input() { 2 } else { 1 },
+        why: error.to_string(),
+    })?;
     let api = admin::bind(&plan.api).map_err(at(plan.api.display().to_string()))?;
     let metrics = tokio::net::TcpListener::bind(plan.metrics)
         .await
@@ -311,5 +288,5 @@ async fn run(plan: Plan) -> Result<(), String> {
         _ = term.recv() => {}
         _ = interrupt.recv() => {}
     }
-    ended
+    ended.map_err(Stop::from)
 }

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::error::RuleError;
 use super::node::{Key, Node, Spot, Yaml};
@@ -366,6 +367,29 @@ impl<'a> Cursor<'a> {
                     format!("{text:?} is not a duration: {why}"),
                     "write e.g. 10s, 1.5s, 250ms or 1h30m",
                 );
+                None
+            }
+        }
+    }
+
+    /// A life: a whole number and a unit up to days.
+    pub(super) fn life(&self) -> Option<Duration> {
+        match &self.node.yaml {
+            Yaml::Text(text) => crate::time::parse_life(text)
+                .map_err(|why| {
+                    let (what, fix) = why.split_once("; ").unwrap_or((&why, "write e.g. 24h"));
+                    self.fail(what, fix);
+                })
+                .ok(),
+            Yaml::Int(number) => {
+                self.fail(
+                    format!("{number} has no unit"),
+                    format!("write {number}s for seconds, or e.g. 30m, 24h or 90d"),
+                );
+                None
+            }
+            _ => {
+                self.wrong_kind("a duration, e.g. 5s, 30m, 24h or 90d");
                 None
             }
         }

@@ -7,6 +7,7 @@
 //! again), [`RuleErrors`]. Invariants: no text panics or is read without bound; a field that is
 //! not understood is an error, never ignored; every error has a place.
 
+mod control;
 mod cursor;
 mod document;
 mod error;
@@ -26,6 +27,7 @@ pub mod traffic;
 #[cfg(test)]
 mod tests;
 
+pub use control::{CaFiles, ControlFile, check_svid_life, parse_control};
 pub(crate) use cursor::closest;
 pub use document::FILE_BYTES_MAX;
 pub use error::{RuleError, RuleErrors};

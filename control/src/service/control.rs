@@ -63,6 +63,14 @@ pub enum StartError {
     Random,
 }
 
+impl StartError {
+    /// Whether somebody said something wrong, as opposed to something that failed.
+    #[must_use]
+    pub fn is_wrong_input(&self) -> bool {
+        matches!(self, Self::Ca(CaError::Wrong { .. }))
+    }
+}
+
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

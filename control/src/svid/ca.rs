@@ -530,18 +530,22 @@ fn check_domain(root: &[u8], trust_domain: &str, path: &Path) -> Result<(), CaEr
     };
     let (_, cert) =
         x509_parser::parse_x509_certificate(root).map_err(|e| damaged(e.to_string()))?;
-    let wanted = format!("spiffe://{trust_domain}");
     let named = cert.subject_alternative_name().ok().flatten();
-    let ours = named.is_some_and(|san| {
-        san.value.general_names.iter().any(
-            |name| matches!(name, x509_parser::extensions::GeneralName::URI(uri) if *uri == wanted),
-        )
+    let mut uris = named.iter().flat_map(|san| &san.value.general_names);
+    let made_for = uris.find_map(|name| match name {
+        x509_parser::extensions::GeneralName::URI(uri) => uri.strip_prefix("spiffe://"),
+        _ => None,
     });
-    if ours {
-        Ok(())
-    } else {
-        Err(damaged(format!(
-            "this CA was not made for the trust domain {trust_domain}"
-        )))
+    match made_for {
+        Some(domain) if domain == trust_domain => Ok(()),
+        Some(domain) => Err(CaError::Wrong {
+            path: path.display().to_string(),
+            why: format!(
+                "the first start made this CA for the trust domain {domain}, not for {trust_domain}; \
+                 start with --trust-domain {domain}, or with another --data-dir (every sidecar has to join \
+                 that anew)"
+            ),
+        }),
+        None => Err(damaged("this root names no trust domain".to_owned())),
     }
 }

@@ -28,6 +28,16 @@ pub use peer::{Peer, Purpose, verify_chain};
 pub use roots::{Facts, SKEW_MS_MAX, Stage, Succession};
 pub use token::{JoinToken, TokenError, sha256_hex};
 
+/// Reads the name of a trust domain.
+///
+/// # Errors
+/// Why it is none (SPIFFE-ID section 2.1).
+pub fn parse_trust_domain(text: &str) -> Result<String, String> {
+    ringmesh_wire::SpiffeId::parse(&format!("spiffe://{text}/control"))
+        .map(|_| text.to_owned())
+        .map_err(|error| format!("{text:?} is no trust domain: {error}"))
+}
+
 /// Milliseconds since 1970, as records keep them.
 #[must_use]
 pub fn unix_ms(at: std::time::SystemTime) -> u64 {

@@ -1,6 +1,7 @@
 //! `audit`: who did what, and whether that is what was written down.
 
 use clap::{Args, Subcommand};
+use ringmesh_tuning::out;
 
 use super::client::Client;
 use super::failure::Failure;
@@ -69,7 +70,7 @@ fn check(client: &Client, known: &[Link]) -> Result<(), Failure> {
     for link in known {
         holds(chain.as_ref(), &records, link).map_err(told)?;
     }
-    print!("{}", tell_unbroken(&unbroken));
+    out!("{}", tell_unbroken(&unbroken));
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use ringmesh_tuning::{out, outln};
 
 use super::client::Client;
 use super::failure::Failure;
-use super::files::{FilesError, read_texts};
+use super::files::read_texts;
 use super::output::{self, Output};
 use crate::admin::api::{Change, Changed, File, ObjectName, ObjectStatus, Rollback, Waited};
 use crate::time::parse_life;
@@ -178,11 +178,9 @@ pub(super) fn diff(client: &Client, args: &DiffArgs) -> Result<(), Failure> {
 }
 
 fn read(paths: &[PathBuf]) -> Result<Vec<File>, Failure> {
-    let texts = read_texts(paths).map_err(|error| match &error {
-        FilesError::Unreadable(_, why) if why.kind() != std::io::ErrorKind::NotFound => {
-            Failure::failed(error.to_string())
-        }
-        _ => Failure::wrong(error.to_string()),
+    let texts = read_texts(paths).map_err(|error| match error.is_input() {
+        true => Failure::wrong(error.to_string()),
+        false => Failure::failed(error.to_string()),
     })?;
     let files = texts.into_iter().map(|(name, text)| File { name, text });
     Ok(files.collect())

@@ -9,7 +9,7 @@ use ringmesh_wire::Revision;
 use ringmesh_wire::v1::Snapshot;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::files::read_objects;
+use super::files::{is_input, read_objects};
 use super::statuses;
 use crate::compile::{Mode, NodePort, NodeScope, TrustView, compile};
 use crate::model::{Effective, Model, RegistryView};
@@ -104,7 +104,7 @@ fn work(args: &CompileArgs) -> Result<(), Failure> {
 fn scope(path: &Path) -> Result<NodeScope, Failure> {
     let text = std::fs::read_to_string(path).map_err(|e| {
         let message = format!("{}: cannot be read: {e}", path.display());
-        (ExitCode::from(1), message)
+        (ExitCode::from(if is_input(&e) { 2 } else { 1 }), message)
     })?;
     let sidecar = parse_sidecar(&path.display().to_string(), &text)
         .map_err(|e| (ExitCode::from(2), e.to_string()))?;

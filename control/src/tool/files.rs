@@ -17,19 +17,32 @@ pub enum FilesError {
     Twice(String, String, String),
     /// A folder without a single file of rules.
     Empty(PathBuf),
+    /// A file, or all files of a folder, without a single object.
+    NoObject(PathBuf),
 }
 
 impl FilesError {
     /// 2 where the input is wrong, 1 where it could not be read.
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(if self.is_input() { 2 } else { 1 })
+    }
+
+    /// Whether the input is wrong, as opposed to a disk that fails.
+    #[must_use]
+    pub fn is_input(&self) -> bool {
         match self {
-            Self::Unreadable(_, error) if error.kind() != std::io::ErrorKind::NotFound => {
-                ExitCode::from(1)
-            }
-            _ => ExitCode::from(2),
+            Self::Unreadable(_, error) => is_input(error),
+            _ => true,
         }
     }
+}
+
+/// Whether a file that cannot be read was named wrongly, or is no text.
+#[must_use]
+pub fn is_input(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{InvalidData, IsADirectory, NotFound};
+    matches!(error.kind(), NotFound | InvalidData | IsADirectory)
 }
 
 impl std::fmt::Display for FilesError {
@@ -48,6 +61,11 @@ impl std::fmt::Display for FilesError {
                     "{second}: {object} is given twice, first at {first}; keep one of them"
                 )
             }
+            Self::NoObject(path) => write!(
+                f,
+                "{}: holds no object; an object begins with apiVersion and kind",
+                path.display()
+            ),
             Self::Empty(path) => write!(
                 f,
                 "{}: no file of rules is in this folder; the names end in .yaml or .yml",
@@ -66,14 +84,20 @@ impl std::error::Error for FilesError {}
 pub fn read_texts(paths: &[PathBuf]) -> Result<Vec<(String, String)>, FilesError> {
     let mut texts = Vec::new();
     for path in paths {
+        let before = texts.len();
         if path.as_os_str() == "-" {
             texts.push(("-".to_owned(), read(path, std::io::stdin().lock())?));
         } else {
-            let before = texts.len();
             walk(path, &mut texts)?;
             if texts.len() == before {
                 return Err(FilesError::Empty(path.clone()));
             }
+        }
+        let is_empty = |(file, text): &(String, String)| {
+            parse(file, text).is_ok_and(|objects| objects.is_empty())
+        };
+        if texts.iter().skip(before).all(is_empty) {
+            return Err(FilesError::NoObject(path.clone()));
         }
     }
     Ok(texts)
