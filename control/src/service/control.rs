@@ -18,7 +18,7 @@ use crate::compile::TrustView;
 use crate::model::{Effective, Model, Refused, RegistryView, Status};
 use crate::publish::Fanout;
 use crate::registry::{Guards, Registry};
-use crate::rules::{self, Object, RuleErrors};
+use crate::rules::{self, Kind, Object, RuleErrors};
 use crate::sink::{AccessLog, SeriesStore};
 use crate::store::{
     AuditEntry, Book, Disk, Document, InForce, ObjectKey, Store, StoreError, StoredEndpoint,
@@ -59,6 +59,8 @@ pub enum StartError {
     Ca(CaError),
     /// An object is stored whose kind this version does not know.
     Kind(String),
+    /// A policy that says who may call is stored and cannot be read; with why.
+    Policy(String, RuleErrors),
     /// The system has no random numbers.
     Random,
 }
@@ -83,6 +85,12 @@ impl fmt::Display for StartError {
             Self::Kind(object) => write!(
                 f,
                 "{object} is stored, and its kind is not one of this version: start the one that stored it"
+            ),
+            Self::Policy(object, errors) => write!(
+                f,
+                "{object} is stored, and this version refuses it: {errors}; without it calls would pass that it \
+                 may be there to stop, so nothing is started (sidecars go on with what they have). Start the \
+                 version that stored it, and replace or delete it there"
             ),
             Self::Random => f.write_str("the system has no random numbers"),
         }
@@ -160,6 +168,27 @@ fn read_again(documents: &[Document]) -> Vec<Arc<Object>> {
     documents.iter().filter_map(read).collect()
 }
 
+/// Whether calls may be stopped by an object of this kind: without it they would pass.
+fn says_who_may_call(kind: Kind) -> bool {
+    match kind {
+        Kind::AuthorizationPolicy
+        | Kind::PeerAuthentication
+        | Kind::MeshSettings
+        | Kind::Rule
+        | Kind::Handler
+        | Kind::Denier
+        | Kind::Instance
+        | Kind::CheckNothing => true,
+        Kind::VirtualService
+        | Kind::DestinationRule
+        | Kind::ServiceEntry
+        | Kind::MemQuota
+        | Kind::Quota
+        | Kind::QuotaSpec
+        | Kind::QuotaSpecBinding => false,
+    }
+}
+
 /// What users wrote, as this version reads it.
 fn read_model(
     revision: u64,
@@ -182,6 +211,9 @@ fn read_model(
             }
             Err(RuleErrors(errors)) => {
                 let key = rule_key(&key).ok_or_else(|| StartError::Kind(key.to_string()))?;
+                if says_who_may_call(key.kind) {
+                    return Err(StartError::Policy(key.to_string(), RuleErrors(errors)));
+                }
                 for error in &errors {
                     tracing::error!(object = %key, %error, "a stored rule is NOT IN FORCE: this \
                         version refuses it; replace or delete it");

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use ringmesh_control::model::State;
 use ringmesh_control::publish::Verdict;
-use ringmesh_control::service::{Applied, ApplyError, Intent, Request, SourceFile};
+use ringmesh_control::service::{
+    Applied, ApplyError, Control, Intent, Request, Settings, SourceFile,
+};
 use ringmesh_control::store::{
     Book, Change, ChangeKind, Disk, Document, ObjectKey, StoreError, StoredObject,
 };
@@ -424,13 +426,21 @@ async fn wrong_input_changes_nothing() {
 /// Leaves in the store what an earlier version, less strict, would have taken.
 async fn with_stored(house: House, texts: &[&str]) -> House {
     let (settings, dir) = house.kill().await;
+    store(&settings, texts);
+    let mut house = House::open(settings);
+    house.keep(dir);
+    house
+}
+
+fn store(settings: &Settings, texts: &[&str]) {
     {
         let disk = Disk::open(&settings.data_dir.join("store.redb")).unwrap();
         let book = Book::new(Arc::new(disk));
         let changes = texts.iter().map(|text| {
             let name = text.split_once("name: ").unwrap().1.lines().next().unwrap();
+            let kind = text.split_once("kind: ").unwrap().1.lines().next().unwrap();
             let key = ObjectKey {
-                kind: "VirtualService".into(),
+                kind: kind.into(),
                 namespace: "default".into(),
                 name: name.into(),
             };
@@ -453,9 +463,25 @@ async fn with_stored(house: House, texts: &[&str]) -> House {
         book.apply(base, changes, "test", "apply old.yaml", 1)
             .unwrap();
     }
-    let mut house = House::open(settings);
-    house.keep(dir);
-    house
+}
+
+/// What may stop calls is not left out: nothing is started without it.
+#[tokio::test]
+async fn a_stored_policy_that_is_refused_today_ends_the_start() {
+    let house = House::new();
+    let (settings, _dir) = house.kill().await;
+    let policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata:\n  name: deny\n\
+                  spec:\n  actoin: DENY\n  rules:\n  - {}\n";
+    store(&settings, &[policy]);
+    let why = Control::start(&settings)
+        .err()
+        .expect("an error")
+        .to_string();
+    assert!(
+        why.starts_with("AuthorizationPolicy deny.default is stored"),
+        "{why}"
+    );
+    assert!(why.contains("spec.actoin"), "{why}");
 }
 
 #[tokio::test]
