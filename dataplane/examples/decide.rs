@@ -10,7 +10,10 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use ringmesh_dataplane::balance::{Balancer, ShardShare, Tried, Verdict};
-use ringmesh_dataplane::http1::{Parsed, RequestHead, ResponseHead};
+use ringmesh_dataplane::http1::{
+    BodyDecoder, ChunkEncoder, Framing, Parsed, Request, RequestHead, RequestPlan, Response,
+    ResponseHead, ResponsePlan, Version, path,
+};
 use ringmesh_dataplane::policy::quota::{OfConnection, QuotaCells, QuotaMemo};
 use ringmesh_dataplane::policy::{Attributes, Call, Notes, QuotaStep, check};
 
@@ -55,6 +58,8 @@ date: Mon, 02 Nov 2026 10:00:00 GMT\r\n\
 content-type: application/octet-stream\r\n\
 content-length: 128\r\n\
 cache-control: no-store\r\n\r\n";
+
+const CHUNKED: &[u8] = b"5\r\nhello\r\n10;a=b\r\n0123456789abcdef\r\n0\r\nx-end: 1\r\n\r\n";
 
 /// How a room's calls are made.
 enum Mode {
@@ -126,6 +131,7 @@ fn main() {
     let parsed = head.parse(REQUEST);
     assert!(parsed == Parsed::Head(REQUEST.len()));
     let headers = head.view(REQUEST);
+    written(&mode, &headers, &answer.view(ANSWER));
     let request = RequestView {
         method: "GET",
         authority: "service-57.default.svc.cluster.local:9080",
@@ -205,6 +211,60 @@ fn main() {
         if log.fill_percent() > 90 {
             log.clear();
         }
+    });
+}
+
+/// What is written again, and bodies.
+fn written(mode: &Mode, request: &Request<'_>, answer: &Response<'_>) {
+    let mut out = Vec::with_capacity(4096);
+    mode.run("request", &mut || {
+        out.clear();
+        let plan = RequestPlan {
+            path: Some("/api/v9/items/1234"),
+            ..RequestPlan::default()
+        };
+        assert!(plan.put(black_box(request), &mut out).is_ok());
+        black_box(&out);
+    });
+    mode.run("reply", &mut || {
+        out.clear();
+        let plan = ResponsePlan {
+            to: Version::Http11,
+            framing: Framing::Length(128),
+            tells_length_only: false,
+            keep_alive: true,
+            upgrade: false,
+            edits: &[],
+        };
+        assert!(plan.put(black_box(answer), &mut out).is_ok());
+        black_box(&out);
+    });
+    let mut clean = String::new();
+    mode.run("path", &mut || {
+        let rules = path::PathRules::default();
+        black_box(path::normalise(
+            black_box("/api//v9/./items/%31234"),
+            rules,
+            &mut clean,
+        ));
+    });
+    let mut decoder = BodyDecoder::new();
+    mode.run("chunks", &mut || {
+        out.clear();
+        decoder.begin(Framing::Chunked);
+        let mut encoder = ChunkEncoder::new();
+        let mut rest: &[u8] = black_box(CHUNKED);
+        while !decoder.is_over() {
+            let decoded = decoder.decode(rest).expect("well chunked");
+            let (_, behind) = rest.split_at(decoded.skip);
+            let (payload, behind) = behind.split_at(decoded.payload);
+            if !payload.is_empty() {
+                assert!(encoder.piece(payload.len(), &mut out).is_ok());
+            }
+            rest = behind;
+        }
+        assert!(encoder.last(decoder.trailers(), &mut out).is_ok());
+        black_box(&out);
     });
 }
 

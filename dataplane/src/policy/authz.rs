@@ -35,10 +35,13 @@ pub(super) fn judge<'t>(
         return Ok(());
     }
     let facts = Facts::new(attributes);
-    let any = |policies: &'t [Arc<AuthzRow>], without| {
-        policies
-            .iter()
-            .find(|policy| policy.rules.iter().any(|rule| facts.meet(rule, without)))
+    // The first policy that is met, and its first rule that is.
+    let first = |policies: &[Arc<AuthzRow>], without| {
+        policies.iter().enumerate().find_map(|(at, policy)| {
+            let mut rules = policy.rules.iter();
+            let rule = rules.position(|rule| facts.meet(rule, without))?;
+            Some((at, rule))
+        })
     };
     let refusal = |policy| Refusal {
         reason: Reason::AuthzDenied,
@@ -48,15 +51,12 @@ pub(super) fn judge<'t>(
         policy,
         notes: Notes::default(),
     };
-    notes.audited = rows.audit.iter().enumerate().find_map(|(at, policy)| {
-        let mut rules = policy.rules.iter();
-        let rule = rules.position(|rule| facts.meet(rule, WithoutRequest::Ignored))?;
-        Some(Audited::at(site, at, rule))
-    });
-    let refused = match any(&rows.deny, WithoutRequest::Ignored) {
-        Some(policy) => Some(&*policy.name),
+    notes.audited = first(&rows.audit, WithoutRequest::Ignored)
+        .map(|(policy, rule)| Audited::at(site, policy, rule));
+    let refused = match first(&rows.deny, WithoutRequest::Ignored) {
+        Some((policy, _)) => Some(&*rows.deny[policy].name),
         None if rows.allow.is_empty() => None,
-        None => match any(&rows.allow, WithoutRequest::Fails) {
+        None => match first(&rows.allow, WithoutRequest::Fails) {
             Some(_) => None,
             None => Some(""),
         },

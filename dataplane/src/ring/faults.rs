@@ -53,8 +53,15 @@ impl Faults {
         };
         let mut rng = self.rng.borrow_mut();
         let mild: &[i32] = match op {
-            Op::Recv(..) => &[libc::ENOBUFS, libc::ENOBUFS, libc::EINTR, libc::EAGAIN],
-            Op::Accept(_) => &[libc::ECONNABORTED, libc::EINTR],
+            // As if somebody else had cancelled it, too: the kernel does so where a task ends.
+            Op::Recv(..) => &[
+                libc::ENOBUFS,
+                libc::ENOBUFS,
+                libc::EINTR,
+                libc::EAGAIN,
+                libc::ECANCELED,
+            ],
+            Op::Accept(_) => &[libc::ECONNABORTED, libc::EINTR, libc::ECANCELED],
             // As if the socket were ready: whoever waits has to try and wait again.
             Op::Poll(_) => &[libc::EINTR, libc::EAGAIN, libc::ENOMEM],
             Op::Send(..) | Op::Lent(_) | Op::Connect(_) | Op::Bell => &[],
