@@ -155,7 +155,16 @@ impl Registry {
         }
     }
 
-    /// Forgets a node, whatever its lease: an operator's word, or its certificates were revoked.
+    /// A node's certificates were revoked: it serves no more, whatever its lease, as if it had said that it
+    /// leaves. Its service stays, and with it the rules that name it.
+    pub fn withdraw(&mut self, node: &NodeId, now: Mono) {
+        if let Some(entry) = self.entries.get_mut(node) {
+            entry.lease = Lease::Left;
+            self.settle(now);
+        }
+    }
+
+    /// Forgets a node, whatever its lease: an operator's word.
     /// Says whether there was anything to forget.
     pub fn forget(&mut self, node: &NodeId) -> bool {
         self.entries.remove(node).is_some()

@@ -373,3 +373,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_revoked_node_serves_no_more_and_its_service_stays() {
+    let mut registry = empty();
+    join(&mut registry, 1, "n1", "reviews", 0);
+    let service = ServiceId::new("reviews", "default");
+    registry.withdraw(&NodeId("n1".into()), at(1));
+    assert!(registry.view().services[&service].endpoints.is_empty());
+    // Neither its session nor the passing of time changes that.
+    registry.health(SessionId(1), &AppHealth { ports: Vec::new() });
+    registry.closed(SessionId(1), at(2));
+    registry.tick(at(100_000));
+    assert!(registry.view().services[&service].endpoints.is_empty());
+    // It may come back by a new session.
+    join(&mut registry, 2, "n1", "reviews", 100_001);
+    assert_eq!(registry.view().services[&service].endpoints.len(), 1);
+}

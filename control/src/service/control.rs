@@ -403,19 +403,20 @@ impl Control {
         }
     }
 
-    /// Revokes every certificate of a node: its link is closed, its endpoint withdrawn, and all
-    /// sidecars are told. Blocks on the disk.
+    /// Revokes every certificate of a node: its link is closed, its endpoint withdrawn as if it had left (its
+    /// service stays), and all sidecars are told. Blocks on the disk.
     ///
     /// # Errors
     /// [`crate::svid::Refusal`] where the node is unknown.
     pub fn revoke(&self, node: &NodeId, who: &str) -> Result<usize, crate::svid::Refusal> {
         let revoked = self.issuer.revoke(node, who, SystemTime::now())?;
         let all = self.book.revocations()?;
+        let now = self.now();
         let mut state = self.lock();
         let mut trust = TrustView::clone(&state.trust);
         trust.revoked_serials = serials(all.iter().map(|r| r.serial.as_str()));
         state.trust = Arc::new(trust);
-        state.registry.forget(node);
+        state.registry.withdraw(node, now);
         if let Some(connected) = state.connected.get(node) {
             connected.close(crate::publish::close::IDENTITY, "revoked");
         }
