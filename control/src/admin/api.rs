@@ -264,6 +264,12 @@ pub struct Token {
 pub struct Quota {
     /// Its name.
     pub name: String,
+    /// Units per window where no override holds.
+    #[serde(default)]
+    pub amount_max: Option<u64>,
+    /// That window, milliseconds.
+    #[serde(default)]
+    pub window_ms: Option<u64>,
     /// Units are being granted. Not so while a sidecar that may still spend is silent.
     pub granting: bool,
     /// The silent sidecars.

@@ -581,6 +581,8 @@ async fn quota(State(authority): State<Arc<QuotaAuthority>>) -> Json<Vec<api::Qu
     };
     let rules = authority.state().await.into_iter().map(|rule| api::Quota {
         name: rule.name,
+        amount_max: rule.limit.map(|limit| limit.amount_max),
+        window_ms: rule.limit.map(|limit| limit.window_ms),
         granting: rule.steady,
         waits_for: rule.waits_for.into_iter().map(|node| node.0).collect(),
         slots: rule

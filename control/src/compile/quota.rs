@@ -348,6 +348,7 @@ impl Quota<'_> {
         let facts = enforcers.into_iter().map(|(name, enforcers)| RuleFacts {
             name,
             window_ms_max: window_ms_max.unwrap_or(0),
+            limit: Some(self.limit.limit),
             enforcers,
         });
         facts.collect()

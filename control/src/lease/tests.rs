@@ -49,6 +49,7 @@ impl Stream {
 fn facts(enforcers: &[&str]) -> Option<Arc<Vec<RuleFacts>>> {
     let enforcers: BTreeSet<NodeId> = enforcers.iter().map(|n| NodeId((*n).into())).collect();
     Some(Arc::new(vec![RuleFacts {
+        limit: None,
         name: "r".into(),
         window_ms_max: 1_000,
         enforcers,

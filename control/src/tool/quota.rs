@@ -15,7 +15,7 @@ use crate::admin::api::{Holding, Quota};
 /// that only one sidecar has wanted so far.
 #[derive(Args, Debug)]
 pub struct QuotaArgs {
-    /// Only this quota.
+    /// Only this quota; `#` and what follows may be left out.
     name: Option<String>,
     /// How to print.
     #[arg(long, value_enum, default_value_t)]
@@ -25,7 +25,7 @@ pub struct QuotaArgs {
 pub(super) fn run(client: &Client, args: &QuotaArgs) -> Result<(), Failure> {
     let mut all: Vec<Quota> = client.get("/v1/quota")?;
     if let Some(name) = &args.name {
-        all.retain(|quota| quota.name == *name);
+        all.retain(|quota| is_named(quota, name));
         if all.is_empty() {
             return Err(Failure::failed(format!(
                 "no quota {name} is enforced (ringmesh quota lists them)"
@@ -44,6 +44,16 @@ pub(super) fn run(client: &Client, args: &QuotaArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What follows `#` tells limits of one instance apart, and those who enforce one; people know the instance.
+fn is_named(quota: &Quota, name: &str) -> bool {
+    let rest = quota.name.strip_prefix(name);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('#'))
+}
+
+fn limit(amount_max: u64, window_ms: u64) -> String {
+    format!("{amount_max} per {}", window(window_ms))
+}
+
 const COLUMNS: [&str; 6] = ["QUOTA", "BUCKET", "LIMIT", "AT CONTROL", "HELD BY", "STATE"];
 
 /// The line of the quota, then one per bucket that several sidecars want.
@@ -56,7 +66,10 @@ fn rows(quota: &Quota) -> Vec<Vec<String>> {
     let own = vec![
         quota.name.clone(),
         "all others".to_owned(),
-        String::new(),
+        match (quota.amount_max, quota.window_ms) {
+            (Some(amount_max), Some(window_ms)) => limit(amount_max, window_ms),
+            _ => String::new(),
+        },
         String::new(),
         holders(&quota.slots, "/64"),
         state,
@@ -65,7 +78,7 @@ fn rows(quota: &Quota) -> Vec<Vec<String>> {
         vec![
             quota.name.clone(),
             bucket.values.join(", "),
-            format!("{} per {}", bucket.amount_max, window(bucket.window_ms)),
+            limit(bucket.amount_max, bucket.window_ms),
             bucket.here.to_string(),
             holders(&bucket.held, ""),
             String::new(),
@@ -99,7 +112,9 @@ mod tests {
             units,
         };
         let quota = Quota {
-            name: "requestcount".into(),
+            name: "requestcount#4516".into(),
+            amount_max: Some(5_000),
+            window_ms: Some(1_000),
             granting: false,
             waits_for: vec!["ratings-2".into()],
             slots: vec![hold("ratings-1", 64)],
@@ -111,12 +126,14 @@ mod tests {
                 held: vec![hold("ratings-1", 3), hold("ratings-2", 1)],
             }],
         };
+        assert!(is_named(&quota, "requestcount") && is_named(&quota, "requestcount#4516"));
+        assert!(!is_named(&quota, "request") && !is_named(&quota, "requestcount#45"));
         let lines: Vec<String> = rows(&quota).into_iter().map(|row| row.join("|")).collect();
         assert_eq!(
             lines,
             [
-                "requestcount|all others|||ratings-1#0 64/64|waits for ratings-2",
-                "requestcount|ratings, v3|5 per 10 s|1|ratings-1#0 3, ratings-2#0 1|",
+                "requestcount#4516|all others|5000 per 1 s||ratings-1#0 64/64|waits for ratings-2",
+                "requestcount#4516|ratings, v3|5 per 10 s|1|ratings-1#0 3, ratings-2#0 1|",
             ]
         );
         assert_eq!(window(1_500), "1500 ms");

@@ -285,6 +285,7 @@ impl Leases {
     pub fn local_rules(&mut self, rules: impl IntoIterator<Item = (String, u64)>, now: Nanos) {
         if let Upstream::Local(authority) = &mut self.upstream {
             let facts = rules.into_iter().map(|(name, window_ms_max)| RuleFacts {
+                limit: None,
                 name,
                 window_ms_max,
                 enforcers: std::iter::once(self.node.clone()).collect(),

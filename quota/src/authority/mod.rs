@@ -15,6 +15,7 @@ mod rule;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use ringmesh_wire::snapshot::Limit;
 use ringmesh_wire::{BucketId, Held, HeldRule, LeaseDown, LeaseUp, NodeId};
 
 pub use account::Holder;
@@ -38,6 +39,8 @@ pub struct RuleFacts {
     pub window_ms_max: u64,
     /// Sidecars that enforce it, also those not heard of since a restart: their silence blocks.
     pub enforcers: BTreeSet<NodeId>,
+    /// What holds where no override does, for people.
+    pub limit: Option<Limit>,
 }
 
 /// One contested bucket, for people.
@@ -56,6 +59,8 @@ pub struct AccountState {
 pub struct RuleState {
     /// Name.
     pub name: String,
+    /// What holds where no override does; `None` for a rule there is no longer.
+    pub limit: Option<Limit>,
     /// Grants are being made.
     pub steady: bool,
     /// Sidecars it waits for.
@@ -120,6 +125,7 @@ impl Authority {
                 *rule = Rule::default();
             }
             rule.declared = true;
+            rule.limit = fact.limit;
             rule.window_max = rule
                 .window_max
                 .max(fact.window_ms_max.saturating_mul(1_000_000));
@@ -253,6 +259,7 @@ impl Authority {
             accounts.sort_by(|a, b| a.bucket.cmp(&b.bucket));
             RuleState {
                 name: name.clone(),
+                limit: rule.limit,
                 steady: steady(rule, &self.nodes, now),
                 waits_for: silent(rule, &self.nodes, now).cloned().collect(),
                 seeds: seeds

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ringmesh_wire::limits::LEASE_ITEMS_MAX;
+use ringmesh_wire::snapshot::Limit;
 use ringmesh_wire::{BucketId, Held, HeldRule, LeaseDown, NodeId, SLOTS};
 
 use super::account::{Account, Holder};
@@ -38,6 +39,8 @@ pub(super) struct Rule {
     pub(super) window_max: Nanos,
     /// It is among the rules there are now.
     pub(super) declared: bool,
+    /// Of the rule as declared last, for people.
+    pub(super) limit: Option<Limit>,
     /// The restart of the authority was taken into account.
     pub(super) restarted: bool,
     /// Until then something that nobody told of may lie in a window.
@@ -55,6 +58,7 @@ impl Default for Rule {
         Self {
             window_max: 0,
             declared: false,
+            limit: None,
             restarted: false,
             unsure_until: 0,
             enforcers: BTreeSet::new(),

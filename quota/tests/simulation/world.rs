@@ -241,6 +241,7 @@ impl World {
 
     fn tell_rules(&mut self) {
         let facts = RuleFacts {
+            limit: None,
             name: "rule".into(),
             window_ms_max: self.load.window_ms,
             enforcers: self.listed.iter().map(|node| node_id(*node)).collect(),
