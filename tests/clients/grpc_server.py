@@ -11,6 +11,7 @@ Prints its port; ends when its input does. The methods of `ringmesh.Interop`:
   Status      `code:message`: a call that ends so
   Sleep       nothing, until the call is given up
   Remaining   the time the call may still take, microseconds as text
+  Begun       how many calls of Sleep have come
   GivenUp     how many calls of Duplex and Sleep were given up before they were through
 
 Whoever sends `x-echo-initial` or `x-echo-trailing-bin` gets it back, as its name says.
@@ -26,7 +27,7 @@ import grpc
 INITIAL, TRAILING = "x-echo-initial", "x-echo-trailing-bin"
 WORKERS = 32
 
-given_up, lock = 0, threading.Lock()
+given_up, begun, lock = 0, 0, threading.Lock()
 
 
 def note_given_up():
@@ -90,6 +91,9 @@ def status(request, context):
 
 
 def sleep(_, context):
+    global begun
+    with lock:
+        begun += 1
     over = threading.Event()
     context.add_callback(over.set)
     over.wait()
@@ -111,6 +115,7 @@ HANDLERS = {
     "Status": grpc.unary_unary_rpc_method_handler(with_metadata(status)),
     "Sleep": grpc.unary_unary_rpc_method_handler(sleep),
     "Remaining": grpc.unary_unary_rpc_method_handler(remaining),
+    "Begun": grpc.unary_unary_rpc_method_handler(lambda *_: str(begun).encode()),
     "GivenUp": grpc.unary_unary_rpc_method_handler(lambda *_: str(given_up).encode()),
 }
 

@@ -40,16 +40,7 @@ impl Echo {
                 });
             }
         });
-        let plan = mesh.plan("echo", "v1");
-        let state = mesh.stage.dir().join(&plan.name);
-        let token = mesh.control.token(&plan).expect("token");
-        std::fs::write(state.with_extension("token"), token).expect("token");
-        let settings = plan
-            .settings(Some(app), Some(mesh.control.mesh), &state)
-            .replace("{name: http, port: 9080,", "{name: tcp, port: 7000,");
-        let mut sidecar =
-            Sidecar::launch(&mesh.stage, &plan, &settings, &[], None).expect("sidecar");
-        sidecar.wait_ready().expect("ready");
+        let (plan, sidecar) = mesh.serve("echo", app, "{name: tcp, port: 7000,");
         Self { plan, sidecar }
     }
 }

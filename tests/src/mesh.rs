@@ -1,13 +1,17 @@
 //! A small mesh for one test: a control service, callers and callees of bookinfo.
 
+use std::cell::Cell;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::{ControlService, Node, NodePlan, Ran, SOON, Stage, repository, stage, wait};
+use crate::{ControlService, Node, NodePlan, Ran, SOON, Sidecar, Stage, repository, stage, wait};
 
 /// Fields drop in order: nodes, control, the folder.
 #[derive(Debug)]
 pub struct Mesh {
     nodes: Vec<Node>,
+    /// Sidecars beside apps of others, which whoever started them holds.
+    others: Cell<u8>,
     /// Control.
     pub control: ControlService,
     /// Addresses and files.
@@ -26,6 +30,7 @@ impl Mesh {
         let control = ControlService::start(&stage, "control", 2, config).expect("control");
         let mut mesh = Self {
             nodes: Vec::new(),
+            others: Cell::new(0),
             control,
             stage,
         };
@@ -52,13 +57,34 @@ impl Mesh {
     /// The plan of the next node.
     #[must_use]
     pub fn plan(&self, service: &str, version: &str) -> NodePlan {
-        let place = u8::try_from(self.nodes.len()).expect("few nodes");
+        let place = u8::try_from(self.nodes.len()).expect("few nodes") + self.others.get();
         NodePlan::new(
             service,
             version,
             &(place + 1).to_string(),
             self.stage.block.ip(11 + place),
         )
+    }
+
+    /// A sidecar beside an app that runs already. `port`: its name and number in `sidecar.yaml`, for example
+    /// `{name: tcp, port: 7000,`.
+    ///
+    /// # Panics
+    /// It did not start.
+    #[must_use]
+    pub fn serve(&self, service: &str, app: SocketAddr, port: &str) -> (NodePlan, Sidecar) {
+        let plan = self.plan(service, "v1");
+        self.others.set(self.others.get() + 1);
+        let state = self.stage.dir().join(&plan.name);
+        let token = self.control.token(&plan).expect("token");
+        std::fs::write(state.with_extension("token"), token).expect("token");
+        let settings = plan
+            .settings(Some(app), Some(self.control.mesh), &state)
+            .replace("{name: http, port: 9080,", port);
+        let mut sidecar =
+            Sidecar::launch(&self.stage, &plan, &settings, &[], None).expect("sidecar");
+        sidecar.wait_ready().expect("ready");
+        (plan, sidecar)
     }
 
     /// A node by service and version.

@@ -1,6 +1,8 @@
 //! Certificates that end all the time under traffic: five seconds for a minute in `make test`, a minute for as long as
 //! `make soak` soaks. Nobody may notice.
 
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -8,9 +10,10 @@ use ringmesh_tests::ability::{Ability, has};
 use ringmesh_tests::echo::{Echo, ping, tunnel};
 use ringmesh_tests::load::{Call, statuses, with_status};
 use ringmesh_tests::mesh::Mesh;
-use ringmesh_tests::{SOON, Stop, wait};
+use ringmesh_tests::{SOON, Sidecar, Stop, grpc_python, repository, wait};
 
 use super::asked_for;
+use crate::foreign::Server;
 use crate::watched::Metrics;
 
 /// Pings on one opaque connection, one per [`PAUSE`]: a second, less than what a certificate has left when it is
@@ -40,6 +43,8 @@ fn short_certificates_rotate_under_http_and_opaque_traffic_and_nobody_notices() 
     };
     mesh.wait_for_a_call();
     wait::until("the first tunnel", SOON, || tunnel(outbound)).expect("a tunnel");
+    // Calls of gRPC, where there is a client: HTTP/2 between the sidecars, and streams over a connection's end.
+    let interop = has(&[Ability::Grpcio]).then(|| Interop::start(&mesh, outbound));
     let sidecars = [
         reviews.sidecar.admin(),
         mesh.node("ratings", "v1").sidecar.admin(),
@@ -58,6 +63,8 @@ fn short_certificates_rotate_under_http_and_opaque_traffic_and_nobody_notices() 
     let (answers, pings) = std::thread::scope(|scope| {
         let kept = scope.spawn(|| paced(&stop, || call.times(4, 1)));
         let fresh = scope.spawn(|| paced(&stop, || call.times(2, 2)));
+        // So many that they share connections with lanes.
+        let crowd = scope.spawn(|| paced(&stop, || call.times(32, 16)));
         let opaque = scope.spawn(|| {
             let mut pings = 0_u64;
             while !stop.flag().load(Ordering::Relaxed) {
@@ -79,9 +86,17 @@ fn short_certificates_rotate_under_http_and_opaque_traffic_and_nobody_notices() 
         drop(working);
         let mut answers = kept.join().expect("a thread").expect("answers");
         answers.extend(fresh.join().expect("a thread").expect("answers"));
+        answers.extend(crowd.join().expect("a thread").expect("answers"));
         let pings = opaque.join().expect("a thread");
         (answers, pings.expect("every ping comes back"))
     });
+    let lanes = Metrics::of(sidecars[0]).sum("ringmesh_lanes_opened_total");
+    assert!(lanes > 0, "nothing went over lanes");
+    if let Some(interop) = interop {
+        let (calls, messages) = interop.end();
+        println!("{calls} calls of gRPC, {messages} messages of streams");
+        assert!(calls > 0 && messages > 0);
+    }
     let since = |name: &str, before: [u64; 3]| {
         let now = sums(name);
         [0, 1, 2].map(|at| now[at] - before[at])
@@ -111,6 +126,57 @@ fn short_certificates_rotate_under_http_and_opaque_traffic_and_nobody_notices() 
     }
     // Connections are renewed with their certificates; the caller has no callers.
     assert!(handshakes[1] > 0 && handshakes[2] > 0, "{handshakes:?}");
+}
+
+/// A server of gRPC in the mesh, and a client that calls it until it is told to end.
+struct Interop {
+    _server: Server,
+    _sidecar: Sidecar,
+    client: Child,
+}
+
+impl Interop {
+    fn start(mesh: &Mesh, outbound: SocketAddr) -> Self {
+        let server = Server::grpcio();
+        let (_, sidecar) = mesh.serve("interop", server.address, "{name: grpc, port: 9090,");
+        wait::until("a call of gRPC", SOON, || {
+            let mut client = Self::client(outbound);
+            drop(client.stdin.take());
+            match client.wait() {
+                Ok(status) if status.success() => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .expect("the sidecars have heard of each other");
+        Self {
+            _server: server,
+            _sidecar: sidecar,
+            client: Self::client(outbound),
+        }
+    }
+
+    fn client(outbound: SocketAddr) -> Child {
+        Command::new(grpc_python())
+            .arg(repository("tests/clients/grpc_paced.py"))
+            .args([&outbound.to_string(), "interop:9090"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python")
+    }
+
+    /// Calls and messages that went well: all of them.
+    fn end(mut self) -> (u64, u64) {
+        drop(self.client.stdin.take());
+        let output = self.client.wait_with_output().expect("its output");
+        assert!(output.status.success(), "a call failed, as said above");
+        let said = String::from_utf8_lossy(&output.stdout);
+        let (calls, messages) = said.trim().split_once(' ').expect("two numbers");
+        (
+            calls.parse().expect("a number"),
+            messages.parse().expect("a number"),
+        )
+    }
 }
 
 fn paced<T>(stop: &Stop, work: impl Fn() -> Result<Vec<T>, String>) -> Result<Vec<T>, String> {
