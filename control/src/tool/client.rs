@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -13,6 +14,18 @@ use serde::de::DeserializeOwned;
 
 use super::failure::Failure;
 use crate::admin::api::Problem;
+
+/// How long a control service may take to start.
+const START_PATIENCE: Duration = Duration::from_secs(3);
+/// Its socket is looked for this often meanwhile.
+const START_POLL: Duration = Duration::from_millis(50);
+
+fn is_starting(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+    )
+}
 
 /// Speaks to one control service.
 #[derive(Debug)]
@@ -99,9 +112,7 @@ impl Client {
         path: &str,
         body: Vec<u8>,
     ) -> Result<(StatusCode, Bytes), Failure> {
-        let stream = tokio::net::UnixStream::connect(&self.socket)
-            .await
-            .map_err(|e| self.no_connection(&e))?;
+        let stream = self.connect().await.map_err(|e| self.no_connection(&e))?;
         let broken =
             |e: hyper::Error| Failure::failed(format!("control ended the connection: {e}"));
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
@@ -125,6 +136,19 @@ impl Client {
             .to_bytes();
         connection.abort();
         Ok((status, bytes))
+    }
+
+    /// A control that was started a moment ago has no socket yet, or the one of the run before.
+    async fn connect(&self) -> io::Result<tokio::net::UnixStream> {
+        let deadline = tokio::time::Instant::now() + START_PATIENCE;
+        loop {
+            match tokio::net::UnixStream::connect(&self.socket).await {
+                Err(error) if is_starting(&error) && tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(START_POLL).await;
+                }
+                done => return done,
+            }
+        }
     }
 
     fn no_connection(&self, error: &io::Error) -> Failure {
