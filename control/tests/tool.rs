@@ -481,3 +481,60 @@ fn a_standard_output_that_fails_ends_the_tool_without_a_panic() {
         assert_eq!(said.lines().count(), 1, "{said}");
     }
 }
+
+#[test]
+fn what_cannot_be_meant_is_said_in_the_words_of_the_flags() {
+    let run = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_ringmesh"))
+            .args(args)
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            text(&output.stdout) + &text(&output.stderr),
+        )
+    };
+    let (status, said) = run(&["--version"]);
+    assert_eq!(status, Some(0));
+    assert!(said.starts_with("ringmesh 0."), "{said}");
+    for (args, wanted) in [
+        (&["delete"] as &[&str], "-f FILE"),
+        (&["history", "--limit", "0"], "--limit"),
+        (
+            &["intercept", "up", "--dry-run"],
+            "--outbound: nothing to capture: list ports, here or in --inbound",
+        ),
+        (
+            &["intercept", "up", "--outbound", "80", "--proxy-uid", "foo"],
+            "id -u USER",
+        ),
+    ] {
+        let (status, said) = run(args);
+        assert_eq!(status, Some(2), "{args:?}: {said}");
+        assert!(said.contains(wanted), "{args:?}: {said}");
+    }
+}
+
+/// As in `ringmesh-control ... & ringmesh ...`.
+#[test]
+fn the_tool_waits_a_moment_for_a_control_that_is_starting() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut tool = Command::new(env!("CARGO_BIN_EXE_ringmesh"))
+        .args(["get", "--output", "json"])
+        .env("RINGMESH_CONTROL", dir.path().join("api.sock"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It has looked for the socket by then, or finds it: both are fine.
+    let control = Control::start(dir.path());
+    let status = tool.wait().unwrap();
+    let mut said = String::new();
+    tool.stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut said)
+        .unwrap();
+    assert_eq!(status.code(), Some(0), "{said}");
+    drop(control);
+}

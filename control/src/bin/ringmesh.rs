@@ -21,7 +21,7 @@ Exit status: 0 done; 1 it could not be done; 2 the input is wrong.";
 
 /// Steer and look into a ringmesh.
 #[derive(Parser, Debug)]
-#[command(version, about, after_help = EXAMPLES)]
+#[command(name = "ringmesh", version, about, after_help = EXAMPLES)]
 struct Args {
     /// The control service's unix socket.
     #[arg(

@@ -1,6 +1,6 @@
 //! The access log of all sidecars: one append-only file, one JSON object per line.
 //!
-//! `{"node":"reviews-v3-1","boot":123,"seq":7,"record":{...}}`. A record is acknowledged after it
+//! `{"node":"reviews-v3-1","boot":"00000000075bcd15","seq":7,"record":{...}}`. A record is acknowledged after it
 //! was handed to the kernel: a kill -9 of control loses nothing, a power cut may lose seconds.
 
 use std::collections::BTreeMap;
@@ -167,7 +167,7 @@ fn write_record(out: &mut Vec<u8>, batch: &LogBatch, sequence: u64, line: &str) 
     };
     writeln!(
         out,
-        "{{\"node\":{node},\"boot\":{},\"seq\":{sequence},\"record\":{record}}}",
+        "{{\"node\":{node},\"boot\":\"{:016x}\",\"seq\":{sequence},\"record\":{record}}}",
         batch.boot
     )
 }
@@ -215,7 +215,7 @@ mod tests {
             .collect();
         assert_eq!(records.len(), 5);
         assert_eq!(records[2]["record"]["a"], 3);
-        assert_eq!(records[4]["boot"], 2);
+        assert_eq!(records[4]["boot"], "0000000000000002");
     }
 
     #[test]

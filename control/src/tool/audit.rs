@@ -18,7 +18,7 @@ pub struct AuditArgs {
     #[command(subcommand)]
     what: Option<What>,
     /// How many, newest last.
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 50, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     limit: usize,
     /// How to print.
     #[arg(long, value_enum, default_value_t)]

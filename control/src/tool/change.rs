@@ -50,7 +50,7 @@ pub struct DeleteArgs {
     #[arg(short = 'f', long = "file", value_name = "FILE", num_args = 1.., conflicts_with = "kind")]
     files: Vec<PathBuf>,
     /// Kind, e.g. VirtualService.
-    #[arg(required_unless_present = "files", requires = "name")]
+    #[arg(requires = "name")]
     kind: Option<String>,
     /// Name.
     name: Option<String>,
@@ -95,7 +95,7 @@ pub(super) fn apply(client: &Client, args: &ApplyArgs) -> Result<(), Failure> {
         ..Change::default()
     };
     let changed: Changed = client.post("/v1/apply", &body)?;
-    show(&changed, args.output)?;
+    show(&changed, args.output, Made::Yes)?;
     wait(client, changed.revision, &args.wait)
 }
 
@@ -106,6 +106,11 @@ pub(super) fn delete(client: &Client, args: &DeleteArgs) -> Result<(), Failure> 
             namespace: args.namespace.clone(),
             name: name.clone(),
         }),
+        _ if args.files.is_empty() => {
+            return Err(Failure::wrong(
+                "say what to delete: -f FILE for what files name, or KIND NAME (and --namespace)",
+            ));
+        }
         _ => None,
     };
     let body = Change {
@@ -117,7 +122,7 @@ pub(super) fn delete(client: &Client, args: &DeleteArgs) -> Result<(), Failure> 
     if changed.objects.is_empty() {
         eprintln!("nothing to delete: none of these objects exists");
     }
-    show(&changed, args.output)?;
+    show(&changed, args.output, Made::Yes)?;
     wait(client, changed.revision, &args.wait)
 }
 
@@ -133,10 +138,10 @@ pub(super) fn rollback(client: &Client, args: &RollbackArgs) -> Result<(), Failu
             args.revision
         );
     }
-    show(&changed, args.output)?;
     if args.dry_run {
-        return Ok(());
+        return show(&changed, args.output, Made::No);
     }
+    show(&changed, args.output, Made::Yes)?;
     wait(client, changed.revision, &args.wait)
 }
 
@@ -200,7 +205,14 @@ fn explain(status: &ObjectStatus) {
     }
 }
 
-fn show(changed: &Changed, output: Output) -> Result<(), Failure> {
+/// Whether a revision was made, or only shown.
+#[derive(Clone, Copy)]
+enum Made {
+    Yes,
+    No,
+}
+
+fn show(changed: &Changed, output: Output, made: Made) -> Result<(), Failure> {
     if output != Output::Table {
         return output::structured(output, changed);
     }
@@ -234,7 +246,10 @@ fn show(changed: &Changed, output: Output) -> Result<(), Failure> {
         );
         explain(status);
     }
-    outln!("revision {}", changed.revision);
+    match made {
+        Made::Yes => outln!("revision {}", changed.revision),
+        Made::No => outln!("nothing was changed (--dry-run)"),
+    }
     Ok(())
 }
 
@@ -248,7 +263,8 @@ fn wait(client: &Client, revision: u64, args: &WaitArgs) -> Result<(), Failure> 
     );
     let waited: Waited = client.get(&path)?;
     if waited.everywhere {
-        eprintln!("in force on {} sidecars", waited.live);
+        let s = if waited.live == 1 { "" } else { "s" };
+        eprintln!("in force on {} sidecar{s}", waited.live);
         return Ok(());
     }
     let laggards = waited

@@ -36,6 +36,10 @@ pub(super) fn run(client: &Client, args: &GetArgs) -> Result<(), Failure> {
         None => None,
     };
     let objects: Vec<Object> = client.get("/v1/objects")?;
+    let none = match objects.len() {
+        0 => "no objects; `ringmesh apply -f FILE` adds some",
+        _ => "no such objects; `ringmesh get` lists what there is",
+    };
     let wanted = objects.into_iter().filter(|object| {
         kind.is_none_or(|kind| object.name.kind == kind.name())
             && args
@@ -85,7 +89,7 @@ pub(super) fn run(client: &Client, args: &GetArgs) -> Result<(), Failure> {
             &objects,
             &["KIND", "NAMESPACE", "NAME", "REVISION", "STATUS", "WHY"],
             row,
-            "no objects; `ringmesh apply -f FILE` adds some",
+            none,
         ),
     }
 }

@@ -12,7 +12,7 @@ use crate::time::show_unix_ms;
 #[derive(Args, Debug)]
 pub struct HistoryArgs {
     /// How many, newest last.
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 50, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     limit: usize,
     /// How to print.
     #[arg(long, value_enum, default_value_t)]

@@ -60,23 +60,23 @@ struct UpArgs {
     #[arg(long, default_value_t = 15008, value_name = "PORT")]
     mesh_port: u16,
     /// User id the sidecar runs as, never captured.
-    #[arg(long, value_name = "UID")]
+    #[arg(long, value_name = "UID", value_parser = number_of_id)]
     proxy_uid: Option<u32>,
     /// Group id the sidecar runs as, never captured.
-    #[arg(long, value_name = "GID")]
+    #[arg(long, value_name = "GID", value_parser = number_of_id)]
     proxy_gid: Option<u32>,
     /// Capture only these users' connections.
-    #[arg(long, value_delimiter = ',', value_name = "UID")]
+    #[arg(long, value_delimiter = ',', value_name = "UID", value_parser = number_of_id)]
     from_uid: Vec<u32>,
     /// Capture only these groups' connections.
-    #[arg(long, value_delimiter = ',', value_name = "GID")]
+    #[arg(long, value_delimiter = ',', value_name = "GID", value_parser = number_of_id)]
     from_gid: Vec<u32>,
     /// Capture only this cgroup's connections (v2 path, as system.slice/app.service). A unit that starts anew
     /// has a new cgroup: run `up` again then, as from its ExecStartPost=.
     #[arg(long, value_name = "PATH")]
     from_cgroup: Option<String>,
     /// Never capture these users' connections.
-    #[arg(long, value_delimiter = ',', value_name = "UID")]
+    #[arg(long, value_delimiter = ',', value_name = "UID", value_parser = number_of_id)]
     exclude_uid: Vec<u32>,
     /// Never capture outgoing connections to these ports.
     #[arg(long, value_delimiter = ',', value_name = "PORT")]
@@ -156,6 +156,15 @@ enum ModeArg {
     Tproxy,
 }
 
+/// The firewall's rules go by numbers.
+fn number_of_id(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| {
+        format!(
+            "{text:?} is not the number of a user or group; `id -u USER` and `id -g USER` print it"
+        )
+    })
+}
+
 impl UpArgs {
     fn capture(&self, preferred: Backend) -> Capture {
         let none = || Ports::Listed(Vec::new());
@@ -210,6 +219,17 @@ pub fn run(args: &InterceptArgs) -> ExitCode {
             capture.cgroup_number = cgroup.and_then(|path| host.cgroup_number(path));
             if let Err(error) = capture.check() {
                 eprintln!("ringmesh intercept up: --{error}");
+                return ExitCode::from(WRONG);
+            }
+            if let Some(path) = args
+                .from_cgroup
+                .as_ref()
+                .filter(|path| host.lacks_cgroup(path))
+            {
+                eprintln!(
+                    "ringmesh intercept up: --from-cgroup: there is no cgroup {path}; write its path below \
+                     the root, as `systemctl show -P ControlGroup UNIT` prints it without the first /"
+                );
                 return ExitCode::from(WRONG);
             }
             host.see(&capture.name)

@@ -39,10 +39,15 @@ pub fn table(findings: &[Finding]) -> String {
     };
     let _ = writeln!(
         text,
-        "{} checks: {} must be fixed, {} notes",
+        "{} checks: {} must be fixed, {} note{}",
         findings.len(),
         count(Severity::Must),
-        count(Severity::Advice)
+        count(Severity::Advice),
+        if count(Severity::Advice) == 1 {
+            ""
+        } else {
+            "s"
+        }
     );
     text
 }

@@ -136,6 +136,12 @@ impl Host {
         self.is_here().then(|| cgroup::number(path)).flatten()
     }
 
+    /// Whether there is certainly no cgroup at `path`: a hierarchy is to be seen, and it is not in it.
+    #[must_use]
+    pub fn lacks_cgroup(&self, path: &str) -> bool {
+        self.is_here() && cgroup::at(path) == SeenCgroup::Gone
+    }
+
     fn cgroup(&self, seen: &Seen) -> SeenCgroup {
         let listing = seen.nftables.as_deref();
         match seen.cgroup_of_iptables() {

@@ -162,8 +162,8 @@ impl Capture {
         };
         if self.outbound.is_none() && self.inbound.is_none() {
             return wrong(
-                "ports",
-                "nothing to capture: list outbound or inbound ports",
+                "outbound",
+                "nothing to capture: list ports, here or in --inbound",
             );
         }
         if !self.outbound.is_none() && self.proxy_uid.is_none() && self.proxy_gid.is_none() {

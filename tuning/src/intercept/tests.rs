@@ -655,7 +655,7 @@ fn wishes_that_would_hurt_are_refused() {
                 inbound: Ports::Listed(vec![]),
                 ..base.clone()
             },
-            "ports",
+            "outbound",
         ),
         (
             Capture {
