@@ -10,7 +10,7 @@ use crate::clients::{curl, ended_well};
 use crate::foreign::Server;
 use crate::standalone::{LOCAL, run, run_to};
 
-fn calls_of_node(script: &str, port: u16) {
+pub(crate) fn calls_of_node(script: &str, port: u16) {
     let output = Command::new("node")
         .arg(repository(&format!("tests/clients/{script}")))
         .arg(port.to_string())

@@ -10,18 +10,24 @@ use ringmesh_tests::{grpc_python, repository, stage};
 
 use crate::clients::{curl, ended_well};
 use crate::foreign::Server;
+use crate::http2::calls_of_node;
 use crate::standalone::run_to;
 
 /// Calls `with` with a port that leads to `app`, each way. Afterwards every sidecar has logged
 /// `protocol`, and mutual TLS exactly where it belongs.
 fn both_ways(app: SocketAddr, mode: &str, protocol: &str, with: impl Fn(u16)) {
+    converted(app, mode, [protocol; 2], with);
+}
+
+/// As [`both_ways`], where the client speaks the first and sidecars among themselves the second.
+fn converted(app: SocketAddr, mode: &str, [of_client, of_mesh]: [&str; 2], with: impl Fn(u16)) {
     for (example, logs) in [
-        ("standalone", &[("access.log", None)][..]),
+        ("standalone", &[("access.log", None, of_client)][..]),
         (
             "pair",
             &[
-                ("caller.access.log", Some("upstream_mtls")),
-                ("upstream.access.log", Some("mtls")),
+                ("caller.access.log", Some("upstream_mtls"), of_client),
+                ("upstream.access.log", Some("mtls"), of_mesh),
             ],
         ),
     ] {
@@ -31,14 +37,14 @@ fn both_ways(app: SocketAddr, mode: &str, protocol: &str, with: impl Fn(u16)) {
         with(port);
         // The lines of what has ended are in the file when the process has.
         process.stop().expect("TERM ends it");
-        for (log, tls) in logs {
+        for (log, tls, protocol) in logs {
             let file = stage.dir().join(example).join(log);
             let text = std::fs::read_to_string(file).expect("a log");
             let records = text.lines().map(|line| {
                 serde_json::from_str::<serde_json::Value>(line).expect("a line is JSON")
             });
             let mut count = 0;
-            for record in records.filter(|record| record["protocol"] == protocol) {
+            for record in records.filter(|record| record["protocol"] == *protocol) {
                 count += 1;
                 for field in ["mtls", "upstream_mtls"] {
                     let is = record[field] == true;
@@ -106,6 +112,39 @@ fn http2_of_nghttp2_and_curl() {
     both_ways(app.address, "http2", "http2", calls);
     // And to a sidecar that is told nothing of HTTP it is bytes.
     both_ways(app.address, "tcp", "tcp", calls);
+}
+
+#[test]
+fn grpc_of_node() {
+    if !has(&[Ability::Uring, Ability::Node]) {
+        return;
+    }
+    let app = Server::node("http2_server.js");
+    both_ways(app.address, "http2", "grpc", |port| {
+        calls_of_node("http2_client.js", port);
+    });
+}
+
+/// What a client speaks and what its server does need not be the same.
+#[test]
+fn http1_of_curl_to_http2_of_node_and_the_other_way_round() {
+    if !has(&[Ability::Uring, Ability::Node]) {
+        return;
+    }
+    let body = bytes(300_000);
+    let echo = |version: &str, port: u16| {
+        let url = format!("http://127.0.0.1:{port}/echo");
+        let echoed = curl(&[version, "--data-binary", "@-", &url], &body);
+        assert!(echoed == body, "{version}");
+    };
+    let app = Server::node("http2_server.js");
+    converted(app.address, "http2", ["http1", "http2"], |port| {
+        echo("--http1.1", port);
+    });
+    let app = Server::node("http1_server.js");
+    converted(app.address, "http", ["http2", "http1"], |port| {
+        echo("--http2-prior-knowledge", port);
+    });
 }
 
 #[test]
