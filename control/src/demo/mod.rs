@@ -1,4 +1,4 @@
-//! `ringmesh demo`: the mission on one machine, rule by rule, with real processes.
+//! `ringmesh demo`: the example on one machine, rule by rule, with real processes.
 //!
 //! [`rows`] is the table as data; [`cast`] starts control service, apps and sidecars; [`stage`] is
 //! what starts and ends processes (the end-to-end tests use it too); [`statistics`] judges chance;

@@ -85,7 +85,7 @@ fn call(cells: &mut Cells, source: &str, version: &str, now: Nanos) -> Verdict {
 const DENIED: Verdict = Verdict::Exhausted { rule: 0 };
 
 #[test]
-fn the_missions_example() {
+fn the_example() {
     let mut cells = standalone(&[memquota(QuotaScope::Dimensions)]);
     let at = |tenths: u64| 100 * SECOND + tenths * SECOND / 10;
     assert_eq!(call(&mut cells, "reviews", "v3", at(0)), Verdict::Admit);
