@@ -19,16 +19,13 @@ struct Control {
 
 impl Control {
     fn start(dir: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_ringmesh-control"))
-            .arg("--data-dir")
-            .arg(dir)
-            .args([
-                "--listen-mesh",
-                "127.0.0.1:0",
-                "--listen-metrics",
-                "127.0.0.1:0",
-            ])
-            .args(["--svid-life", "5s"])
+        Self::start_with(dir, |_| {})
+    }
+
+    fn start_with(dir: &Path, more: impl FnOnce(&mut Command)) -> Self {
+        let mut command = Self::command(dir);
+        more(&mut command);
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -43,6 +40,16 @@ impl Control {
             ready,
             dir: dir.to_owned(),
         }
+    }
+
+    fn command(dir: &Path) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringmesh-control"));
+        command.arg("--data-dir").arg(dir);
+        command.args(["--listen-mesh", "127.0.0.1:0"]);
+        command.args(["--listen-metrics", "127.0.0.1:0"]);
+        command.args(["--svid-life", "5s"]);
+        command.env_remove("CREDENTIALS_DIRECTORY");
+        command
     }
 
     fn tool(&self, args: &[&str]) -> Output {
@@ -337,6 +344,62 @@ fn the_audit_record_shows_what_was_changed_in_it() {
     let missed = control.tool(&["audit", "verify", "--known", &longer]);
     assert_eq!(missed.status.code(), Some(1));
     assert!(text(&missed.stderr).contains("entry 4: it is not there"));
+}
+
+#[test]
+fn the_passphrase_of_the_ca_comes_by_flag_by_setting_or_as_a_credential() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("c");
+    let credentials = dir.path().join("credentials");
+    std::fs::create_dir(&credentials).unwrap();
+    let (file, credential) = (dir.path().join("phrase"), credentials.join("ca-passphrase"));
+    for (path, mode) in [(&file, 0o600), (&credential, 0o440)] {
+        std::fs::write(path, "correct horse\n").unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let config = dir.path().join("control.yaml");
+    std::fs::write(&config, "ca_passphrase_file: phrase\n").unwrap();
+
+    let control = Control::start_with(&data, |command| {
+        command.arg("--ca-passphrase-file").arg(&file);
+    });
+    control.does(&["token", "create", "--node", "n1", "--service", "reviews"]);
+    control.kill();
+    let key = std::fs::read_to_string(data.join("ca/root.key")).unwrap();
+    assert!(key.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----"));
+    Control::start_with(&data, |command| {
+        command.arg("--config").arg(&config);
+    })
+    .kill();
+    Control::start_with(&data, |command| {
+        command.env("CREDENTIALS_DIRECTORY", &credentials);
+    })
+    .kill();
+
+    let refused = |more: &dyn Fn(&mut Command)| {
+        let mut command = Control::command(&data);
+        more(&mut command);
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        let said = text(&output.stdout) + &text(&output.stderr);
+        assert!(!said.contains("horse"), "{said}");
+        said
+    };
+    let said = refused(&|_| {});
+    assert!(
+        said.contains("root.key: the key is under a passphrase"),
+        "{said}"
+    );
+    // Said outright to be a file, it must be nobody else's.
+    let said = refused(&|command| {
+        command.arg("--ca-passphrase-file").arg(&credential);
+    });
+    assert!(said.contains("chmod 600"), "{said}");
+    std::fs::write(&file, "correct horsf\n").unwrap();
+    let said = refused(&|command| {
+        command.arg("--ca-passphrase-file").arg(&file);
+    });
+    assert!(said.contains("does not open this key"), "{said}");
 }
 
 #[test]

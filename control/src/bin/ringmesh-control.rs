@@ -15,7 +15,7 @@ use ringmesh_control::publish::close;
 use ringmesh_control::registry::Guards;
 use ringmesh_control::rules::{At, CaFiles, ControlFile, check_svid_life, parse_control};
 use ringmesh_control::service::{Control, Settings, plan, roots};
-use ringmesh_control::svid::{Given, Lives, parse_trust_domain};
+use ringmesh_control::svid::{Given, Lives, Passphrase, parse_trust_domain};
 use ringmesh_control::time::parse_life;
 use ringmesh_control::{admin, publish};
 use ringmesh_tuning::stdout;
@@ -48,7 +48,7 @@ struct Args {
     data_dir: PathBuf,
     /// Settings from a file; flags win over it (docs/control-yaml.md). Keys: trust_domain, svid_life,
     /// node_life, listen: {mesh, api, metrics}, ca: {certificate, key, roots} (PEM files of a CA to
-    /// sign with in place of our own).
+    /// sign with in place of our own), ca_passphrase_file.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Address for sidecars, QUIC over UDP [default: 0.0.0.0:15012].
@@ -69,6 +69,10 @@ struct Args {
     /// Life of node credentials [default: 90d].
     #[arg(long, value_name = "LIFE", value_parser = parse_life)]
     node_life: Option<Duration>,
+    /// File whose first line is the passphrase of the CA's keys; nobody but its owner may read it (0600). Keys of our
+    /// own CA that have none yet are put under it [default: the systemd credential ca-passphrase, if there is one].
+    #[arg(long, value_name = "FILE")]
+    ca_passphrase_file: Option<PathBuf>,
     /// What to log, to stderr: error, warn, info, debug, trace, or per module.
     #[arg(
         long,
@@ -114,6 +118,25 @@ fn given(config: &Path, ca: CaFiles) -> Result<Given, String> {
     })
 }
 
+/// Where the passphrase of the CA's keys is: where it was said to be, or a credential from systemd.
+fn passphrase(said: Option<PathBuf>) -> Passphrase {
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    match (said, credentials) {
+        (Some(file), Some(credentials)) if file.starts_with(&credentials) => {
+            Passphrase::credential(file)
+        }
+        (Some(file), _) => Passphrase::file(file),
+        (None, Some(credentials)) => {
+            let file = credentials.join("ca-passphrase");
+            match file.exists() {
+                true => Passphrase::credential(file),
+                false => Passphrase::default(),
+            }
+        }
+        (None, None) => Passphrase::default(),
+    }
+}
+
 fn plan_of(args: &Args) -> Result<Plan, String> {
     let file = args
         .config
@@ -131,6 +154,10 @@ fn plan_of(args: &Args) -> Result<Plan, String> {
         (Some(config), Some(ca)) => Some(given(config, ca)?),
         _ => None,
     };
+    let beside = args.config.as_deref().and_then(Path::parent);
+    let at = |path: PathBuf| beside.map_or(path.clone(), |beside| beside.join(path));
+    let said = args.ca_passphrase_file.clone();
+    let ca_passphrase = passphrase(said.or(file.ca_passphrase_file.map(at)));
     let domain = args.trust_domain.clone().or(file.trust_domain);
     let default_mesh = SocketAddr::from(([0, 0, 0, 0], 15_012));
     let default_metrics = SocketAddr::from(([127, 0, 0, 1], 15_014));
@@ -141,6 +168,7 @@ fn plan_of(args: &Args) -> Result<Plan, String> {
             lives,
             guards: Guards::default(),
             ca,
+            ca_passphrase,
         },
         mesh: args.listen_mesh.or(file.mesh).unwrap_or(default_mesh),
         api: args

@@ -26,6 +26,8 @@ pub struct ControlFile {
     pub metrics: Option<SocketAddr>,
     /// A CA to sign with in place of our own.
     pub ca: Option<CaFiles>,
+    /// File with the passphrase of the CA's keys, as written: relative to this one.
+    pub ca_passphrase_file: Option<PathBuf>,
 }
 
 /// PEM files, as written: relative to the file.
@@ -68,7 +70,14 @@ pub fn parse_control(file: &str, text: &str) -> Result<ControlFile, RuleErrors> 
 
 fn control(at: &Cursor<'_>) -> Option<ControlFile> {
     let fields = at.fields(
-        &["trust_domain", "svid_life", "node_life", "listen", "ca"],
+        &[
+            "trust_domain",
+            "svid_life",
+            "node_life",
+            "listen",
+            "ca",
+            "ca_passphrase_file",
+        ],
         &[],
     )?;
     let mut found = ControlFile {
@@ -89,6 +98,8 @@ fn control(at: &Cursor<'_>) -> Option<ControlFile> {
         found.api = listen.get("api").and_then(|at| Some(path(&at)?.value));
     }
     found.ca = fields.get("ca").and_then(|at| ca(&at));
+    let passphrase = fields.get("ca_passphrase_file");
+    found.ca_passphrase_file = passphrase.and_then(|at| Some(path(&at)?.value));
     Some(found)
 }
 
@@ -158,7 +169,7 @@ mod tests {
         assert_eq!(read.node_life, Some(lives.node));
         assert_eq!(read.mesh, "0.0.0.0:15012".parse().ok());
         assert_eq!(read.metrics, "127.0.0.1:15014".parse().ok());
-        assert!(read.ca.is_some());
+        assert!(read.ca.is_some() && read.ca_passphrase_file.is_some());
         assert_eq!(
             parse_control("c", "# nothing\n\n").unwrap(),
             ControlFile::default()

@@ -24,7 +24,7 @@ use crate::store::{
     AuditEntry, Book, Disk, Document, InForce, ObjectKey, Store, StoreError, StoredEndpoint,
     StoredObject,
 };
-use crate::svid::{Authority, CaError, Given, Issuer, Lives, unix_ms};
+use crate::svid::{Authority, CaError, Given, Issuer, Lives, Passphrase, unix_ms};
 use crate::time::{Clock, Mono};
 
 /// What the service is started with.
@@ -40,6 +40,8 @@ pub struct Settings {
     pub guards: Guards,
     /// A CA of somebody else's to sign with; `None`: our own, under `data_dir`.
     pub ca: Option<Given>,
+    /// Where the passphrase of the CA's keys is.
+    pub ca_passphrase: Passphrase,
 }
 
 /// Why it does not start.
@@ -246,8 +248,8 @@ impl Control {
         let now = SystemTime::now();
         let domain = &settings.trust_domain;
         let authority = match &settings.ca {
-            Some(given) => Authority::given(given, domain, now),
-            None => Authority::open(&dir.join("ca"), domain, now),
+            Some(given) => Authority::given(given, domain, &settings.ca_passphrase, now),
+            None => Authority::open(&dir.join("ca"), domain, &settings.ca_passphrase, now),
         };
         let authority = authority.map_err(StartError::Ca)?;
         let roots = authority.trusted();

@@ -20,6 +20,7 @@ use rustls_pki_types::pem::PemObject;
 use super::ca::{Ca, CaError, ROOT_LIFE, create_private_dir, not_after};
 use super::files::write_secret;
 use super::given::{self, Given};
+use super::passphrase::Passphrase;
 use super::roots::{Facts, Generation, Stage, Succession};
 use super::{sha256_hex, unix_ms};
 
@@ -28,6 +29,7 @@ use super::{sha256_hex, unix_ms};
 pub struct Authority {
     dir: PathBuf,
     trust_domain: String,
+    passphrase: Passphrase,
     /// Where certificate and key were given.
     given: Option<Given>,
     held: RwLock<Held>,
@@ -73,11 +75,16 @@ fn file(path: &Path) -> impl Fn(std::io::Error) -> CaError + '_ {
 }
 
 impl Authority {
-    /// Opens the CA in `dir`, or creates it.
+    /// Opens the CA in `dir`, or creates it. Keys that are not under `passphrase` yet are put under it.
     ///
     /// # Errors
     /// [`CaError`], naming the file.
-    pub fn open(dir: &Path, trust_domain: &str, now: SystemTime) -> Result<Self, CaError> {
+    pub fn open(
+        dir: &Path,
+        trust_domain: &str,
+        passphrase: &Passphrase,
+        now: SystemTime,
+    ) -> Result<Self, CaError> {
         let path = dir.join(FILE);
         let succession = match fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| damaged(&path, &error))?,
@@ -87,8 +94,9 @@ impl Authority {
         Ok(Self {
             dir: dir.to_owned(),
             trust_domain: trust_domain.to_owned(),
+            passphrase: passphrase.clone(),
             given: None,
-            held: RwLock::new(load(dir, trust_domain, succession, now)?),
+            held: RwLock::new(load(dir, trust_domain, succession, passphrase, now)?),
             changing: Mutex::default(),
         })
     }
@@ -97,12 +105,18 @@ impl Authority {
     ///
     /// # Errors
     /// [`CaError`], naming the file and what is wrong with it.
-    pub fn given(given: &Given, trust_domain: &str, now: SystemTime) -> Result<Self, CaError> {
+    pub fn given(
+        given: &Given,
+        trust_domain: &str,
+        passphrase: &Passphrase,
+        now: SystemTime,
+    ) -> Result<Self, CaError> {
         Ok(Self {
             dir: PathBuf::new(),
             trust_domain: trust_domain.to_owned(),
+            passphrase: passphrase.clone(),
             given: Some(given.clone()),
-            held: RwLock::new(read_given(given, trust_domain, now)?),
+            held: RwLock::new(read_given(given, trust_domain, passphrase, now)?),
             changing: Mutex::default(),
         })
     }
@@ -118,7 +132,7 @@ impl Authority {
             return Ok(false);
         };
         let _changing = self.changing();
-        let next = read_given(given, &self.trust_domain, now)?;
+        let next = read_given(given, &self.trust_domain, &self.passphrase, now)?;
         let root = next.issuing.root_der();
         if !self.trusted().iter().any(|known| known == root) {
             return Err(CaError::Wrong {
@@ -231,7 +245,7 @@ impl Authority {
             return Ok(false);
         }
         let _changing = self.changing();
-        let held = load(&self.dir, &self.trust_domain, self.succession(), now)?;
+        let held = self.load(self.succession(), now)?;
         *self.held.write().unwrap_or_else(PoisonError::into_inner) = held;
         Ok(true)
     }
@@ -262,10 +276,10 @@ impl Authority {
             }
             _ => {}
         }
-        Ca::open(&dir, &self.trust_domain, now)?;
+        Ca::open(&dir, &self.trust_domain, &self.passphrase, now)?;
         let old = held.succession.newest(Stage::Issuing);
         let old = old.map_or_else(|| self.dir.clone(), |one| self.dir.join(&one.folder));
-        let bridge = Ca::bridge(&dir, &old, now)?;
+        let bridge = Ca::bridge(&dir, &old, &self.passphrase, now)?;
         let path = dir.join("bridge.pem");
         write_secret(&path, bridge.pem().as_bytes()).map_err(file(&path))?;
         self.put(next, now)?;
@@ -297,7 +311,7 @@ impl Authority {
                 .any(|folder| *folder == one.folder)
         });
         for one in gone {
-            for key in ["root.key", "intermediate.key"] {
+            for key in KEYS {
                 let path = self.dir.join(&one.folder).join(key);
                 if let Err(error) = fs::remove_file(&path) {
                     tracing::warn!(path = %path.display(), %error, "an old key could not be removed");
@@ -307,8 +321,18 @@ impl Authority {
         Ok(Some(next))
     }
 
+    fn load(&self, succession: Succession, now: SystemTime) -> Result<Held, CaError> {
+        load(
+            &self.dir,
+            &self.trust_domain,
+            succession,
+            &self.passphrase,
+            now,
+        )
+    }
+
     fn put(&self, next: Succession, now: SystemTime) -> Result<(), CaError> {
-        let held = load(&self.dir, &self.trust_domain, next, now)?;
+        let held = self.load(next, now)?;
         let path = self.dir.join(FILE);
         let text = serde_json::to_string_pretty(&held.succession)
             .map_err(|error| damaged(&path, &error))?;
@@ -319,6 +343,8 @@ impl Authority {
 }
 
 const FILE: &str = "roots.json";
+/// Of each root.
+const KEYS: [&str; 2] = ["root.key", "intermediate.key"];
 
 impl Held {
     fn of(&self, stages: &[Stage]) -> Vec<Vec<u8>> {
@@ -332,8 +358,13 @@ impl Held {
     }
 }
 
-fn read_given(given: &Given, trust_domain: &str, now: SystemTime) -> Result<Held, CaError> {
-    let (ca, roots) = given::open(given, trust_domain, now)?;
+fn read_given(
+    given: &Given,
+    trust_domain: &str,
+    passphrase: &Passphrase,
+    now: SystemTime,
+) -> Result<Held, CaError> {
+    let (ca, roots) = given::open(given, trust_domain, passphrase, now)?;
     Ok(Held {
         succession: Succession::default(),
         roots: Vec::new(),
@@ -346,6 +377,7 @@ fn load(
     dir: &Path,
     trust_domain: &str,
     succession: Succession,
+    passphrase: &Passphrase,
     now: SystemTime,
 ) -> Result<Held, CaError> {
     create_private_dir(dir).map_err(file(dir))?;
@@ -354,8 +386,13 @@ fn load(
     let Some(issuing) = issuing else {
         return Err(damaged(&dir.join(FILE), "no root is the issuing one"));
     };
+    for one in &succession.generations {
+        for key in KEYS {
+            passphrase.seal(&dir.join(&one.folder).join(key))?;
+        }
+    }
     let own = dir.join(&issuing.folder);
-    let mut ca = Ca::open(&own, trust_domain, now)?;
+    let mut ca = Ca::open(&own, trust_domain, passphrase, now)?;
     let mut roots = Vec::with_capacity(succession.generations.len());
     for one in &succession.generations {
         roots.push(certificate(&dir.join(&one.folder).join("root.pem"))?);
@@ -370,7 +407,7 @@ fn load(
         let mut der = certificate(&bridge)?;
         if !ca.is_bridged_by(&der) {
             // The intermediate has been renewed, and who knows only the root before must recognise it.
-            let made = Ca::bridge(&own, &dir.join(&before.folder), now)?;
+            let made = Ca::bridge(&own, &dir.join(&before.folder), passphrase, now)?;
             write_secret(&bridge, made.pem().as_bytes()).map_err(file(&bridge))?;
             der = made.der().to_vec();
         }

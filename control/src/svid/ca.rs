@@ -15,6 +15,7 @@ use rustls_pki_types::CertificateSigningRequestDer;
 use rustls_pki_types::pem::PemObject;
 
 use super::files::write_secret;
+use super::passphrase::Passphrase;
 
 const DAY: Duration = Duration::from_secs(86_400);
 pub(super) const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -192,7 +193,7 @@ pub(super) fn signing(e: impl fmt::Display) -> CaError {
     CaError::Signing(e.to_string())
 }
 
-fn random<const N: usize>() -> Result<[u8; N], CaError> {
+pub(super) fn random<const N: usize>() -> Result<[u8; N], CaError> {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| signing("the system has no random numbers"))?;
     Ok(bytes)
@@ -231,11 +232,17 @@ fn authority(
 }
 
 impl Ca {
-    /// Opens the CA in `dir`, or creates it. `now` decides whether the intermediate is renewed.
+    /// Opens the CA in `dir`, or creates it, with its keys under `passphrase`. `now` decides whether the
+    /// intermediate is renewed.
     ///
     /// # Errors
     /// [`CaError`], naming the file.
-    pub fn open(dir: &Path, trust_domain: &str, now: SystemTime) -> Result<Self, CaError> {
+    pub fn open(
+        dir: &Path,
+        trust_domain: &str,
+        passphrase: &Passphrase,
+        now: SystemTime,
+    ) -> Result<Self, CaError> {
         SpiffeId::parse(&format!("spiffe://{trust_domain}/control"))
             .map_err(|e| CaError::Signing(format!("trust domain: {e}")))?;
         let named = |file: &str| dir.join(file);
@@ -248,7 +255,7 @@ impl Ca {
         let (sub_crt, sub_key) = (named("intermediate.pem"), named("intermediate.key"));
 
         let (root_der, root_pair) = if root_crt.exists() {
-            read_pair(&root_crt, &root_key)?
+            read_pair(&root_crt, &root_key, passphrase)?
         } else {
             let pair = KeyPair::generate().map_err(signing)?;
             // Two roots of one mesh are told apart by name, too.
@@ -263,14 +270,15 @@ impl Ca {
             params.subject_alt_names = vec![uri(&format!("spiffe://{trust_domain}"))?];
             let cert = params.self_signed(&pair).map_err(signing)?;
             // The key first: a certificate without its key would be a CA that cannot be opened.
-            write_secret(&root_key, pair.serialize_pem().as_bytes())
-                .map_err(file_error(&root_key))?;
+            passphrase.write(&root_key, &pair)?;
             write_secret(&root_crt, cert.pem().as_bytes()).map_err(file_error(&root_crt))?;
             (cert.der().to_vec(), pair)
         };
         check_domain(&root_der, trust_domain, &root_crt)?;
 
-        let held = sub_crt.exists().then(|| read_pair(&sub_crt, &sub_key));
+        let held = sub_crt
+            .exists()
+            .then(|| read_pair(&sub_crt, &sub_key, passphrase));
         let root_end = not_after(&root_der).ok_or_else(|| signing("the root has no end"))?;
         let held = held.transpose()?.filter(|(der, _)| {
             not_after(der).is_some_and(|end| !is_intermediate_due(end, root_end, now))
@@ -291,8 +299,7 @@ impl Ca {
                 if sub_crt.exists() {
                     fs::remove_file(&sub_crt).map_err(file_error(&sub_crt))?;
                 }
-                write_secret(&sub_key, pair.serialize_pem().as_bytes())
-                    .map_err(file_error(&sub_key))?;
+                passphrase.write(&sub_key, &pair)?;
                 write_secret(&sub_crt, cert.pem().as_bytes()).map_err(file_error(&sub_crt))?;
                 (cert.der().to_vec(), pair)
             }
@@ -393,10 +400,15 @@ impl Ca {
     pub(super) fn bridge(
         dir: &Path,
         by: &Path,
+        passphrase: &Passphrase,
         now: SystemTime,
     ) -> Result<rcgen::Certificate, CaError> {
-        let (sub, pair) = read_pair(&dir.join("intermediate.pem"), &dir.join("intermediate.key"))?;
-        let (root, root_pair) = read_pair(&by.join("root.pem"), &by.join("root.key"))?;
+        let (sub, pair) = read_pair(
+            &dir.join("intermediate.pem"),
+            &dir.join("intermediate.key"),
+            passphrase,
+        )?;
+        let (root, root_pair) = read_pair(&by.join("root.pem"), &by.join("root.key"), passphrase)?;
         let end = not_after(&root).unwrap_or(now).min(now + INTERMEDIATE_LIFE);
         let root = Signer::from_ca_cert_der(&root.as_slice().into(), root_pair).map_err(signing)?;
         let (_, parsed) = x509_parser::parse_x509_certificate(&sub).map_err(signing)?;
@@ -485,7 +497,11 @@ pub(super) fn create_private_dir(dir: &Path) -> std::io::Result<()> {
         .create(dir)
 }
 
-pub(super) fn read_pair(crt: &Path, key: &Path) -> Result<(Vec<u8>, KeyPair), CaError> {
+pub(super) fn read_pair(
+    crt: &Path,
+    key: &Path,
+    passphrase: &Passphrase,
+) -> Result<(Vec<u8>, KeyPair), CaError> {
     let read = |path: &Path| {
         fs::read_to_string(path).map_err(|source| CaError::File {
             path: path.display().to_string(),
@@ -498,7 +514,7 @@ pub(super) fn read_pair(crt: &Path, key: &Path) -> Result<(Vec<u8>, KeyPair), Ca
     };
     let der = rustls_pki_types::CertificateDer::from_pem_slice(read(crt)?.as_bytes())
         .map_err(|e| damaged(crt, e.to_string()))?;
-    let pair = KeyPair::from_pem(&read(key)?).map_err(|e| damaged(key, e.to_string()))?;
+    let pair = passphrase.open(key, &read(key)?, |why| damaged(key, why))?;
     let (_, parsed) =
         x509_parser::parse_x509_certificate(&der).map_err(|e| damaged(crt, e.to_string()))?;
     if parsed.public_key().subject_public_key.data.as_ref() != pair.public_key_raw() {

@@ -7,12 +7,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rcgen::{Issuer as Signer, KeyPair};
+use rcgen::Issuer as Signer;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use x509_parser::extensions::GeneralName;
 
 use super::ca::{Ca, CaError, Ends, signing};
+use super::passphrase::Passphrase;
 use super::peer::verify_chain;
 
 /// Where the files are (PEM).
@@ -20,7 +21,7 @@ use super::peer::verify_chain;
 pub struct Given {
     /// The signing certificate, and behind it those that lead to a root, in order.
     pub certificate: PathBuf,
-    /// Its key, PKCS #8.
+    /// Its key, PKCS #8, encrypted (PBES2) or not.
     pub key: PathBuf,
     /// The roots to trust; that of the signing certificate first.
     pub roots: PathBuf,
@@ -63,6 +64,7 @@ fn certificates(path: &Path) -> Result<Vec<Vec<u8>>, CaError> {
 pub(super) fn open(
     given: &Given,
     trust_domain: &str,
+    passphrase: &Passphrase,
     now: SystemTime,
 ) -> Result<(Ca, Vec<Vec<u8>>), CaError> {
     let mut chain = certificates(&given.certificate)?;
@@ -75,7 +77,7 @@ pub(super) fn open(
     check_signing(signing_der, trust_domain, &given.certificate)?;
     let text = read(&given.key)?;
     let pair = std::str::from_utf8(&text).map_err(|error| wrong(&given.key, &error))?;
-    let pair = KeyPair::from_pem(pair).map_err(|error| {
+    let pair = passphrase.open(&given.key, pair, |error| {
         wrong(
             &given.key,
             &format!(

@@ -1,6 +1,6 @@
 //! The certificate authority: who is who in the mesh.
 //!
-//! Owns: root and intermediate keys (`DATA_DIR/ca`, 0600), join tokens, what goes into a
+//! Owns: root and intermediate keys (`DATA_DIR/ca`, 0600, encrypted where there is a passphrase), join tokens, what goes into a
 //! certificate. May not: open sockets, decide who may talk to whom.
 //!
 //! Invariants: a certificate says what the CA's own record says, never what a signing request
@@ -15,6 +15,7 @@ mod ca;
 mod files;
 mod given;
 mod issuer;
+mod passphrase;
 mod peer;
 mod roots;
 mod token;
@@ -24,6 +25,7 @@ pub use ca::{Ca, CaError, Ends, Leaf, Lives, Signed, serial_hex};
 pub use files::write_secret;
 pub use given::Given;
 pub use issuer::{Issuer, Refusal};
+pub use passphrase::Passphrase;
 pub use peer::{Peer, Purpose, verify_chain};
 pub use roots::{Facts, SKEW_MS_MAX, Stage, Succession};
 pub use token::{JoinToken, TokenError, sha256_hex};

@@ -41,7 +41,15 @@ struct House {
 fn house() -> House {
     let dir = tempfile::tempdir().unwrap();
     let now = SystemTime::now();
-    let ca = Arc::new(Authority::open(&dir.path().join("ca"), "mesh.local", now).unwrap());
+    let ca = Arc::new(
+        Authority::open(
+            &dir.path().join("ca"),
+            "mesh.local",
+            &Passphrase::default(),
+            now,
+        )
+        .unwrap(),
+    );
     let book = Book::new(Arc::new(Disk::in_memory().unwrap()));
     House {
         dir,
@@ -247,7 +255,13 @@ fn one_root_takes_the_others_place_and_every_chain_stays_good() {
     );
     assert!(step(house.now, false).is_none());
     // It survives a restart in between.
-    let again = Authority::open(&dir.join("ca"), "mesh.local", house.now).unwrap();
+    let again = Authority::open(
+        &dir.join("ca"),
+        "mesh.local",
+        &Passphrase::default(),
+        house.now,
+    )
+    .unwrap();
     assert_eq!(again.trusted(), authority.trusted());
 
     let switched = house.now + Duration::from_secs(5);
@@ -283,7 +297,13 @@ fn one_root_takes_the_others_place_and_every_chain_stays_good() {
             "a token's pin is found in the chain"
         );
     }
-    let stranger = Ca::open(&dir.join("other"), "mesh.local", house.now).unwrap();
+    let stranger = Ca::open(
+        &dir.join("other"),
+        "mesh.local",
+        &Passphrase::default(),
+        house.now,
+    )
+    .unwrap();
     assert!(good(&own.chain, stranger.root_der(), switched).is_err());
     // openssl does not look for a second way; each of the two is good by itself.
     let [leaf, sub, _, bridge, _] = &own.chain[..] else {
@@ -314,7 +334,13 @@ fn one_root_takes_the_others_place_and_every_chain_stays_good() {
         !dir.join("ca/root.key").exists(),
         "a key that signs nothing is gone"
     );
-    let again = Authority::open(&dir.join("ca"), "mesh.local", switched).unwrap();
+    let again = Authority::open(
+        &dir.join("ca"),
+        "mesh.local",
+        &Passphrase::default(),
+        switched,
+    )
+    .unwrap();
     assert_eq!(again.issuing().root_der(), new_root);
 }
 
@@ -414,7 +440,7 @@ fn a_ca_of_somebody_else_signs_and_its_chain_is_good() {
         roots: at("root.pem"),
     };
     let now = SystemTime::now();
-    let authority = Authority::given(&given, "mesh.local", now).unwrap();
+    let authority = Authority::given(&given, "mesh.local", &Passphrase::default(), now).unwrap();
     let book = Book::new(Arc::new(Disk::in_memory().unwrap()));
     let house = House {
         dir: tempfile::tempdir().unwrap(),
@@ -440,7 +466,7 @@ fn a_ca_of_somebody_else_signs_and_its_chain_is_good() {
         key: at("root.key"),
         ..given.clone()
     };
-    let ca = Authority::given(&alone, "mesh.local", now)
+    let ca = Authority::given(&alone, "mesh.local", &Passphrase::default(), now)
         .unwrap()
         .issuing();
     let (own, _) = ca.own(DAY, now).unwrap();
@@ -452,7 +478,7 @@ fn a_ca_of_somebody_else_signs_and_its_chain_is_good() {
     let wrong = |change: &dyn Fn(&mut Given)| {
         let mut given = given.clone();
         change(&mut given);
-        Authority::given(&given, "mesh.local", now)
+        Authority::given(&given, "mesh.local", &Passphrase::default(), now)
             .unwrap_err()
             .to_string()
     };
@@ -475,7 +501,7 @@ fn a_ca_of_somebody_else_signs_and_its_chain_is_good() {
     let told = wrong(&|given| given.roots = at("nothing.pem"));
     assert!(told.contains("nothing.pem: "), "{told}");
     // Read again, they are looked at as at start, and what is wrong changes nothing.
-    let held = Authority::given(&given, "mesh.local", now).unwrap();
+    let held = Authority::given(&given, "mesh.local", &Passphrase::default(), now).unwrap();
     let before = (
         held.trusted(),
         held.issuing().own(DAY, now).unwrap().0.chain.len(),
@@ -524,7 +550,7 @@ fn a_ca_of_somebody_else_signs_and_its_chain_is_good() {
     assert_ne!(held.trusted()[0], before.0[0]);
     // Our own CA has no such files.
     let own = tempfile::tempdir().unwrap();
-    let own = Authority::open(own.path(), "mesh.local", now).unwrap();
+    let own = Authority::open(own.path(), "mesh.local", &Passphrase::default(), now).unwrap();
     assert!(!own.read_again(now).unwrap());
 
     let domain = Authority::given(
@@ -534,6 +560,7 @@ fn a_ca_of_somebody_else_signs_and_its_chain_is_good() {
             roots: other.path().join("root.pem"),
         },
         "mesh.local",
+        &Passphrase::default(),
         now,
     );
     let told = domain.unwrap_err().to_string();
@@ -744,16 +771,16 @@ fn the_ca_survives_reopening_and_its_keys_are_private() {
     use std::os::unix::fs::PermissionsExt;
     let house = house();
     let dir = house.dir.path().join("ca");
-    let again = Ca::open(&dir, "mesh.local", house.now).unwrap();
+    let again = Ca::open(&dir, "mesh.local", &Passphrase::default(), house.now).unwrap();
     assert_eq!(again.root_der(), house.issuer.ca().root_der());
     for entry in std::fs::read_dir(&dir).unwrap() {
         let entry = entry.unwrap();
         let mode = entry.metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o077, 0, "{:?}", entry.path());
     }
-    assert!(Ca::open(&dir, "other.domain", house.now).is_err());
+    assert!(Ca::open(&dir, "other.domain", &Passphrase::default(), house.now).is_err());
     let much_later = house.now + DAY * 600;
-    let renewed = Ca::open(&dir, "mesh.local", much_later).unwrap();
+    let renewed = Ca::open(&dir, "mesh.local", &Passphrase::default(), much_later).unwrap();
     let (own, _) = renewed.own(DAY, much_later).unwrap();
     assert_eq!(own.chain.len(), 3, "leaf, intermediate, root");
     let (_, sub) = x509_parser::parse_x509_certificate(&own.chain[1]).unwrap();
@@ -823,7 +850,13 @@ fn an_intermediate_is_renewed_while_control_runs_and_what_the_old_one_signed_sta
         good(&after.chain, &old_root, at).unwrap();
     }
     // A restart finds the same.
-    let again = Authority::open(&house.dir.path().join("ca"), "mesh.local", late).unwrap();
+    let again = Authority::open(
+        &house.dir.path().join("ca"),
+        "mesh.local",
+        &Passphrase::default(),
+        late,
+    )
+    .unwrap();
     assert_eq!(
         again.issuing().own(DAY, late).unwrap().0.chain[1..],
         after.chain[1..]
@@ -851,7 +884,7 @@ fn a_ca_that_was_given_is_told_to_end_soon() {
         roots: at("root.pem"),
     };
     let now = SystemTime::now();
-    let authority = Authority::given(&given, "mesh.local", now).unwrap();
+    let authority = Authority::given(&given, "mesh.local", &Passphrase::default(), now).unwrap();
     let end = ends(&certificate_of(&at("sub.pem")));
     assert_eq!(authority.issuing().ends().intermediate, end);
     assert!(authority.issuing().ends().root > end);
@@ -868,9 +901,164 @@ fn a_ca_that_was_given_is_told_to_end_soon() {
         authority.given_ends_in(DAY, end + DAY),
         Some(Duration::ZERO)
     );
-    let own = Authority::open(&dir.path().join("own"), "mesh.local", now).unwrap();
+    let own = Authority::open(
+        &dir.path().join("own"),
+        "mesh.local",
+        &Passphrase::default(),
+        now,
+    )
+    .unwrap();
     assert_eq!(own.given_ends_in(DAY, now + DAY * 10_000), None);
     assert!(!authority.renew_intermediate(end).unwrap());
+}
+
+fn write_passphrase(path: &Path, text: &str, mode: u32) -> Passphrase {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    Passphrase::file(path.to_owned())
+}
+
+fn is_sealed(key: &Path) -> bool {
+    let text = std::fs::read_to_string(key).unwrap();
+    text.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----\n")
+        && !text.contains("BEGIN PRIVATE KEY")
+}
+
+#[test]
+fn keys_of_our_own_ca_are_put_under_a_passphrase_and_open_by_it_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let ca = dir.path().join("ca");
+    let now = SystemTime::now();
+    let open = |passphrase: &Passphrase| Authority::open(&ca, "mesh.local", passphrase, now);
+    let told = |passphrase: &Passphrase| open(passphrase).unwrap_err().to_string();
+
+    // Made without one, with a second root on its way.
+    let before = open(&Passphrase::default()).unwrap();
+    before.announce(now).unwrap().unwrap();
+    let keys = [
+        "root.key",
+        "intermediate.key",
+        "1/root.key",
+        "1/intermediate.key",
+    ];
+    assert!(keys.iter().all(|key| !is_sealed(&ca.join(key))));
+    let file = dir.path().join("passphrase");
+    let right = write_passphrase(&file, "correct horse\nsecond line\n", 0o600);
+    let after = open(&right).unwrap();
+    assert_eq!(after.trusted(), before.trusted());
+    assert_eq!(
+        after.issuing().own(DAY, now).unwrap().0.chain[1..],
+        before.issuing().own(DAY, now).unwrap().0.chain[1..]
+    );
+    assert!(keys.iter().all(|key| is_sealed(&ca.join(key))));
+    let sealed = std::fs::read(ca.join("root.key")).unwrap();
+    open(&right).unwrap();
+    assert_eq!(std::fs::read(ca.join("root.key")).unwrap(), sealed, "once");
+    if has_openssl() {
+        let mut openssl = std::process::Command::new("openssl");
+        openssl.args(["pkey", "-noout", "-passin", "pass:correct horse", "-in"]);
+        assert!(
+            openssl
+                .arg(ca.join("1/root.key"))
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    // What comes later is under it from the beginning.
+    let facts = Facts {
+        now_ms: unix_ms(now),
+        trusted_everywhere: true,
+        workloads_end_ms: 0,
+        nodes_end_ms: 0,
+    };
+    after.step(&facts, DAY, now).unwrap().unwrap();
+    let late = after.issuing().ends().intermediate - DAY;
+    assert!(after.renew_intermediate(late).unwrap());
+    assert!(is_sealed(&ca.join("1/intermediate.key")));
+
+    let said = told(&Passphrase::default());
+    assert!(
+        said.contains(".key: the key is under a passphrase"),
+        "{said}"
+    );
+    assert!(said.contains("--ca-passphrase-file"), "{said}");
+    let wrong = write_passphrase(&dir.path().join("wrong"), "battery staple", 0o600);
+    let said = told(&wrong);
+    assert!(said.contains("does not open this key"), "{said}");
+    assert!(!said.contains("battery"), "{said}");
+    let loose = write_passphrase(&dir.path().join("loose"), "correct horse", 0o640);
+    let said = told(&loose);
+    assert!(said.contains("chmod 600"), "{said}");
+    open(&Passphrase::credential(dir.path().join("loose"))).unwrap();
+    let empty = write_passphrase(&dir.path().join("empty"), "\n", 0o600);
+    let said = told(&empty);
+    assert!(said.contains("holds no passphrase"), "{said}");
+    let long = write_passphrase(&dir.path().join("long"), &"x".repeat(5_000), 0o600);
+    let said = told(&long);
+    assert!(said.contains("4 KiB"), "{said}");
+    let said = told(&Passphrase::file(dir.path().join("none")));
+    assert!(said.contains("none: No such file"), "{said}");
+    let cut = sealed.len() - 100;
+    std::fs::write(ca.join("1/root.key"), &sealed[..cut]).unwrap();
+    let said = told(&right);
+    assert!(said.contains("1/root.key: "), "{said}");
+}
+
+#[test]
+fn the_key_of_a_ca_that_was_given_may_be_under_a_passphrase() {
+    if !has_openssl() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    foreign_ca(dir.path(), "spiffe://mesh.local");
+    let at = |name: &str| dir.path().join(name);
+    for (name, how) in [
+        ("rounds.key", &["-v2", "aes-256-cbc", "-iter", "10000"][..]),
+        ("scrypt.key", &["-v2", "aes-128-cbc", "-scrypt"]),
+    ] {
+        let mut openssl = std::process::Command::new("openssl");
+        openssl.args(["pkcs8", "-topk8", "-passout", "pass:correct horse", "-in"]);
+        openssl
+            .arg(at("sub.key"))
+            .arg("-out")
+            .arg(at(name))
+            .args(how);
+        assert!(openssl.status().unwrap().success());
+        let given = Given {
+            certificate: at("sub.pem"),
+            key: at(name),
+            roots: at("root.pem"),
+        };
+        let now = SystemTime::now();
+        let open =
+            |passphrase: &Passphrase| Authority::given(&given, "mesh.local", passphrase, now);
+        let file = at("passphrase");
+        let authority = open(&write_passphrase(&file, "correct horse\r\n", 0o600)).unwrap();
+        authority.issuing().own(DAY, now).unwrap();
+        // Read again on HUP, with the passphrase of then.
+        write_passphrase(&file, "another", 0o600);
+        let said = authority.read_again(now).unwrap_err().to_string();
+        assert!(
+            said.contains(name) && said.contains("does not open"),
+            "{said}"
+        );
+        write_passphrase(&file, "correct horse", 0o400);
+        assert!(authority.read_again(now).unwrap());
+        let said = open(&Passphrase::default()).unwrap_err().to_string();
+        assert!(said.contains("under a passphrase"), "{said}");
+    }
+    // Somebody else's file is not ours to write: without a passphrase it stays so.
+    let plain = Given {
+        certificate: at("sub.pem"),
+        key: at("sub.key"),
+        roots: at("root.pem"),
+    };
+    let passphrase = Passphrase::file(at("passphrase"));
+    Authority::given(&plain, "mesh.local", &passphrase, SystemTime::now()).unwrap();
+    assert!(!is_sealed(&at("sub.key")));
 }
 
 fn certificate_of(path: &Path) -> Vec<u8> {

@@ -12,7 +12,7 @@ use ringmesh_control::publish::{self, read_frame};
 use ringmesh_control::registry::Guards;
 use ringmesh_control::service::{Control, Settings, plan};
 use ringmesh_control::store::{Binding, Disk};
-use ringmesh_control::svid::{JoinToken, Lives};
+use ringmesh_control::svid::{JoinToken, Lives, Passphrase};
 use ringmesh_wire::codec::{self, Validate};
 use ringmesh_wire::frame::{self, Header, Kind};
 use ringmesh_wire::session::RegisteredPort;
@@ -46,6 +46,7 @@ pub(crate) fn settings(dir: &std::path::Path) -> Settings {
         lives: Lives::default(),
         guards: Guards::default(),
         ca: None,
+        ca_passphrase: Passphrase::default(),
     }
 }
 
