@@ -2,8 +2,11 @@
 //! order. Compiled for tests and fuzzing only.
 //!
 //! Everything is on one thread and the real kernel; after each operation the ring turns until nothing
-//! moves. Whatever comes, the app is sent well-formed requests, the client well-formed answers, no
-//! more of them than it asked for, and in the end nothing is left under way.
+//! moves. Whatever comes, the app is sent well-formed requests of the sidecar's own making (but for tunnels that
+//! a client asked for and was told it has), the client well-formed answers, no more of them than it asked for,
+//! and in the end nothing is left under way.
+
+mod check;
 
 use std::cell::Cell;
 use std::io::{ErrorKind, Read, Write};
@@ -13,16 +16,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringmesh_quota::Home;
+use ringmesh_wire::snapshot::{MtlsMode, RetryOn};
 
 use super::port::Port;
 use super::{WorkerPlan, run};
 use crate::accept::Role;
 use crate::balance::ShardShare;
 use crate::exchange::ConnLimits;
-use crate::http1::{BodyDecoder, Framing, Next, Parsed, RequestHead, ResponseHead};
 use crate::ring::{Park, RemoteWaker, Ring, RingPlan};
 use crate::shard::{Collected, FromShard, Mailbox, Seat, ToShard, inbox, outboxes};
-use crate::tables::testing::Draft;
+use crate::tables::testing::{Draft, to};
 
 /// What a client may say, whole or in pieces.
 const REQUESTS: &[&[u8]] = &[
@@ -71,13 +74,30 @@ const PATIENCE_MS: u64 = 20;
 /// How long anything may take that has to come to an end.
 const END: Duration = Duration::from_secs(20);
 
-/// Runs the operations that `bytes` spell: one byte says what, the next which or how many, and raw
-/// bytes follow where they are asked for.
+/// Where the worker stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scene {
+    /// Between an app and an endpoint of another service.
+    Outbound,
+    /// The same, with a route that tries again.
+    Retries,
+    /// Between callers and its app.
+    Inbound,
+}
+
+/// Runs the operations that `bytes` spell, in each scene: one byte says what, the next which or how many, and
+/// raw bytes follow where they are asked for.
 ///
 /// # Panics
 /// If something that must hold does not.
 pub fn operations(bytes: &[u8]) {
-    let mut stage = Stage::set();
+    for scene in [Scene::Outbound, Scene::Retries, Scene::Inbound] {
+        play(scene, bytes);
+    }
+}
+
+fn play(scene: Scene, bytes: &[u8]) {
+    let mut stage = Stage::set(scene);
     let mut rest = bytes;
     for _ in 0..OPERATIONS_MAX {
         let [what, which, more @ ..] = rest else {
@@ -108,11 +128,19 @@ pub fn operations(bytes: &[u8]) {
     stage.end();
 }
 
-/// One end of a connection, and what was heard there.
-struct End {
-    stream: TcpStream,
+/// What passed at one end of a connection.
+#[derive(Default)]
+struct Talk {
     said: Vec<u8>,
     heard: Vec<u8>,
+    /// The end was reset: more may have been on its way.
+    broken_off: bool,
+}
+
+/// One end of a connection.
+struct End {
+    stream: TcpStream,
+    talk: Talk,
 }
 
 impl End {
@@ -121,40 +149,91 @@ impl End {
         stream.set_nodelay(true).expect("nodelay");
         Self {
             stream,
-            said: Vec::new(),
-            heard: Vec::new(),
+            talk: Talk::default(),
         }
     }
 
     fn send(&mut self, bytes: &[u8]) {
         // The other end may be gone, or take no more.
         if let Ok(len) = self.stream.write(bytes) {
-            self.said.extend_from_slice(&bytes[..len]);
+            self.talk.said.extend_from_slice(&bytes[..len]);
         }
     }
 
     /// Takes what has arrived; whether anything had.
     fn hear(&mut self) -> bool {
-        let before = self.heard.len();
+        let before = self.talk.heard.len();
         let mut room = [0; 4_096];
         loop {
             match self.stream.read(&mut room) {
                 Ok(0) => break,
-                Ok(len) => self.heard.extend_from_slice(&room[..len]),
+                Ok(len) => self.talk.heard.extend_from_slice(&room[..len]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => break,
             }
         }
-        self.heard.len() > before
+        self.talk.heard.len() > before
     }
 
-    fn reset(self) {
+    fn reset(mut self) -> Talk {
+        self.hear();
+        self.talk.broken_off = true;
         // Without it the end is in order, which is another operation.
         let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        self.talk
+    }
+
+    fn leave(mut self) -> Talk {
+        self.hear();
+        self.talk
+    }
+}
+
+impl Scene {
+    fn role(self) -> Role {
+        match self {
+            Self::Outbound | Self::Retries => Role::Outbound,
+            Self::Inbound => Role::Inbound,
+        }
+    }
+
+    fn draft(self, upstream: SocketAddr) -> Draft {
+        let mut draft = Draft::new();
+        if self == Self::Inbound {
+            draft.mesh.mtls = MtlsMode::Permissive;
+            draft.workload.ports[0].app = upstream;
+            return draft;
+        }
+        draft = draft.service("app", &[80]).endpoint_with(
+            "app",
+            &upstream.ip().to_string(),
+            &[],
+            |endpoint| {
+                endpoint.mesh_port = None;
+                endpoint.ports[0].app_port = upstream.port();
+            },
+        );
+        if self == Self::Retries {
+            let mut route = to(&[("app", "", 1)]);
+            route.retry.attempts = 2;
+            route.retry.per_try_timeout_ms = PATIENCE_MS / 2;
+            route.retry.on = RetryOn {
+                connect_failure: true,
+                reset: true,
+                try_timeout: true,
+                server_error: true,
+                statuses: vec![413],
+                ..RetryOn::default()
+            };
+            draft.mesh.retry_non_idempotent = true;
+            draft = draft.http("app", vec![route]);
+        }
+        draft
     }
 }
 
 struct Stage {
+    scene: Scene,
     ring: Ring,
     done: Rc<Cell<bool>>,
     mailbox: Mailbox<ToShard>,
@@ -164,10 +243,13 @@ struct Stage {
     listener: TcpListener,
     client: Option<End>,
     server: Option<End>,
+    /// Of clients and servers that left: what a server may hear depends on what clients heard, maybe later.
+    clients: Vec<Talk>,
+    servers: Vec<Talk>,
 }
 
 impl Stage {
-    fn set() -> Self {
+    fn set(scene: Scene) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("listen");
         listener.set_nonblocking(true).expect("nonblocking");
         let upstream = listener.local_addr().expect("address");
@@ -185,7 +267,7 @@ impl Stage {
         };
         let plan = WorkerPlan {
             share: ShardShare::WHOLE,
-            listeners: vec![(Role::Outbound, at)],
+            listeners: vec![(scene.role(), at)],
             tproxy: false,
             limits: ConnLimits {
                 head_timeout_ms: PATIENCE_MS,
@@ -209,17 +291,10 @@ impl Stage {
             worker.await;
             end.set(true);
         }));
-        let mut draft = Draft::new().service("app", &[80]).endpoint_with(
-            "app",
-            &upstream.ip().to_string(),
-            &[],
-            |endpoint| {
-                endpoint.mesh_port = None;
-                endpoint.ports[0].app_port = upstream.port();
-            },
-        );
+        let mut draft = scene.draft(upstream);
         draft.mesh.default_timeout_ms = 2 * PATIENCE_MS;
         let stage = Self {
+            scene,
             ring,
             done,
             mailbox,
@@ -229,6 +304,8 @@ impl Stage {
             listener,
             client: None,
             server: None,
+            clients: Vec::new(),
+            servers: Vec::new(),
         };
         stage.wait(|said| matches!(said, FromShard::Listening));
         let tables = ToShard::Config(Arc::new(draft.tables()));
@@ -274,10 +351,8 @@ impl Stage {
     }
 
     fn client_breaks_off(&mut self) {
-        if let Some(mut client) = self.client.take() {
-            client.hear();
-            check_client(&client);
-            client.reset();
+        if let Some(client) = self.client.take() {
+            self.clients.push(client.reset());
         }
     }
 
@@ -288,10 +363,8 @@ impl Stage {
     }
 
     fn server_breaks_off(&mut self) {
-        if let Some(mut server) = self.server.take() {
-            server.hear();
-            check_server(&server);
-            server.reset();
+        if let Some(server) = self.server.take() {
+            self.servers.push(server.reset());
         }
     }
 
@@ -310,7 +383,7 @@ impl Stage {
             let mut moved = false;
             if let Ok((stream, _)) = self.listener.accept() {
                 if let Some(before) = self.server.replace(End::over(stream)) {
-                    check_server(&before);
+                    self.servers.push(before.leave());
                 }
                 moved = true;
             }
@@ -322,15 +395,24 @@ impl Stage {
         }
     }
 
+    fn check(&self) {
+        let tunnels: Vec<_> = self.clients.iter().filter_map(check::client).collect();
+        // A sidecar's app is asked for its tunnels; here no connection may be one from its first byte on.
+        let tunnels = match self.scene {
+            Scene::Outbound | Scene::Retries => tunnels,
+            Scene::Inbound => Vec::new(),
+        };
+        for server in &self.servers {
+            check::server(server, &tunnels);
+        }
+    }
+
     /// Both sides leave; the worker has to come to rest and to an end.
     fn end(mut self) {
         self.settle();
-        if let Some(client) = self.client.take() {
-            check_client(&client);
-        }
-        if let Some(server) = self.server.take() {
-            check_server(&server);
-        }
+        self.clients.extend(self.client.take().map(End::leave));
+        self.servers.extend(self.server.take().map(End::leave));
+        self.check();
         drop(self.listener);
         assert!(self.mailbox.send(ToShard::Drain).is_ok());
         let until = Instant::now() + END;
@@ -349,117 +431,6 @@ impl Stage {
         }
         // Listeners still wait in the kernel; a ring that is only dropped would never be freed.
         self.ring.close();
-    }
-}
-
-/// Walks a body at the start of `bytes`; what follows it, or `None` if it goes on.
-fn skip_body<'b>(framing: Framing, mut bytes: &'b [u8], whose: &str) -> Option<&'b [u8]> {
-    let mut decoder = BodyDecoder::new();
-    decoder.begin(framing);
-    while !decoder.is_over() {
-        if bytes.is_empty() {
-            return None;
-        }
-        let piece = decoder.decode(bytes);
-        let piece = piece.unwrap_or_else(|fault| panic!("{whose} got a body with {fault:?}"));
-        bytes = &bytes[piece.skip + piece.payload..];
-    }
-    Some(bytes)
-}
-
-/// What the app was sent are requests that a strict reader takes, unless it was asked for a tunnel: then
-/// it gets what the client says, which may well read like the beginning of requests.
-fn check_server(server: &End) {
-    if is_tunnel(server) {
-        return;
-    }
-    let (mut head, mut rest) = (RequestHead::new(), &server.heard[..]);
-    while !rest.is_empty() {
-        head.reset();
-        let len = match head.parse(rest) {
-            Parsed::Head(len) => len,
-            Parsed::Partial => return,
-            Parsed::Refuse(refusal) => {
-                panic!("the app got {:?}: {}", refusal.fault, rest.escape_ascii())
-            }
-        };
-        let request = head.view(rest);
-        if request.upgrade().is_some() || request.method() == "CONNECT" {
-            return;
-        }
-        let Some(more) = skip_body(request.framing(), &rest[len..], "the app") else {
-            return;
-        };
-        rest = more;
-    }
-}
-
-/// The sidecar's own requests are marked; what comes through a tunnel of ours is not, and begins the
-/// connection: one that carried requests is not lent for a tunnel.
-fn is_tunnel(server: &End) -> bool {
-    let first = server.heard.split(|byte| *byte == b'\n').take(32);
-    !first
-        .into_iter()
-        .any(|line| line.to_ascii_lowercase().starts_with(b"x-request-id:"))
-}
-
-/// What the client was sent are answers that a strict reader takes, no more than it asked for.
-fn check_client(client: &End) {
-    let mut asked = RequestHead::new();
-    let (mut asks, mut rest) = (&client.said[..], &client.heard[..]);
-    let mut answer = ResponseHead::new();
-    let mut refused = false;
-    while !rest.is_empty() {
-        asked.reset();
-        let (method, upgrade, framing, len) = match asked.parse(asks) {
-            Parsed::Head(len) => {
-                let request = asked.view(asks);
-                let method = request.method().to_owned();
-                (method, request.upgrade().is_some(), request.framing(), len)
-            }
-            // What never became a request is answered once, and last.
-            Parsed::Partial | Parsed::Refuse(_) => {
-                assert!(!refused, "answers to nothing: {}", rest.escape_ascii());
-                refused = true;
-                (String::new(), false, Framing::None, asks.len())
-            }
-        };
-        let framing_out = loop {
-            answer.reset();
-            let len = match answer.parse(rest) {
-                Parsed::Head(len) => len,
-                Parsed::Partial => return,
-                Parsed::Refuse(refusal) => {
-                    panic!(
-                        "the client got {:?}: {}",
-                        refusal.fault,
-                        rest.escape_ascii()
-                    )
-                }
-            };
-            let view = answer.view(rest);
-            rest = &rest[len..];
-            match view.next(&method, upgrade) {
-                Ok(Next::Interim) => {}
-                Ok(Next::Tunnel) => return,
-                Ok(Next::Body(framing)) => break framing,
-                Err(fault) => panic!("the client got {fault:?}"),
-            }
-        };
-        let Some(more) = skip_body(framing_out, rest, "the client") else {
-            return;
-        };
-        rest = more;
-        // An answer may come before the request's body: then it is the last.
-        let mut body = BodyDecoder::new();
-        body.begin(framing);
-        asks = &asks[len..];
-        while !body.is_over() && !asks.is_empty() {
-            match body.decode(asks) {
-                Ok(piece) => asks = &asks[piece.skip + piece.payload..],
-                Err(_) => asks = &[],
-            }
-        }
     }
 }
 
