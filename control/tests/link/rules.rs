@@ -473,10 +473,7 @@ async fn a_stored_policy_that_is_refused_today_ends_the_start() {
     let policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata:\n  name: deny\n\
                   spec:\n  actoin: DENY\n  rules:\n  - {}\n";
     store(&settings, &[policy]);
-    let why = Control::start(&settings)
-        .err()
-        .expect("an error")
-        .to_string();
+    let why = Control::start(&settings).expect_err("an error").to_string();
     assert!(
         why.starts_with("AuthorizationPolicy deny.default is stored"),
         "{why}"
