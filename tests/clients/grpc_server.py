@@ -13,6 +13,7 @@ Prints its port; ends when its input does. The methods of `ringmesh.Interop`:
   Remaining   the time the call may still take, microseconds as text
   Begun       how many calls of Sleep have come
   GivenUp     how many calls of Duplex and Sleep were given up before they were through
+  Serving     `yes` or `no`: what `grpc.health.v1.Health/Check` says of this service and the server from now on
 
 Whoever sends `x-echo-initial` or `x-echo-trailing-bin` gets it back, as its name says.
 """
@@ -24,10 +25,12 @@ from concurrent import futures
 
 import grpc
 
+SERVICE = "ringmesh.Interop"
 INITIAL, TRAILING = "x-echo-initial", "x-echo-trailing-bin"
 WORKERS = 32
 
 given_up, begun, lock = 0, 0, threading.Lock()
+is_serving = True
 
 
 def note_given_up():
@@ -106,6 +109,21 @@ def remaining(_, context):
     return str(-1 if left is None or left > 1e6 else int(left * 1e6)).encode()
 
 
+def serving(request, _):
+    global is_serving
+    is_serving = request == b"yes"
+    return b""
+
+
+def check(request, context):
+    """HealthCheckRequest has the service's name as field 1, HealthCheckResponse the status: 1 is SERVING, 2 is not."""
+    if request and (request[0] != 0x0A or request[1] != len(request) - 2):
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no HealthCheckRequest")
+    if request[2:].decode() not in ("", SERVICE):
+        context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
+    return b"\x08\x01" if is_serving else b"\x08\x02"
+
+
 HANDLERS = {
     "Empty": grpc.unary_unary_rpc_method_handler(with_metadata(lambda request, _: request)),
     "Unary": grpc.unary_unary_rpc_method_handler(with_metadata(lambda request, _: wanted(request))),
@@ -117,14 +135,19 @@ HANDLERS = {
     "Remaining": grpc.unary_unary_rpc_method_handler(remaining),
     "Begun": grpc.unary_unary_rpc_method_handler(lambda *_: str(begun).encode()),
     "GivenUp": grpc.unary_unary_rpc_method_handler(lambda *_: str(given_up).encode()),
+    "Serving": grpc.unary_unary_rpc_method_handler(serving),
 }
+HEALTH = {"Check": grpc.unary_unary_rpc_method_handler(check)}
 
 if __name__ == "__main__":
     server = grpc.server(
         futures.ThreadPoolExecutor(WORKERS),
         options=[("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0)],
     )
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("ringmesh.Interop", HANDLERS),))
+    services = {SERVICE: HANDLERS, "grpc.health.v1.Health": HEALTH}
+    server.add_generic_rpc_handlers(
+        tuple(grpc.method_handlers_generic_handler(name, methods) for name, methods in services.items())
+    )
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     print(port, flush=True)

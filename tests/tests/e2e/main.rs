@@ -8,6 +8,7 @@ mod crowd;
 mod demo;
 mod floods;
 mod foreign;
+mod health;
 mod http2;
 mod identity;
 mod idle;
