@@ -8,11 +8,19 @@ struct Seen {
     requests: AtomicUsize,
     /// Requests that came when it was closing.
     late: AtomicUsize,
+    /// Requests without an answer yet, and the most there were.
+    under_way: AtomicUsize,
+    most: AtomicUsize,
 }
 
 /// Closes a connection `keep` after its last answer, and is deaf to what comes within `deaf` before:
-/// the worst moment, made as long as a test needs it.
-fn closing_after(keep: Duration, deaf: Duration) -> (SocketAddr, Arc<AtomicUsize>, Arc<Seen>) {
+/// the worst moment, made as long as a test needs it. Answers after `hold`, so that requests close in time
+/// are under way together, each on a connection of its own.
+fn closing_after(
+    keep: Duration,
+    deaf: Duration,
+    hold: Duration,
+) -> (SocketAddr, Arc<AtomicUsize>, Arc<Seen>) {
     let seen = Arc::new(Seen::default());
     let tell = Arc::clone(&seen);
     let (at, connections) = server(move |_, mut stream| {
@@ -36,6 +44,10 @@ fn closing_after(keep: Duration, deaf: Duration) -> (SocketAddr, Arc<AtomicUsize
                 stream.read_exact(&mut [0; 2]).unwrap();
             }
             tell.requests.fetch_add(1, Ordering::SeqCst);
+            let under_way = tell.under_way.fetch_add(1, Ordering::SeqCst) + 1;
+            tell.most.fetch_max(under_way, Ordering::SeqCst);
+            gap(hold);
+            tell.under_way.fetch_sub(1, Ordering::SeqCst);
             let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
             stream.write_all(answer).unwrap();
         }
@@ -72,34 +84,71 @@ fn gap(time: Duration) {
     std::thread::park_timeout(time);
 }
 
-/// Sends requests with gaps around the server's keep-alive time, each service its own gaps, and
-/// demands that all are answered.
-fn straddle(keep: Duration, deaf: Duration, gaps_percent: &[[u32; 6]]) {
-    let servers: Vec<_> = (gaps_percent.iter())
-        .map(|_| closing_after(keep, deaf))
+/// Per mille of a server's keep-alive time between the requests of a client.
+type Gaps = Vec<u32>;
+
+/// Sends requests with gaps around the server's keep-alive time, each client of each service its own gaps, and
+/// demands that all are answered. Gives the most requests each service had under way.
+fn straddle(
+    keep: Duration,
+    deaf: Duration,
+    hold: Duration,
+    services_gaps: &[Vec<Gaps>],
+) -> Vec<usize> {
+    let servers: Vec<_> = (services_gaps.iter())
+        .map(|_| closing_after(keep, deaf, hold))
         .collect();
     let upstreams: Vec<_> = servers.iter().map(|(at, ..)| *at).collect();
     let bed = Bed::start(&services(&upstreams), Role::Outbound);
     std::thread::scope(|scope| {
-        for (n, gaps) in gaps_percent.iter().enumerate() {
-            let bed = &bed;
-            scope.spawn(move || {
-                let host = format!("s{n}");
-                for (nth, percent) in gaps.iter().enumerate() {
-                    let answer = match n % 4 {
-                        0 => bed.get(&host),
-                        _ => post(bed, &host),
-                    };
-                    assert!(answer.ends_with("hello"), "{host}, request {nth}: {answer}");
-                    gap(keep * *percent / 100);
-                }
-            });
+        for (n, clients) in services_gaps.iter().enumerate() {
+            for (client, gaps) in clients.iter().enumerate() {
+                let bed = &bed;
+                scope.spawn(move || {
+                    let host = format!("s{n}");
+                    for (nth, permille) in gaps.iter().enumerate() {
+                        let answer = match n % 4 {
+                            0 => bed.get(&host),
+                            _ => post(bed, &host),
+                        };
+                        assert!(
+                            answer.ends_with("hello"),
+                            "{host}, client {client}, request {nth}: {answer}"
+                        );
+                        gap(keep * *permille / 1_000);
+                    }
+                });
+            }
         }
     });
     let posts = servers.iter().enumerate().filter(|(n, _)| n % 4 != 0);
     for (n, (_, _, seen)) in posts {
         assert_eq!(seen.late.load(Ordering::SeqCst), 0, "s{n}");
     }
+    let most = |(_, _, seen): &(_, _, Arc<Seen>)| seen.most.load(Ordering::SeqCst);
+    servers.iter().map(most).collect()
+}
+
+/// [`straddle`] with one client per service, in percent.
+fn straddle_alone(keep: Duration, deaf: Duration, gaps_percent: &[[u32; 6]]) {
+    let permille = |gaps: &[u32; 6]| vec![gaps.iter().map(|percent| percent * 10).collect()];
+    let gaps: Vec<_> = gaps_percent.iter().map(permille).collect();
+    straddle(keep, deaf, Duration::ZERO, &gaps);
+}
+
+/// [`straddle`] with crowds of clients, so that each service has idle connections of many ages, all of
+/// them near the server's closing edge.
+fn straddle_in_crowds(keep: Duration, deaf: Duration, hold: Duration, rounds: usize) {
+    let mut rng = fastrand::Rng::with_seed(9);
+    let gaps: Vec<Vec<Gaps>> = [8, 12, 8, 16]
+        .map(|clients| {
+            let mut gaps = || (0..rounds).map(|_| rng.u32(970..=1_010)).collect();
+            (0..clients).map(|_| gaps()).collect()
+        })
+        .to_vec();
+    let most = straddle(keep, deaf, hold, &gaps);
+    // Else it was no crowd.
+    assert!(most.iter().all(|most| *most >= 3), "{most:?}");
 }
 
 #[test]
@@ -113,7 +162,7 @@ fn requests_that_straddle_a_keep_alive_time_are_all_answered() {
         [110, 97, 50, 97, 120, 98],
         [30, 97, 30, 97, 30, 97],
     ];
-    straddle(
+    straddle_alone(
         Duration::from_millis(1_500),
         Duration::from_millis(75),
         &gaps,
@@ -130,12 +179,32 @@ fn requests_every_five_seconds_to_a_five_second_server_are_all_answered() {
         [1, 101, 99, 1, 1, 1],
         [50, 50, 99, 1, 1, 1],
     ];
-    straddle(Duration::from_secs(5), Duration::from_millis(200), &gaps);
+    straddle_alone(Duration::from_secs(5), Duration::from_millis(200), &gaps);
+}
+
+#[test]
+fn crowds_that_straddle_a_keep_alive_time_are_all_answered() {
+    straddle_in_crowds(
+        Duration::from_millis(1_500),
+        Duration::from_millis(75),
+        Duration::from_millis(50),
+        8,
+    );
+}
+
+#[test]
+fn crowds_every_five_seconds_at_a_five_second_server_are_all_answered() {
+    straddle_in_crowds(
+        Duration::from_secs(5),
+        Duration::from_millis(200),
+        Duration::from_millis(100),
+        4,
+    );
 }
 
 #[test]
 fn what_is_known_to_be_safe_is_used_again() {
-    let (upstream, connections, _) = closing_after(PATIENCE, Duration::ZERO);
+    let (upstream, connections, _) = closing_after(PATIENCE, Duration::ZERO, Duration::ZERO);
     let bed = Bed::start(&services(&[upstream]), Role::Outbound);
     // Each gap is one that an idle connection was seen to live.
     for _ in 0..3 {
