@@ -61,7 +61,7 @@ pub enum StartError {
     Ca(CaError),
     /// An object is stored whose kind this version does not know.
     Kind(String),
-    /// A policy that says who may call is stored and cannot be read; with why.
+    /// An object is stored and cannot be read that stops calls, or that such a one may need; with why.
     Policy(String, RuleErrors),
     /// The system has no random numbers.
     Random,
@@ -154,40 +154,40 @@ pub(super) struct State {
     pub(super) compile_errors: BTreeMap<NodeId, String>,
 }
 
-/// Reads stored documents again. What this version refuses is left out and logged.
-fn read_again(documents: &[Document]) -> Vec<Arc<Object>> {
+/// Reads again what stays in force though it was changed or deleted. That may be what stops calls, or what it
+/// needs, so none of it is left out.
+fn read_again(documents: &[Document]) -> Result<Vec<Arc<Object>>, StartError> {
     let read = |document: &Document| {
-        let text = &document.text;
-        match rules::parse_document(&document.file, document.first_line, text) {
-            Ok(object) => object.map(Arc::new),
-            Err(errors) => {
-                tracing::error!(%errors, "an older version of a rule stays in force no longer: \
-                    this version refuses it");
-                None
-            }
-        }
+        let Document {
+            file,
+            first_line,
+            text,
+        } = document;
+        rules::parse_document(file, *first_line, text)
+            .map_err(|errors| StartError::Policy(format!("an object of {file}"), errors))
     };
-    documents.iter().filter_map(read).collect()
+    let read = documents.iter().map(read);
+    let objects = read.filter_map(Result::transpose);
+    objects.map(|object| object.map(Arc::new)).collect()
 }
 
-/// Whether calls may be stopped by an object of this kind: without it they would pass.
-fn says_who_may_call(kind: Kind) -> bool {
+/// Whether an object of this kind may be left out: it stops no calls, and nothing that does may need it.
+fn may_be_left_out(kind: Kind) -> bool {
     match kind {
+        Kind::VirtualService | Kind::DestinationRule | Kind::QuotaSpec | Kind::QuotaSpecBinding => {
+            true
+        }
         Kind::AuthorizationPolicy
         | Kind::PeerAuthentication
         | Kind::MeshSettings
+        | Kind::ServiceEntry
         | Kind::Rule
         | Kind::Handler
         | Kind::Denier
         | Kind::Instance
-        | Kind::CheckNothing => true,
-        Kind::VirtualService
-        | Kind::DestinationRule
-        | Kind::ServiceEntry
+        | Kind::CheckNothing
         | Kind::MemQuota
-        | Kind::Quota
-        | Kind::QuotaSpec
-        | Kind::QuotaSpecBinding => false,
+        | Kind::Quota => false,
     }
 }
 
@@ -213,7 +213,7 @@ fn read_model(
             }
             Err(RuleErrors(errors)) => {
                 let key = rule_key(&key).ok_or_else(|| StartError::Kind(key.to_string()))?;
-                if says_who_may_call(key.kind) {
+                if !may_be_left_out(key.kind) {
                     return Err(StartError::Policy(key.to_string(), RuleErrors(errors)));
                 }
                 for error in &errors {
@@ -260,7 +260,7 @@ impl Control {
         let revision = book.revision().map_err(StartError::Store)?;
         let model = read_model(revision, book.objects().map_err(StartError::Store)?)?;
         let in_force = book.in_force().map_err(StartError::Store)?;
-        let effective = effective_from(&model, &in_force);
+        let effective = effective_from(&model, &in_force)?;
 
         let clock = Clock::start();
         let stored = book.endpoints().map_err(StartError::Store)?;
@@ -491,7 +491,7 @@ fn serials<'a>(hex: impl Iterator<Item = &'a str>) -> Vec<Vec<u8>> {
 }
 
 /// What was in force when the last run ended.
-fn effective_from(model: &Model, in_force: &InForce) -> Effective {
+fn effective_from(model: &Model, in_force: &InForce) -> Result<Effective, StartError> {
     let mut objects = model.objects.clone();
     objects.retain(|key, _| {
         !in_force.absent.iter().any(|absent| {
@@ -500,13 +500,13 @@ fn effective_from(model: &Model, in_force: &InForce) -> Effective {
                 && absent.name == key.name
         })
     });
-    for older in read_again(&in_force.older) {
+    for older in read_again(&in_force.older)? {
         objects.insert(older.key.clone(), older);
     }
-    Effective {
+    Ok(Effective {
         revision: model.revision,
         objects,
-        held: read_again(&in_force.held),
+        held: read_again(&in_force.held)?,
         ..Effective::default()
-    }
+    })
 }

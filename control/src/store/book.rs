@@ -307,6 +307,8 @@ impl Book {
         let chain: Option<Chain> = stored.as_deref().map(from_json).transpose()?;
         txn.expect
             .push((Shelf::Meta, AUDIT_CHAIN.to_owned(), stored));
+        // An older version may have written between without it: a new chain begins then, and says where.
+        let chain = chain.filter(|chain| chain.head.number == last);
         let before = chain.as_ref().map(|chain| chain.head.sha256.as_str());
         let head = chain::link(before, number, entry);
         let record = Stored {
@@ -321,10 +323,14 @@ impl Book {
         };
         if let Some(old) = number.checked_sub(self.audit_max) {
             let row = number_row(old);
-            if let Some(bytes) = self.store.get(Shelf::Audit, &row)?
-                && let Some(sha256) = audit_record(&row, &bytes)?.sha256
-            {
-                anchor = Some(Link {
+            // A damaged one must not keep new ones out; what follows it has no anchor then.
+            if let Some(bytes) = self.store.get(Shelf::Audit, &row)? {
+                let record = audit_record(&row, &bytes);
+                if let Err(error) = &record {
+                    tracing::error!(%error, "an old entry of the audit record is damaged");
+                }
+                let sha256 = record.ok().and_then(|record| record.sha256);
+                anchor = sha256.map(|sha256| Link {
                     number: old,
                     sha256,
                 });
