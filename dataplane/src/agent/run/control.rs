@@ -103,6 +103,22 @@ impl Agent {
         }
     }
 
+    /// Control refuses what this link was made with: the next one is made in the way that is open.
+    pub(super) fn leave_link(&mut self) {
+        if self.live.is_some() {
+            self.tell_session(Input::Lost);
+            self.drop_link();
+        }
+    }
+
+    fn drop_link(&mut self) {
+        // What the session wished for (a close with its reason) goes first.
+        self.carry_out();
+        self.live = None;
+        self.leases.disconnected(ring::monotonic().0);
+        self.pass_leases();
+    }
+
     pub(super) fn hear_link(&mut self, number: LinkNumber, news: News) {
         if number != LinkNumber(self.link_number) {
             // Of a link that was given up; a connection that comes late closes when dropped.
@@ -149,11 +165,7 @@ impl Agent {
                     self.link_trouble(&error);
                     self.tell_session(Input::Lost);
                 }
-                // What the session wished for (a close with its reason) goes first.
-                self.carry_out();
-                self.live = None;
-                self.leases.disconnected(ring::monotonic().0);
-                self.pass_leases();
+                self.drop_link();
             }
             News::Leased(stream, message) => {
                 self.leases.said(stream, *message, ring::monotonic().0);

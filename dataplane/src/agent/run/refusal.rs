@@ -11,6 +11,13 @@ const CODES: [&str; 4] = [
     "node_mismatch",
     "node_unknown",
 ];
+/// What control says of a token that will never do. Another refusal, of a store that is full for example, passes.
+const SPENT: [&str; 4] = [
+    "token_used",
+    "token_expired",
+    "token_unknown",
+    "token_node_mismatch",
+];
 /// The refused certificates are shown again after this: another control may stand there by then.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 
@@ -69,7 +76,9 @@ impl Agent {
     /// Certificates were asked for, with the token of this name or without one, and not had.
     pub(super) fn no_certificate(&mut self, token: Option<String>, error: &LinkError) {
         let by_token = token.is_some();
-        if let (Some(id), LinkError::Rejected(reject)) = (token, error) {
+        if let (Some(id), LinkError::Rejected(reject)) = (token, error)
+            && SPENT.contains(&reject.code.as_str())
+        {
             self.token_spent(id, Some(reject.code.clone()));
         }
         match &self.locked_out {
@@ -79,7 +88,10 @@ impl Agent {
             }
             None if by_token => self.trouble(format!("no certificate: {error}")),
             None => match error.said().filter(|(code, _)| CODES.contains(code)) {
-                Some(_) => self.link_trouble(error),
+                Some(_) => {
+                    self.link_trouble(error);
+                    self.leave_link();
+                }
                 None => self.trouble(format!("no new certificate: {error}")),
             },
         }
