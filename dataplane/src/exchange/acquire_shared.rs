@@ -71,8 +71,9 @@ fn connected_by(x: &Exchange<'_>, way: &Way<'_>, deadline: Mono) -> Mono {
     deadline.min(x.shard.now().plus_ms(way.connect_timeout_ms))
 }
 
-/// How often a place may have been one too many on the connection it was on.
-const ROUNDS_MAX: u32 = 32;
+/// How often a place may have been one too many on the connection it was on. Each time a connection more was
+/// made, so the bound on those ends it sooner.
+const ROUNDS_MAX: u32 = 1_024;
 
 /// A place; `fresh`: on a new connection.
 async fn place(

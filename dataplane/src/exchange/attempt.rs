@@ -127,15 +127,17 @@ struct Times<'t> {
     /// This try's, until the answer's head.
     try_deadline: Mono,
     progress: &'t Progress<'t>,
+    /// It would be told if the client left.
+    hears_client: bool,
 }
 
 impl Times<'_> {
     /// When to look, before the answer's head is here. An exchange that only waits for that may be silent as
-    /// long as its route lets it. While its request is `pumping` it may not be idle, nor where no route sets
-    /// it an end: a client that left with a FIN looks like one that waits.
+    /// long as its route lets it. While its request is `pumping` it may not be idle, nor where nothing else
+    /// would end it: a client of HTTP/1.1 that left with a FIN looks like one that waits.
     fn next(&self, pumping: bool) -> Mono {
         let due = self.deadline.min(self.try_deadline);
-        match pumping || due == Mono::NEVER {
+        match pumping || due == Mono::NEVER && !self.hears_client {
             true => due.min(self.progress.idle_at()),
             false => due,
         }
@@ -316,6 +318,7 @@ impl Carried<'_, '_> {
             deadline,
             try_deadline,
             progress: &x.progress,
+            hears_client: matches!(x.client, Client::Http2(_)),
         };
         x.progress.moved();
         sleep.as_mut().reset(times.next(true));

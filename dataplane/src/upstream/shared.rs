@@ -29,7 +29,7 @@ use super::stream::Stream;
 use crate::budget::Budget;
 use crate::http2::{Account, KeepAlive, Piece, Pings, Wire, limits};
 use crate::reason::Reason;
-use crate::ring::{ByteStream as _, Ring};
+use crate::ring::{ByteStream as _, Ring, Socket};
 use crate::tables::{ClusterKey, Link, Seeded};
 use crate::time::Mono;
 use crate::tls::{Inner, Live, Sessions};
@@ -140,6 +140,8 @@ struct SharedConn {
     idle_since: Cell<Mono>,
     /// When the server was heard last.
     heard_at: Cell<Mono>,
+    /// A request was given up while the server said nothing: nobody joins it until the server does.
+    doubted: Cell<bool>,
     /// When the first request was sent that it has said nothing since.
     waits_from: Cell<Mono>,
     stream: OnceCell<Rc<Stream>>,
@@ -193,9 +195,9 @@ impl SharedConn {
     }
 
     fn room(&self) -> u32 {
-        match self.retired.get() {
-            Some(_) => 0,
-            None => self.streams_max().saturating_sub(self.lanes.get()),
+        match self.retired.get().is_some() || self.doubted.get() {
+            true => 0,
+            false => self.streams_max().saturating_sub(self.lanes.get()),
         }
     }
 
@@ -268,7 +270,10 @@ impl Drop for SharedLane {
         self.conn.idle_since.set(now);
         // Given up, as nothing has come; it may be that nothing will.
         if self.conn.is_silent(now) {
-            self.conn.retire(now);
+            match self.conn.lanes.get() {
+                0 => self.conn.retire(now),
+                _ => self.conn.doubted.set(true),
+            }
         }
         self.conn.end_if_unused();
         // There is room for a stream, or the connection lies idle.
@@ -415,6 +420,7 @@ pub fn begin(
         retired: Cell::new(None),
         idle_since: Cell::new(ring.now()),
         heard_at: Cell::default(),
+        doubted: Cell::new(false),
         waits_from: Cell::default(),
         stream: OnceCell::new(),
         account: Account::of_server(&all.budget),
@@ -477,8 +483,12 @@ impl Making {
             Err(fault) => return conn.turn(State::Closed(fault.reason)),
         };
         let pings = self.conns.borrow().pings;
-        // Not an app of this host in a client's name: it does not vanish without its kernel closing its sockets.
-        if let (Link::Plain(_), Stream::Plain(socket)) = (conn.link, &stream) {
+        // Not an app of this host: it does not vanish without its kernel closing its sockets, and may take its
+        // time to read.
+        let is_here = |socket: &Socket| socket.local_addr().ip() == socket.peer_addr().ip();
+        if let (Link::Plain(_), Stream::Plain(socket)) = (conn.link, &stream)
+            && !is_here(socket)
+        {
             socket.give_up_silent(pings.interval_ms, pings.interval_ms + pings.timeout_ms);
         }
         let stream = Rc::new(stream);
@@ -535,6 +545,12 @@ impl Making {
                 }
                 if wire.last_received() > opened_at {
                     conn.heard_at.set(wire.last_received());
+                    if conn.doubted.get() && !conn.is_silent(ring.now()) {
+                        conn.doubted.set(false);
+                        if let Some(opened) = &conn.opened {
+                            opened.call();
+                        }
+                    }
                 }
                 if !conn.introduced.get() && wire.has_begun() {
                     conn.introduced.set(true);

@@ -9,6 +9,7 @@ use crate::http2::Pings;
 use http::HeaderValue;
 
 use super::http2::{app, block_on, connect, grpc};
+use super::limits_http2::one;
 use super::mesh::Pair;
 use super::*;
 
@@ -47,7 +48,7 @@ impl Silence {
 
 impl Way {
     fn to(port: u16) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
         let way = Self {
             silence: Silence::default(),
             port: listener.local_addr().unwrap().port(),
@@ -153,7 +154,8 @@ fn a_silent_sidecar_is_given_up_by_both_ends_and_a_slow_one_is_not() {
 /// A sidecar in front of a server without one, by way of which it is called.
 fn plain(server: SocketAddr) -> (Bed, Silence) {
     let way = Way::to(server.port());
-    let mut draft = draft((Ipv4Addr::LOCALHOST, way.port).into());
+    // Not the address it is called from: an app of the same host does not vanish.
+    let mut draft = draft((Ipv4Addr::new(127, 0, 0, 2), way.port).into());
     draft.at("app").ports[0].protocol = Protocol::Http2;
     let limits = ConnLimits {
         pings: PINGS,
@@ -223,6 +225,35 @@ fn who_was_given_up_without_a_word_is_asked_no_more_on_the_same_connection() {
             "{answer:?}"
         );
         assert_eq!(seen.connections.load(Ordering::SeqCst), 2);
+    });
+}
+
+/// One that took too long to answer and then speaks again has not lost its connection, which may be the only one.
+#[test]
+fn who_speaks_again_is_asked_on_the_same_connection() {
+    let (at, seen) = app();
+    let mut draft = draft(at);
+    draft.at("app").ports[0].protocol = Protocol::Http2;
+    draft.at("app").policy.limits = one();
+    let bed = Bed::start(&draft, Role::Outbound);
+    block_on(async {
+        let sender = connect(bed.at).await;
+        let mut sender = sender.ready().await.unwrap();
+        let (answer, mut stays) = sender.send_request(grpc("/echo"), false).unwrap();
+        let mut echo = answer.await.unwrap().into_body();
+        let mut slow = grpc("/hang");
+        let deadline = HeaderValue::from_static("1500m");
+        slow.headers_mut().insert("grpc-timeout", deadline);
+        let mut sender = sender.ready().await.unwrap();
+        let (late, _) = sender.send_request(slow, true).unwrap();
+        assert_eq!(late.await.unwrap().headers()["grpc-status"], "4");
+        // The server says something on the stream that stays.
+        stays.send_data("word".into(), false).unwrap();
+        assert_eq!(echo.data().await.unwrap().unwrap(), "word");
+        let mut sender = sender.ready().await.unwrap();
+        let (answer, _) = sender.send_request(grpc("/"), true).unwrap();
+        assert_eq!(answer.await.unwrap().status(), 200);
+        assert_eq!(seen.connections.load(Ordering::SeqCst), 1);
     });
 }
 

@@ -227,7 +227,9 @@ fn a_beginning_that_stops_is_cut_off() {
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
             other => panic!("{role:?}: {other:?}"),
         }
-        // Others are served, also who takes its time.
+        // Who goes on in time is served.
+        drop(bed);
+        let bed = Bed::start(&draft, role);
         let mut slow = bed.client();
         slow.write_all(b"GE").unwrap();
         slow.write_all(b"T / HTTP/1.1\r\nHost: app\r\n\r\n")
