@@ -28,7 +28,7 @@ pub struct RequestView<'a> {
     pub method: &'a str,
     /// Host as sent, port and all; empty if HTTP/1.0 sent none.
     pub authority: &'a str,
-    /// Normalised path, without query (SEMANTICS 5.6).
+    /// Normalised path, without query.
     pub path: &'a str,
     /// Query without `?`.
     pub query: Option<&'a str>,

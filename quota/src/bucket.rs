@@ -52,8 +52,8 @@ impl Shape {
         self.overrides.is_empty().then_some(self.limit)
     }
 
-    /// Limit of an instance, by the first override whose every listed dimension is equal
-    /// (SEMANTICS 4.9); writes the bucket's key.
+    /// Limit of an instance, by the first override whose every listed dimension is equal;
+    /// writes the bucket's key.
     pub(crate) fn resolve<'a>(&self, value: impl Fn(usize) -> &'a str, key: &mut Key) -> Limit {
         let fits = |over: &&Override| {
             let all =
@@ -75,7 +75,7 @@ impl Shape {
         found.map_or(self.limit, |over| over.limit)
     }
 
-    /// Whether buckets of this shape mean the same as those of `other` (SEMANTICS 4.13, ours).
+    /// Whether buckets of this shape mean the same as those of `other`.
     pub(crate) fn carries_over(&self, other: &Self) -> bool {
         self.name == other.name && self.dimensions == other.dimensions && self.scope == other.scope
     }

@@ -1,4 +1,4 @@
-//! DestinationRules to traffic policies (SEMANTICS 3.1).
+//! DestinationRules to traffic policies.
 
 use std::collections::BTreeMap;
 

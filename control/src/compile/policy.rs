@@ -26,7 +26,7 @@ fn is_called(node: &NodeScope) -> bool {
 }
 
 /// Where a rule of `namespace` that is about destinations holds, seen from a node: its own inbound
-/// calls, and calls to services without sidecars (DESIGN 3.2).
+/// calls, and calls to services without sidecars.
 pub(super) fn destinations_of(
     parts: &Parts<'_>,
     namespace: &str,

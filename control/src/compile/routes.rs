@@ -121,7 +121,7 @@ fn host_names(
     }
 }
 
-/// Whether a block of conditions is for this node (SEMANTICS 1.5).
+/// Whether a block of conditions is for this node.
 fn is_caller(caller: &CallerMatch, node: &NodeScope) -> bool {
     let here = caller
         .namespace
@@ -215,7 +215,7 @@ fn http_route(
     })
 }
 
-/// Destinations with a weight (SEMANTICS 1.6).
+/// Destinations with a weight.
 fn destinations(
     key: &ObjectKey,
     to: &[RouteTo],

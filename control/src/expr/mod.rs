@@ -1,6 +1,6 @@
 //! The expression language of Mixer rules: text to a type-checked [`ringmesh_wire::v1::Expr`].
 //!
-//! A part of Go's syntax (SEMANTICS 4.5): `==`, `!=`, `&&`, `||`, `|` (the first that is
+//! A part of Go's syntax: `==`, `!=`, `&&`, `||`, `|` (the first that is
 //! present), `map["key"]`, `match(text, "pattern*")`, texts, numbers, `true`, `false`, parentheses.
 //! Precedence is Go's: `|` binds like `+`, tighter than `==`. Everything else of the Mixer language
 //! is refused by name, with its position, as not supported yet.

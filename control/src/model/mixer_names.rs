@@ -1,5 +1,4 @@
-//! Names of Mixer objects: `NAME`, `NAME.KIND`, `NAME.NAMESPACE`, `NAME.KIND.NAMESPACE`
-//! (SEMANTICS 4.1).
+//! Names of Mixer objects: `NAME`, `NAME.KIND`, `NAME.NAMESPACE`, `NAME.KIND.NAMESPACE`.
 
 use crate::rules::{Kind, ObjectKey};
 

@@ -354,7 +354,7 @@ fn unfit_overrides(
 }
 
 /// Actions of a rule that do nothing: a limit is asked for that nobody has set (Mixer granted it
-/// without a word, SEMANTICS 4.2), or for something that has no dimensions.
+/// without a word), or for something that has no dimensions.
 fn actions(
     object: &Arc<Object>,
     rule: &Rule,

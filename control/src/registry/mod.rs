@@ -4,7 +4,7 @@
 //! link does (the lease). Pure: facts and time come in by calls, [`Registry::view`] goes to
 //! [`crate::compile`]. May not: open sockets, write files, ask a clock.
 //!
-//! Guards (DESIGN 4), so that a fault of control's own never empties the mesh:
+//! Guards, so that a fault of control's own never empties the mesh:
 //! - **restart**: endpoints of before come back `Unconfirmed` and have [`Guards::unconfirmed`] to
 //!   register again;
 //! - **mass expiry**: when more than [`Guards::freeze_percent`] of the leases expire within one

@@ -1,4 +1,4 @@
-//! The Mixer objects of config.istio.io/v1alpha2 (SEMANTICS 4).
+//! The Mixer objects of config.istio.io/v1alpha2.
 
 use ringmesh_wire::v1::Expr;
 use ringmesh_wire::v1::snapshot::{Limit, LimitOverride, QuotaScope};

@@ -53,7 +53,7 @@ pub struct HttpMatching {
     pub caller: CallerMatch,
 }
 
-/// Conditions on the caller's workload: which sidecars get the block (SEMANTICS 1.5).
+/// Conditions on the caller's workload: which sidecars get the block.
 #[derive(Debug, Clone, Default)]
 pub struct CallerMatch {
     /// Its labels.
@@ -137,7 +137,7 @@ pub struct SubsetRule {
     pub policy: PolicyGroups,
 }
 
-/// A traffic policy as written: groups that are absent are inherited (SEMANTICS 3.1).
+/// A traffic policy as written: groups that are absent are inherited.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PolicyGroups {
     /// `loadBalancer`

@@ -49,7 +49,7 @@ pub struct StoredObject {
     pub revision: u64,
 }
 
-/// How what is in force differs from what users wrote (DESIGN 4: an object with an unresolved
+/// How what is in force differs from what users wrote (an object with an unresolved
 /// reference leaves what was effective in place). Empty most of the time.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InForce {

@@ -82,7 +82,7 @@ enum Way {
 
 /// Which way a connection goes that was accepted `at` this address. Pure.
 ///
-/// One port may serve both ways (SEMANTICS 6.1). REDIRECT sends what arrived to an address of the
+/// One port may serve both ways. REDIRECT sends what arrived to an address of the
 /// interface it came in by, which is not always the one that was dialled, and what this host opened to a
 /// loopback address. Of the latter goes in what the sidecar itself sends to an address of this host
 /// (`ringmesh intercept`'s rule c: an app that calls itself); an app's own calls over loopback are not

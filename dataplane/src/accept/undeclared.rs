@@ -1,4 +1,4 @@
-//! Ports of which nobody said what they speak: whoever speaks first tells (SEMANTICS 7).
+//! Ports of which nobody said what they speak: whoever speaks first tells.
 //!
 //! The server is dialled at once and both sides are watched, so a server that greets is heard within
 //! its own round trip. No time-out turns anything into anything: a client that is slow, or sends

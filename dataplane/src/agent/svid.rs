@@ -1,7 +1,7 @@
 //! When to renew the workload's certificate (pure).
 //!
 //! At half of its life with a jitter of one hundredth, so that a mesh that was started at once does
-//! not renew at once (SEMANTICS 5.13). A failed renewal leaves the certificate in use and is tried
+//! not renew at once. A failed renewal leaves the certificate in use and is tried
 //! again, further and further apart but several times before the end. An expired certificate is
 //! never used; renewal goes on by the node credential.
 

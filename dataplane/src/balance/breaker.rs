@@ -1,4 +1,4 @@
-//! Limits of one cluster on one shard (Istio connectionPool, SEMANTICS 3.6).
+//! Limits of one cluster on one shard (Istio connectionPool).
 
 use ringmesh_wire::snapshot::Limits;
 

@@ -181,7 +181,7 @@ impl ClusterState {
         if endpoint.health.ejected_until.is_some() || !endpoint.health.count(&rule, verdict) {
             return;
         }
-        // The share is checked before ejecting: one of three may go at 10 % (SEMANTICS 3.8).
+        // The share is checked before ejecting: one of three may go at 10 %.
         let share_percent = self.ejected * 100 / self.endpoints.len().max(1);
         if share_percent < usize::from(rule.ejection_percent_max) {
             if let Some(endpoint) = at.and_then(|at| self.endpoints.get_mut(at)) {

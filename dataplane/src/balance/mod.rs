@@ -84,7 +84,7 @@ pub struct Slot {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct EndpointId(u64);
 
-/// Endpoints an exchange has tried, so that a retry goes elsewhere (SEMANTICS 2.8).
+/// Endpoints an exchange has tried, so that a retry goes elsewhere.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Tried {
     addresses: [Option<SocketAddr>; Self::MAX],
@@ -333,7 +333,7 @@ impl Balancer {
     }
 
     /// Counts a retry in a cluster: within `maxRetries`, and within 20 % of the active requests
-    /// (at least 3) so that retries cannot become the load (SEMANTICS 2.11).
+    /// (at least 3) so that retries cannot become the load.
     ///
     /// # Errors
     /// [`Reason::Overflow`] where either is used up: the failed try's outcome stands.

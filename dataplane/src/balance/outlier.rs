@@ -1,4 +1,4 @@
-//! Passive health: endpoints that fail in a row are left out for a while (SEMANTICS 3.7 to 3.9).
+//! Passive health: endpoints that fail in a row are left out for a while.
 
 use ringmesh_wire::snapshot::Outlier;
 

@@ -1,7 +1,7 @@
 //! Which protocol a connection speaks, by its first bytes.
 //!
 //! Pure, and never by time: a slow or short first segment asks for more bytes, it does not turn HTTP
-//! into TCP (SEMANTICS 7.2). How long to wait, and what silence means, is the caller's to say.
+//! into TCP. How long to wait, and what silence means, is the caller's to say.
 //! Invariant: the answer for a longer prefix never contradicts a decided answer for a shorter one.
 
 mod verdicts;

@@ -61,7 +61,7 @@ pub(super) async fn send(
     }
 }
 
-/// A gRPC client gets headers alone, with the status in its own terms (SEMANTICS 9.2); any other the
+/// A gRPC client gets headers alone, with the status in its own terms; any other the
 /// answer as in HTTP/1.1.
 fn on_stream(
     ring: &Ring,

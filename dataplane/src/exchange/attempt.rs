@@ -107,7 +107,7 @@ fn not_sent(fault: SendFault, reused: bool, times: &Times<'_>, now: Mono) -> Try
 }
 
 /// What an answer says of its endpoint: of a gRPC call its status does, in HTTP's terms, as HTTP's own is
-/// always 200 (SEMANTICS 9.3).
+/// always 200.
 fn verdict_on(status: u16, grpc_status: Option<u8>) -> Verdict {
     Verdict::Answer(match grpc_status {
         Some(code) if status == 200 => of_grpc(code).0,
@@ -203,7 +203,7 @@ pub(super) async fn attempt(
     };
     let carrier = match acquired {
         Ok(carrier) => carrier,
-        // Our own doing is no fault of the endpoint (SEMANTICS 3.6), nor is another better off.
+        // Our own doing is no fault of the endpoint, nor is another better off.
         Err(NoLane::Unreached(Reason::SvidExpired)) => {
             return TryEnd::Hopeless(Reason::SvidExpired, Verdict::Neutral);
         }
@@ -589,7 +589,7 @@ impl Carried<'_, '_> {
                 if x.is_grpc() && record.grpc_status.is_none() {
                     let lines = outgoing.get().and_then(Outgoing::body).map(Body::trailers);
                     let lines = lines.unwrap_or_else(|| decoder.trailers());
-                    // An answer without one is a failed call to every client (SEMANTICS 9.3).
+                    // An answer without one is a failed call to every client.
                     let told = grpc::status_in(lines).unwrap_or_else(|| grpc::of_http(status));
                     record.grpc_status = Some(told);
                     verdict = verdict_on(status, record.grpc_status);

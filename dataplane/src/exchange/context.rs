@@ -129,7 +129,7 @@ impl<'x> Exchange<'x> {
     }
 
     /// The request id that came, where whoever sent it is of the mesh: the app here, or a caller with
-    /// its sidecar. What the outside says could be another request's (SEMANTICS 8.7).
+    /// its sidecar. What the outside says could be another request's.
     pub(super) fn sent_id(&self) -> Option<&[u8]> {
         let is_of_the_mesh = match self.flow.direction {
             Direction::Outbound => true,

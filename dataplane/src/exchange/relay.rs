@@ -227,7 +227,7 @@ pub(super) async fn to_endpoint(
         .map(|stream| Lane::fresh(stream, None, opened));
         let verdict = match &connected {
             Ok(_) => Verdict::Answer(200),
-            // Our own doing is no fault of the endpoint (SEMANTICS 3.6).
+            // Our own doing is no fault of the endpoint.
             Err(Reason::SvidExpired) => Verdict::Neutral,
             Err(_) => Verdict::LocalFailure,
         };

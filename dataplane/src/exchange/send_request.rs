@@ -117,7 +117,7 @@ pub(super) fn open_stream<'o>(
         // Its end is the tunnel's.
         return Ok((stream, true));
     }
-    // The time that is left, not the time there was (SEMANTICS 9.1).
+    // The time that is left, not the time there was.
     if x.is_grpc() && x.request.field(Known::GrpcTimeout).is_some() && deadline != Mono::NEVER {
         let left = deadline.since(x.shard.now());
         let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);

@@ -29,7 +29,7 @@ pub(super) enum Client<'c> {
 pub(super) enum Seen {
     /// It does not wait any more.
     Gone,
-    /// It will send nothing more, and waits: legal after a whole request (SEMANTICS 8.9).
+    /// It will send nothing more, and waits: legal after a whole request.
     HalfClosed,
     /// Its next request, early.
     Early(Chunk),

@@ -85,7 +85,7 @@ pub struct ShardState {
     standalone: bool,
     /// What comes in is captured by TPROXY, and the app sees the client's address.
     pub tproxy: bool,
-    /// Addresses this sidecar listens on: never dialled (SEMANTICS 6.5).
+    /// Addresses this sidecar listens on: never dialled.
     pub own_addresses: RefCell<Vec<std::net::SocketAddr>>,
     active: RefCell<Option<Rc<Active>>>,
     material: RefCell<Option<Arc<TlsMaterial>>>,

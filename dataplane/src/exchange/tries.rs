@@ -53,7 +53,7 @@ async fn try_by_try<'x>(
     let row = tables.cluster(cluster);
     let only = destined.only_in(row);
     let rule = &choice.route.retry;
-    // The route's timeout does not cover an injected delay (SEMANTICS 2.13).
+    // The route's timeout does not cover an injected delay.
     let begun = shard.now();
     let deadline = choice
         .route

@@ -12,7 +12,7 @@ pub struct Answer<'a> {
     /// Why.
     pub reason: Reason,
     /// Body, in two parts so that a fixed text and a name need no allocation. The texts users of
-    /// Istio know stand here (SEMANTICS 4.17, 5.8).
+    /// Istio know stand here.
     pub body: [&'a str; 2],
     /// The client's connection stays open.
     pub keep_alive: bool,
@@ -107,7 +107,7 @@ impl Answer<'static> {
 }
 
 impl<'a> Answer<'a> {
-    /// A quota is used up (SEMANTICS 4.17).
+    /// A quota is used up.
     #[must_use]
     pub fn quota_exhausted(quota: &'a str) -> Self {
         Self {

@@ -5,7 +5,7 @@ use ringmesh_wire::snapshot::HeaderOps;
 use super::fields::{Known, is_token, is_value};
 
 /// One layer of changes: remove, then set, then add. Layers apply in order (the destination's
-/// before the route's, SEMANTICS 1.12). What frames or addresses the message (Connection, lengths,
+/// before the route's). What frames or addresses the message (Connection, lengths,
 /// Host...) is not theirs to change, except that `set host` rewrites Host.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Edits<'a> {

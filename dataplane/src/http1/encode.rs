@@ -10,7 +10,7 @@ use super::sink::{Full, Sink, put_number};
 use super::target::TargetForm;
 use super::{Version, answer};
 
-/// What becomes of `x-forwarded-client-cert`, by which an app learns who called it (SEMANTICS 5.14).
+/// What becomes of `x-forwarded-client-cert`, by which an app learns who called it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ClientCert<'a> {
     /// As it came: on the caller's side it is the app's own business.

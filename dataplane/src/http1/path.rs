@@ -1,4 +1,4 @@
-//! One spelling of a path, so that what rules match is what the app resolves (SEMANTICS 5.6).
+//! One spelling of a path, so that what rules match is what the app resolves.
 
 /// What to do beyond RFC 3986 section 6.2.2 (dot segments and needlessly encoded characters are
 /// always resolved, `\` is always `/`).

@@ -1,4 +1,4 @@
-//! AuthorizationPolicy (SEMANTICS 5.1 to 5.8).
+//! AuthorizationPolicy.
 //!
 //! Any DENY match refuses; then, where there is an ALLOW policy, one of them must match. AUDIT only
 //! notes. Without a proven identity positive principals and namespaces never match and negative
@@ -123,7 +123,7 @@ impl<'e, 'a> Facts<'e, 'a> {
         let Some(request) = self.attributes.request else {
             return without == WithoutRequest::Ignored || !operation.needs_request();
         };
-        // With and without its port (SEMANTICS 5.6).
+        // With and without its port.
         let host = |glob: &Glob| {
             let host = request.authority;
             glob.is_match_folded(host.as_bytes())

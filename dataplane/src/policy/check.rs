@@ -98,7 +98,7 @@ pub trait QuotaStep {
 }
 
 /// Judges a call. The order is fixed: authorization, check rules, quota, so that a refused call
-/// costs no units (SEMANTICS 4.15, 5.1).
+/// costs no units.
 ///
 /// # Errors
 /// [`Refusal`]: what to answer and why.
@@ -145,7 +145,7 @@ pub fn check<'t>(
     })
 }
 
-/// A condition; one that cannot be evaluated does not hold, and is counted (SEMANTICS 4.4).
+/// A condition; one that cannot be evaluated does not hold, and is counted.
 fn holds(
     when: Option<&crate::tables::Program>,
     attributes: &Attributes<'_>,

@@ -1,4 +1,4 @@
-//! Evaluation of compiled expressions (SEMANTICS 4.4 to 4.8).
+//! Evaluation of compiled expressions.
 //!
 //! Absence is a state of its own: `a | b` takes the first operand that is present, anything else
 //! that meets an absent operand is an error. Depth is bounded by the decoder

@@ -252,7 +252,7 @@ impl QuotaCells {
 }
 
 /// Whether the rule's condition holds, and the values of its dimensions unless they are known. An
-/// instance that cannot be built skips its rule (SEMANTICS 4.4).
+/// instance that cannot be built skips its rule.
 fn evaluate<'a>(
     row: &'a QuotaRow,
     attributes: &Attributes<'a>,

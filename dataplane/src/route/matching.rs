@@ -1,4 +1,4 @@
-//! Match lists: blocks are OR, conditions inside a block AND (SEMANTICS 1.1 to 1.5).
+//! Match lists: blocks are OR, conditions inside a block AND.
 
 use crate::tables::{MatchRow, Text};
 use crate::view::RequestView;

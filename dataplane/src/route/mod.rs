@@ -1,12 +1,12 @@
 //! Which rule a request falls under, where it goes, and what happens on the way.
 //!
 //! Pure: the tables, the request and a random number in, a [`Choice`] out. The split over weighted
-//! destinations is drawn once per request; retries stay in the chosen cluster (SEMANTICS 1.7).
+//! destinations is drawn once per request; retries stay in the chosen cluster.
 //!
-//! - [`choose`] / [`choose_tcp`] / [`choose_tunnel`]: match list (SEMANTICS 1), default route, split;
-//! - [`fault`]: delay and abort draws (SEMANTICS 2.12 to 2.14);
-//! - [`retry`]: whether a failed try is repeated (SEMANTICS 2.3 to 2.10);
-//! - [`rewrite`]: the forwarded path (SEMANTICS 1.11).
+//! - [`choose`] / [`choose_tcp`] / [`choose_tunnel`]: match list, default route, split;
+//! - [`fault`]: delay and abort draws;
+//! - [`retry`]: whether a failed try is repeated;
+//! - [`rewrite`]: the forwarded path.
 
 mod choose;
 pub mod fault;

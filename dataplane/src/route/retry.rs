@@ -28,8 +28,7 @@ pub enum TryOutcome {
     Refused,
     /// The connection ended before the first byte of a response.
     Reset {
-        /// The connection had served requests before: perhaps its idle time was over (SEMANTICS
-        /// 8.11).
+        /// The connection had served requests before: perhaps its idle time was over.
         reused: bool,
     },
     /// No response headers within the try's own time.
@@ -140,7 +139,7 @@ fn wanted(rule: &Retry, outcome: TryOutcome, facts: &TryFacts) -> bool {
         TryOutcome::Reset { .. } => any_reset(on),
         TryOutcome::TryTimeout => {
             // `try_timeout` is what perTryTimeout without retryOn adds by itself, so it may not
-            // repeat what must not happen twice; the other three the user wrote (SEMANTICS 2.5).
+            // repeat what must not happen twice; the other three the user wrote.
             any_reset(on)
                 || (on.try_timeout
                     && (facts.idempotent || !facts.sent || facts.retry_non_idempotent))

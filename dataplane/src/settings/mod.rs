@@ -1,4 +1,4 @@
-//! `sidecar.yaml`, strictly (INTERFACE.md, docs/sidecar-yaml.md).
+//! `sidecar.yaml`, strictly (docs/sidecar-yaml.md).
 //!
 //! Owns the file's shape, its defaults and the words of every complaint about it. Touches nothing
 //! but the text it is given ([`Settings::parse`]) or the file it is named ([`Settings::load`]): it
@@ -106,7 +106,7 @@ pub struct AppPort {
     pub port: u16,
     /// Where the app listens.
     pub app: SocketAddr,
-    /// By `protocol:`, else by the name (SEMANTICS 7.1).
+    /// By `protocol:`, else by the name.
     pub protocol: Protocol,
     /// How the app's health is asked.
     pub check: AppCheck,

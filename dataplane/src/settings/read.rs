@@ -261,7 +261,7 @@ fn protocol(field: &Field<'_>) -> Result<Protocol, Mistake> {
     })
 }
 
-/// Istio's rule: `proto` or `proto-suffix`, without case (SEMANTICS 7.1).
+/// Istio's rule: `proto` or `proto-suffix`, without case.
 fn protocol_of_name(name: &str) -> Protocol {
     let name = name.to_ascii_lowercase();
     if name == "grpc-web" || name.starts_with("grpc-web-") {

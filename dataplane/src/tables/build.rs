@@ -156,7 +156,7 @@ fn own_identity(mesh: &Mesh, workload: &Workload) -> Result<PeerIdentity, Tables
     })
 }
 
-/// Port over mesh setting (SEMANTICS 5.9); ports in the snapshot are workload ports.
+/// Port over mesh setting; ports in the snapshot are workload ports.
 fn with_mtls(workload: &Workload, mesh: &Mesh) -> Workload {
     let mut workload = workload.clone();
     for port in &mut workload.ports {

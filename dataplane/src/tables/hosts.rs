@@ -1,4 +1,4 @@
-//! Host names to what they mean: exact, then the longest `*.suffix`, then `*` (SEMANTICS 1.8).
+//! Host names to what they mean: exact, then the longest `*.suffix`, then `*`.
 
 use super::index::{ServiceIndex, VirtualHostIndex};
 use super::seeded::SeededMap;

@@ -214,8 +214,8 @@ impl Tables {
         self.clusters_by_key.get(key).copied()
     }
 
-    /// Whether a server that shows `shown` may answer for `endpoint` of `cluster` (secure naming,
-    /// SEMANTICS 5.10): the identity is one of the service's, and the endpoint's own if that is
+    /// Whether a server that shows `shown` may answer for `endpoint` of `cluster` (secure naming):
+    /// the identity is one of the service's, and the endpoint's own if that is
     /// known.
     #[must_use]
     pub fn server_may_be(

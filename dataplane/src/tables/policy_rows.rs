@@ -152,7 +152,7 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// Whether it names anything that only a request has (SEMANTICS 5.5).
+    /// Whether it names anything that only a request has.
     #[must_use]
     pub fn needs_request(&self) -> bool {
         [

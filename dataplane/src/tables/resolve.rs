@@ -1,4 +1,4 @@
-//! Where a call of the local app was meant to go (DESIGN 3.4).
+//! Where a call of the local app was meant to go.
 //!
 //! Order: virtual address and port, registered endpoint address and port, host name (HTTP only),
 //! then ALLOW_ANY or REGISTRY_ONLY. Addresses come first because an app that dialled one has said

@@ -30,7 +30,7 @@ impl Text {
         }
     }
 
-    /// The same, where exact and prefix ignore ASCII case (never a regex, SEMANTICS 1.4).
+    /// The same, where exact and prefix ignore ASCII case (never a regex).
     #[must_use]
     pub fn is_match_folded(&self, value: &[u8]) -> bool {
         match self {

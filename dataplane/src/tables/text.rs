@@ -14,7 +14,7 @@ pub fn lowered<'a>(text: &str, room: &'a mut [u8; HOST_BYTES_MAX]) -> Option<&'a
     std::str::from_utf8(room).ok()
 }
 
-/// v4-mapped v6 as v4: addresses compare by value (SEMANTICS 4.7).
+/// v4-mapped v6 as v4: addresses compare by value.
 #[must_use]
 pub fn normal_ip(ip: IpAddr) -> IpAddr {
     ip.to_canonical()

@@ -12,7 +12,7 @@ use super::report::{SeriesLabels, SeriesStats, Stats};
 use crate::detect::Verdict;
 use crate::reason::Reason;
 
-/// Label sets one shard keeps; further ones are counted under `overflow` (FEATURES N11).
+/// Label sets one shard keeps; further ones are counted under `overflow`.
 /// 1,000 edges with two codes each; 2,048 sets cost at most 0.9 MiB.
 pub const SERIES_MAX: usize = 2_048;
 

@@ -1,4 +1,4 @@
-//! Whom a certificate belongs to: the SPIFFE X.509-SVID rules and our attributes (SEMANTICS 5.12).
+//! Whom a certificate belongs to: the SPIFFE X.509-SVID rules and our attributes.
 
 use std::fmt;
 

@@ -1,7 +1,7 @@
 //! How long a server keeps an idle connection, learned from when it closed some.
 //!
 //! A server's keep-alive time is its own secret, and a request sent just as it ends meets a closed
-//! connection (SEMANTICS 8.11). So the pool notes after how long an idle connection was closed by
+//! connection. So the pool notes after how long an idle connection was closed by
 //! its server, and from then on stops lending a little earlier. Pure: ages are arguments.
 //!
 //! What closes a connection early (a restart, a server short of memory) looks like a short keep-alive

@@ -138,7 +138,7 @@ impl Cells {
     }
 
     /// Takes a configuration. Rules are named by their index in `rules` from here on. Counts of a
-    /// rule whose name, dimensions and scope are unchanged stay (SEMANTICS 4.13, ours), also where
+    /// rule whose name, dimensions and scope are unchanged stay, also where
     /// its limits change.
     pub fn install<'a>(
         &mut self,

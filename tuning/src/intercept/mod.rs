@@ -1,7 +1,7 @@
 //! Capture: the firewall rules that send a service's TCP connections to its sidecar.
 //!
 //! ```text
-//! Capture (wish) -> rules (the order of SEMANTICS 6, backend-neutral) -> nft | iptables (text)
+//! Capture (wish) -> rules (in their order, backend-neutral) -> nft | iptables (text)
 //!                        Seen (what is there) --------------^
 //!                -> Change (plan: what to feed to which program) -> apply -> revert
 //! ```

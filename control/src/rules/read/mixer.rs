@@ -244,7 +244,7 @@ fn limit(at: &Cursor<'_>, fields: &Fields<'_>, rounded: &mut Vec<Rounded>) -> Op
                 at.fail("the window is longer than a week", "write at most 168h");
                 return None;
             }
-            // SEMANTICS 4.11: rounded up to whole seconds.
+            // Rounded up to whole seconds.
             let window_s = ms.div_ceil(1_000);
             if ms < window_s * 1_000
                 && let Some(written) = at.text()
@@ -262,7 +262,7 @@ fn limit(at: &Cursor<'_>, fields: &Fields<'_>, rounded: &mut Vec<Rounded>) -> Op
 
 pub(super) fn denier(spec: &Cursor<'_>) -> Option<Denier> {
     let fields = spec.fields(&["status"], &["validDuration", "validUseCount"])?;
-    // SEMANTICS 4.17: FAILED_PRECONDITION where nothing is said.
+    // FAILED_PRECONDITION where nothing is said.
     let mut denier = Denier {
         grpc_status: 9,
         message: String::new(),

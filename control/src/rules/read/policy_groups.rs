@@ -185,7 +185,7 @@ fn pool(at: &Cursor<'_>) -> Option<Pool> {
 }
 
 impl Default for Pool {
-    /// 10 s, 1 h, no limits (SEMANTICS 3.6).
+    /// 10 s, 1 h, no limits.
     fn default() -> Self {
         Self {
             connect_timeout_ms: 10_000,

@@ -254,7 +254,7 @@ fn action(at: &Cursor<'_>, fields: &Fields<'_>) -> Option<RuleAction> {
     }
 }
 
-/// Destinations with their weights (SEMANTICS 1.6).
+/// Destinations with their weights.
 fn destinations(at: &Cursor<'_>) -> Option<Vec<RouteTo>> {
     let items = at.list();
     if items.is_empty() {
@@ -458,7 +458,7 @@ fn fault(at: &Cursor<'_>) -> Option<Fault> {
     })
 }
 
-/// `percent` (whole) or `percentage.value`; the latter wins (SEMANTICS 2.12).
+/// `percent` (whole) or `percentage.value`; the latter wins.
 fn share_per_million(at: &Cursor<'_>, fields: &Fields<'_>) -> Option<u32> {
     let whole = fields.get("percent").map(|at| at.number_u32(0, 100));
     let exact = fields.get("percentage").map(|at| {
@@ -584,7 +584,7 @@ fn retry(at: &Cursor<'_>) -> Option<Retry> {
         Some(at) => retry_on(&at),
         None => {
             let mut on = Retry::default().on;
-            // SEMANTICS 2.5: whoever names a time per try expects a hanging try to be repeated.
+            // Whoever names a time per try expects a hanging try to be repeated.
             on.try_timeout = per_try_timeout_ms.is_some_and(|ms| ms > 0);
             Some(on)
         }
@@ -633,7 +633,7 @@ fn retry_on(at: &Cursor<'_>) -> Option<RetryOn> {
         }
         offset += piece.len() + 1;
     }
-    // 5xx and gateway-error cover a try that timed out (SEMANTICS 2.5).
+    // 5xx and gateway-error cover a try that timed out.
     on.try_timeout = on.server_error || on.gateway_error || on.reset;
     on.statuses.sort_unstable();
     on.statuses.dedup();

@@ -10,7 +10,7 @@ use crate::rules::place::At;
 use crate::rules::scalar::parse_block;
 use crate::rules::security::{AuthorizationPolicy, PeerAuthentication};
 
-/// An empty spec: ALLOW without rules, which never matches, so nothing is allowed (SEMANTICS 5.2).
+/// An empty spec: ALLOW without rules, which never matches, so nothing is allowed.
 pub(super) fn deny_all() -> AuthorizationPolicy {
     AuthorizationPolicy {
         selector: std::collections::BTreeMap::new(),
@@ -122,7 +122,7 @@ fn rule(at: &Cursor<'_>) -> Option<AuthzRule> {
     Some(AuthzRule { from, to, when })
 }
 
-/// `abc`, `abc*`, `*abc`, `*` (SEMANTICS 5.3).
+/// `abc`, `abc*`, `*abc`, `*`.
 fn pattern(at: &At<String>, cursor: &Cursor<'_>) -> Option<Pattern> {
     let text = at.value.as_str();
     if text == "*" {

@@ -70,7 +70,7 @@ const PROTOCOLS: [(&str, Protocol); 16] = [
     ("unknown", Protocol::Auto),
 ];
 
-/// Protocol of a port by its name (SEMANTICS 7.1): `PROTO` or `PROTO-SUFFIX`, any case.
+/// Protocol of a port by its name: `PROTO` or `PROTO-SUFFIX`, any case.
 pub(crate) fn protocol_of_name(name: &str) -> Protocol {
     let name = name.to_ascii_lowercase();
     let find = |word: &str| PROTOCOLS.iter().find(|(known, _)| *known == word);

@@ -266,7 +266,7 @@ fn policy_of(whole: &TrafficPolicy, ports: &[(u16, TrafficPolicy)], port: u16) -
     own.map_or(whole, |(_, policy)| policy).clone()
 }
 
-/// Equality on all labels (SEMANTICS 3.2).
+/// Equality on all labels.
 fn is_in(subset: &Subset, endpoint: &Endpoint) -> bool {
     subset
         .labels

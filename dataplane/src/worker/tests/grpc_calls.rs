@@ -23,7 +23,7 @@ async fn has_come(seen: &Seen, calls: usize) {
     }
 }
 
-/// HTTP's 200 says nothing of a call (SEMANTICS 9.3): without a status it has failed.
+/// HTTP's 200 says nothing of a call: without a status it has failed.
 #[test]
 fn a_call_without_a_status_is_none_that_went_well() {
     let (bed, seen) = bed();

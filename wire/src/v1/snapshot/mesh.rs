@@ -15,7 +15,7 @@ pub enum OutboundMode {
     RegistryOnly,
 }
 
-/// What enforces a quota while the authority cannot be reached (DESIGN 5).
+/// What enforces a quota while the authority cannot be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OnQuotaUnavailable {
     /// Each enforcing sidecar keeps floor(max / N) by its own rolling window.
@@ -42,13 +42,13 @@ pub enum MtlsMode {
 pub struct Mesh {
     /// Trust domain of every identity.
     pub trust_domain: String,
-    /// Timeout of a route that names none, milliseconds; 0 is off. Default 15,000 (SEMANTICS 2.2).
+    /// Timeout of a route that names none, milliseconds; 0 is off. Default 15,000.
     pub default_timeout_ms: u64,
     /// Unknown destinations.
     pub outbound: OutboundMode,
     /// Quotas without their authority.
     pub on_quota_unavailable: OnQuotaUnavailable,
-    /// Retry a timed-out try of a non-idempotent method too (SEMANTICS 2.5).
+    /// Retry a timed-out try of a non-idempotent method too.
     pub retry_non_idempotent: bool,
     /// Mutual TLS for ports not in `mtls_ports`.
     pub mtls: MtlsMode,

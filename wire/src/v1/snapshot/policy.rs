@@ -32,8 +32,8 @@ pub enum AuthzAction {
     Audit,
 }
 
-/// Who calls. Fields are ANDed, values of one field ORed; `not_*` must all miss
-/// (SEMANTICS 5.2). Strings are exact, `abc*`, `*abc` or `*`, compiled to [`Pattern`].
+/// Who calls. Fields are ANDed, values of one field ORed; `not_*` must all miss.
+/// Strings are exact, `abc*`, `*abc` or `*`, compiled to [`Pattern`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
     /// SPIFFE IDs without `spiffe://`.
@@ -123,7 +123,7 @@ pub struct Authz {
     pub name: String,
     /// Verdict.
     pub action: AuthzAction,
-    /// Any of these; empty never matches (SEMANTICS 5.2).
+    /// Any of these; empty never matches.
     pub rules: Vec<AuthzRule>,
     /// Where.
     pub applies: Applies,
@@ -145,7 +145,7 @@ pub struct Denial {
 pub struct CheckRule {
     /// `NAME.NAMESPACE` of the rule.
     pub name: String,
-    /// Condition; `None` is always. An evaluation error is "no match", counted (SEMANTICS 4.4).
+    /// Condition; `None` is always. An evaluation error is "no match", counted.
     pub when: Option<Expr>,
     /// Answer.
     pub deny: Denial,

@@ -1,4 +1,4 @@
-//! Quotas (Mixer memquota, SEMANTICS 4.9 to 4.16).
+//! Quotas (Mixer memquota).
 
 use serde::{Deserialize, Serialize};
 

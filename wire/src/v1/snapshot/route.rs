@@ -119,7 +119,7 @@ pub struct Abort {
     pub with: AbortWith,
 }
 
-/// Injected faults; delay first, then abort, drawn independently (SEMANTICS 2.13).
+/// Injected faults; delay first, then abort, drawn independently.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
     /// Delay.
@@ -163,7 +163,7 @@ pub struct Retry {
 }
 
 impl Default for Retry {
-    /// A route without `retries`: 2 on conditions in which nothing was processed (SEMANTICS 2.3).
+    /// A route without `retries`: 2 on conditions in which nothing was processed.
     fn default() -> Self {
         Self {
             attempts: 2,

@@ -10,7 +10,7 @@ use crate::error::WireError;
 use crate::ids::{NodeId, ServiceId};
 use crate::spiffe::SpiffeId;
 
-/// Application protocol of a port, by declaration (SEMANTICS 7.1).
+/// Application protocol of a port, by declaration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Protocol {
     /// Not declared: decided by looking.
@@ -86,7 +86,7 @@ impl Default for Limits {
     }
 }
 
-/// Passive health (Istio outlierDetection, SEMANTICS 3.7 to 3.9). A count of 0 switches its
+/// Passive health (Istio outlierDetection). A count of 0 switches its
 /// condition off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outlier {
@@ -119,7 +119,7 @@ pub enum UpstreamTls {
     Mesh,
 }
 
-/// Traffic policy, already merged (DestinationRule, SEMANTICS 3.1).
+/// Traffic policy, already merged (DestinationRule).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrafficPolicy {
     /// Balancing.
