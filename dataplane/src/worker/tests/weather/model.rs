@@ -6,6 +6,10 @@ use proptest::prelude::*;
 #[derive(Debug, Clone)]
 pub(super) struct Message {
     pub(super) method: &'static str,
+    /// The client is of HTTP/1.0, and asks to keep its connection.
+    old: bool,
+    /// The target is in absolute form, and Host says something else.
+    absolute: bool,
     /// What the request carries.
     pub(super) upload: Option<Body>,
     pub(super) leave: Leave,
@@ -57,29 +61,50 @@ pub(super) struct Answered {
     body: Body,
 }
 
-/// Bytes after 101. The client ends first, then the app.
+/// Bytes after 101, or after the 200 to CONNECT. The client ends first, then the app.
 #[derive(Debug, Clone)]
 pub(super) struct Tunnel {
-    /// Of the client: behind its request, and after 101.
+    /// Of the client: behind its request, and after the answer.
     early: usize,
     late: usize,
-    /// Of the app: with its 101, and after the client's end.
+    /// Of the app: with its 101 (or the first it says), and after the client's end.
     greeting: usize,
     farewell: usize,
 }
 
 /// What an end gets: body and trailers, or the bytes of a tunnel.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Content {
     pub(super) bytes: Vec<u8>,
     pub(super) trailers: String,
 }
 
+impl Content {
+    /// Lines in an order and spelling that HTTP/2 does not change; those of one name stay in theirs.
+    fn trailer_lines(&self) -> Vec<(String, String)> {
+        let line = |line: &str| {
+            let (name, value) = line.split_once(':').unwrap_or((line, ""));
+            (name.to_ascii_lowercase(), value.trim().to_owned())
+        };
+        let mut lines: Vec<_> = self.trailers.lines().map(line).collect();
+        lines.sort_by(|one, other| one.0.cmp(&other.0));
+        lines
+    }
+}
+
+impl PartialEq for Content {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes && self.trailer_lines() == other.trailer_lines()
+    }
+}
+
+impl Eq for Content {}
+
 /// What the client does, in this order.
 #[derive(Debug)]
 pub(super) enum Step {
     Send(Vec<u8>),
-    /// For 100 or 101; after anything else it says no more.
+    /// For 100, 101 or the 200 to CONNECT; after anything else it says no more.
     AwaitLeave,
     /// Ends its direction.
     Finish,
@@ -92,6 +117,14 @@ fn body(framing: impl Strategy<Value = Framing>) -> impl Strategy<Value = Body> 
 
 fn chunked() -> impl Strategy<Value = Framing> {
     (1..9_000_usize, 0..=TRAILERS.len()).prop_map(|(piece, count)| Framing::Chunked(piece, count))
+}
+
+/// A few pieces that are too long to be copied together: each takes a place in a send.
+fn in_few_pieces() -> impl Strategy<Value = Body> {
+    (1..=8_usize, 513..1_500_usize, 0..=TRAILERS.len()).prop_map(|(pieces, piece, count)| Body {
+        len: pieces * piece,
+        framing: Framing::Chunked(piece, count),
+    })
 }
 
 fn message() -> impl Strategy<Value = Message> {
@@ -109,16 +142,27 @@ fn message() -> impl Strategy<Value = Message> {
         1 => Just(Leave::Awaited)
     ];
     let status = prop_oneof![4 => Just(200_u16), 1 => Just(204), 1 => Just(304), 1 => Just(404)];
-    let answer = body(prop_oneof![
+    let framing = prop_oneof![
         2 => Just(Framing::Length),
         2 => chunked(),
         1 => Just(Framing::Close)
-    ]);
-    (method, upload, leave, status, any::<bool>(), answer).prop_map(
-        |(method, upload, leave, status, hints, body)| {
+    ];
+    let answer = prop_oneof![2 => body(framing), 1 => in_few_pieces()];
+    let absolute = prop::bool::weighted(0.25);
+    (
+        (method, absolute),
+        upload,
+        leave,
+        status,
+        any::<bool>(),
+        answer,
+    )
+        .prop_map(|((method, absolute), upload, leave, status, hints, body)| {
             let uploads = matches!(method, "POST" | "PUT");
             Message {
                 method,
+                old: false,
+                absolute,
                 upload: uploads.then_some(upload),
                 leave: if uploads { leave } else { Leave::NotAsked },
                 answer: Answered {
@@ -128,31 +172,57 @@ fn message() -> impl Strategy<Value = Message> {
                 },
                 tunnel: None,
             }
-        },
-    )
+        })
+}
+
+/// As a client of HTTP/1.0 asks: a body has a length, leave is not asked for.
+fn of_http10(mut message: Message) -> Message {
+    message.old = true;
+    message.leave = Leave::NotAsked;
+    if let Some(upload) = &mut message.upload {
+        upload.framing = Framing::Length;
+    }
+    message
+}
+
+/// One that others may follow.
+fn followed() -> impl Strategy<Value = Message> {
+    (message(), prop::bool::weighted(0.2)).prop_map(|(message, old)| {
+        // To HTTP/1.0 what has no length goes until the end of the connection.
+        let has_end = message.is_bodiless() || message.answer.body.framing == Framing::Length;
+        match old && has_end {
+            true => of_http10(message),
+            false => message,
+        }
+    })
 }
 
 fn tunnel() -> impl Strategy<Value = Message> {
     // The last is enough for the bytes to be spliced.
     let len = || prop_oneof![3 => Just(0_usize), 3 => 1..9_000_usize, 1 => 270_000..330_000_usize];
-    (len(), len(), len(), len()).prop_map(|(early, late, greeting, farewell)| Message {
-        method: "GET",
-        upload: None,
-        leave: Leave::NotAsked,
-        answer: Answered {
-            status: 101,
-            hints: false,
-            body: Body {
-                len: 0,
-                framing: Framing::Length,
+    let connect = any::<bool>();
+    (connect, len(), len(), len(), len()).prop_map(|(connect, early, late, greeting, farewell)| {
+        Message {
+            method: if connect { "CONNECT" } else { "GET" },
+            old: false,
+            absolute: false,
+            upload: None,
+            leave: Leave::NotAsked,
+            answer: Answered {
+                status: if connect { 200 } else { 101 },
+                hints: false,
+                body: Body {
+                    len: 0,
+                    framing: Framing::Length,
+                },
             },
-        },
-        tunnel: Some(Tunnel {
-            early,
-            late,
-            greeting,
-            farewell,
-        }),
+            tunnel: Some(Tunnel {
+                early,
+                late,
+                greeting,
+                farewell,
+            }),
+        }
     })
 }
 
@@ -173,10 +243,23 @@ fn refused() -> impl Strategy<Value = Message> {
 pub(super) fn messages(max: usize) -> impl Strategy<Value = Vec<Message>> {
     let last = prop_oneof![
         2 => Just(None),
-        1 => tunnel().prop_map(Some),
-        1 => refused().prop_map(Some)
+        2 => tunnel().prop_map(Some),
+        1 => refused().prop_map(Some),
+        1 => message().prop_map(|message| Some(of_http10(message)))
     ];
-    (proptest::collection::vec(message(), 1..max), last).prop_map(|(mut messages, last)| {
+    (proptest::collection::vec(followed(), 1..max), last).prop_map(|(mut messages, last)| {
+        messages.extend(last);
+        messages
+    })
+}
+
+/// The same for an app that speaks HTTP/2. Tunnels and connections that end with an answer are not HTTP/2's.
+pub(super) fn messages_for_http2(max: usize) -> impl Strategy<Value = Vec<Message>> {
+    let last = prop_oneof![
+        3 => Just(None),
+        1 => message().prop_map(|message| Some(of_http10(message)))
+    ];
+    (proptest::collection::vec(followed(), 1..max), last).prop_map(|(mut messages, last)| {
         messages.extend(last);
         messages
     })
@@ -187,6 +270,20 @@ fn content(len: usize) -> Vec<u8> {
 }
 
 impl Body {
+    /// What an app that speaks HTTP/2 says of the length, sends in frames of data and in trailers.
+    pub(super) fn in_http2(&self) -> (Option<usize>, Vec<Vec<u8>>, Vec<&'static str>) {
+        let content = content(self.len);
+        match self.framing {
+            Framing::Length => (Some(self.len), vec![content], Vec::new()),
+            Framing::Close => (None, vec![content], Vec::new()),
+            Framing::Chunked(piece, count) => {
+                let pieces = content.chunks(piece).map(<[u8]>::to_vec).collect();
+                let lines = TRAILERS[..count].iter().map(|(line, _)| *line).collect();
+                (None, pieces, lines)
+            }
+        }
+    }
+
     /// Framing field and bytes.
     fn written(&self) -> (String, Vec<u8>) {
         let content = content(self.len);
@@ -235,17 +332,38 @@ impl Message {
             None => "",
         };
         let method = self.method;
-        let head =
-            format!("{method} /{number} HTTP/1.1\r\nHost: app\r\n{expect}{upgrade}{framing}\r\n");
+        let version = if self.old { "1.0" } else { "1.1" };
+        let stay = if self.old {
+            "Connection: keep-alive\r\n"
+        } else {
+            ""
+        };
+        let (target, host) = match (method, self.absolute) {
+            ("CONNECT", _) => ("app:80".to_owned(), "app:80"),
+            (_, true) => (format!("http://app/{number}"), "elsewhere"),
+            (_, false) => (format!("/{number}"), "app"),
+        };
+        let head = format!(
+            "{method} {target} HTTP/{version}\r\nHost: {host}\r\n{stay}{expect}{upgrade}{framing}\r\n"
+        );
         let head = head.into_bytes();
         match (&self.tunnel, self.leave) {
             (Some(tunnel), _) => {
                 let said = content(tunnel.early + tunnel.late);
                 let (early, late) = said.split_at(tunnel.early);
+                // The app is told which message it is by the first bytes of the tunnel.
+                let first = match self.connects() {
+                    true => format!("CONNECT /{number} \r\n\r\n").into_bytes(),
+                    false => Vec::new(),
+                };
+                let (first, first_late) = match tunnel.early {
+                    0 => (Vec::new(), first),
+                    _ => (first, Vec::new()),
+                };
                 vec![
-                    Step::Send([&head, early].concat()),
+                    Step::Send([&head, &first, early].concat()),
                     Step::AwaitLeave,
-                    Step::Send(late.to_vec()),
+                    Step::Send([&first_late, late].concat()),
                     Step::Finish,
                 ]
             }
@@ -256,7 +374,22 @@ impl Message {
         }
     }
 
-    /// Whether the client waits for 100 or 101.
+    /// Whether it asks for a connection.
+    pub(super) fn connects(&self) -> bool {
+        self.method == "CONNECT"
+    }
+
+    /// Whether the answer goes on to the end of the client's connection.
+    pub(super) fn ends_client(&self) -> bool {
+        self.old && !self.is_bodiless() && self.answer.body.framing != Framing::Length
+    }
+
+    /// The body of the answer.
+    pub(super) fn answer_body(&self) -> &Body {
+        &self.answer.body
+    }
+
+    /// Whether the client waits for 100, 101 or a tunnel.
     pub(super) fn waits(&self) -> bool {
         self.tunnel.is_some() || matches!(self.leave, Leave::Awaited | Leave::Refused)
     }
@@ -268,6 +401,10 @@ impl Message {
 
     /// Statuses the client is told before that of the answer.
     pub(super) fn interims(&self) -> Vec<u16> {
+        // HTTP/1.0 knows none.
+        if self.old {
+            return Vec::new();
+        }
         let leave = self.leave_is_given().then_some(100);
         leave
             .into_iter()
@@ -292,11 +429,14 @@ impl Message {
         self.upload.is_some() && self.leave != Leave::Refused
     }
 
-    /// What the app answers; of a tunnel its 101 and greeting.
+    /// What the app answers; of a tunnel its 101, where it is asked for one, and its greeting.
     pub(super) fn answer(&self) -> Vec<u8> {
         if let Some(tunnel) = &self.tunnel {
-            let head = b"HTTP/1.1 101 Told\r\nConnection: upgrade\r\nUpgrade: bytes\r\n\r\n";
-            return [&head[..], &content(tunnel.greeting)].concat();
+            let head = match self.connects() {
+                true => "",
+                false => "HTTP/1.1 101 Told\r\nConnection: upgrade\r\nUpgrade: bytes\r\n\r\n",
+            };
+            return [head.as_bytes(), &content(tunnel.greeting)].concat();
         }
         let Answered {
             status,
@@ -346,6 +486,10 @@ impl Message {
                 trailers: String::new(),
             },
             None if self.is_bodiless() => Content::default(),
+            None if self.old => Content {
+                trailers: String::new(),
+                ..self.answer.body.delivered()
+            },
             None => self.answer.body.delivered(),
         }
     }

@@ -20,14 +20,15 @@ impl Reader {
     }
 
     fn fill(&mut self) -> bool {
+        self.try_fill().unwrap_or(false)
+    }
+
+    /// False at the peer's end.
+    fn try_fill(&mut self) -> std::io::Result<bool> {
         let mut buffer = [0; 8192];
-        match self.stream.read(&mut buffer) {
-            Ok(0) | Err(_) => false,
-            Ok(len) => {
-                self.bytes.extend_from_slice(&buffer[..len]);
-                true
-            }
-        }
+        let len = self.stream.read(&mut buffer)?;
+        self.bytes.extend_from_slice(&buffer[..len]);
+        Ok(len > 0)
     }
 
     pub(super) fn head(&mut self) -> Option<String> {
@@ -90,6 +91,12 @@ impl Reader {
         content.bytes =
             self.exactly(length.map_or(Some(0), |length| length.trim().parse().ok())?)?;
         Some(content)
+    }
+
+    /// All there is until the peer ends in order.
+    pub(super) fn until_end(&mut self) -> Option<Vec<u8>> {
+        while self.try_fill().ok()? {}
+        Some(std::mem::take(&mut self.bytes))
     }
 
     /// All there is until the peer ends, or the connection breaks.
