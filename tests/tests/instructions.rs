@@ -89,8 +89,7 @@ fn accepted(text: &str, counted: &[(String, f64)]) -> String {
 fn build() {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    // The whole workspace, so that libraries have the features they have in the test build; split
-    // in the same way each time.
+    // The whole workspace, so that libraries have the features they have in the test build.
     build
         .args(["build", "--locked", "--quiet", "--workspace"])
         .args(["--example", "decide"])
@@ -101,7 +100,8 @@ fn build() {
             "opt-level=3",
             "debug-assertions=false",
             "overflow-checks=false",
-            "codegen-units=16",
+            // What is inlined must not hang on which functions happen to be compiled together.
+            "codegen-units=1",
         ] {
             let setting = format!("profile.dev.package.ringmesh-{name}.{setting}");
             build.args(["--config", &setting]);

@@ -85,6 +85,7 @@ impl<'e, 'a> Facts<'e, 'a> {
     }
 
     /// From AND to AND when; an empty list is no condition.
+    #[inline]
     fn meet(&self, rule: &Rule, without: WithoutRequest) -> bool {
         (rule.to.is_empty() || rule.to.iter().any(|to| self.meet_operation(to, without)))
             && (rule.from.is_empty() || rule.from.iter().any(|from| self.meet_source(from)))
@@ -94,6 +95,7 @@ impl<'e, 'a> Facts<'e, 'a> {
                 .all(|when| self.meet_condition(when, without))
     }
 
+    #[inline]
     fn meet_source(&self, source: &Source) -> bool {
         one_of(&source.principals, &source.not_principals, self.principal)
             && self.meet_namespace(&source.namespaces, &source.not_namespaces)
@@ -112,6 +114,7 @@ impl<'e, 'a> Facts<'e, 'a> {
             && !not_blocks.iter().any(|block| block.contains(ip))
     }
 
+    #[inline]
     fn meet_operation(&self, operation: &Operation, without: WithoutRequest) -> bool {
         if !ports(
             &operation.ports,
@@ -163,16 +166,19 @@ fn without_port(host: &str) -> &str {
     }
 }
 
+#[inline]
 fn ports(wanted: &[u16], unwanted: &[u16], port: u16) -> bool {
     (wanted.is_empty() || wanted.contains(&port)) && !unwanted.contains(&port)
 }
 
+#[inline]
 fn one_of(wanted: &[Glob], unwanted: &[Glob], value: Option<&str>) -> bool {
     one_of_bytes(wanted, unwanted, value.map(str::as_bytes))
 }
 
 /// One of the wanted (if any are named) and none of the unwanted. What is not there matches
 /// nothing, wanted or not.
+#[inline]
 fn one_of_bytes(wanted: &[Glob], unwanted: &[Glob], value: Option<&[u8]>) -> bool {
     let is_in =
         |globs: &[Glob]| value.is_some_and(|value| globs.iter().any(|glob| glob.is_match(value)));

@@ -44,6 +44,7 @@ pub enum Glob {
 impl Glob {
     /// Whether `text` matches.
     #[must_use]
+    #[inline]
     pub fn is_match(&self, text: &[u8]) -> bool {
         match self {
             Self::Exact(wanted) => wanted.as_bytes() == text,
@@ -55,6 +56,7 @@ impl Glob {
 
     /// The same, ignoring ASCII case.
     #[must_use]
+    #[inline]
     pub fn is_match_folded(&self, text: &[u8]) -> bool {
         match self {
             Self::Exact(wanted) => wanted.as_bytes().eq_ignore_ascii_case(text),
@@ -100,11 +102,13 @@ impl Address {
 
     /// Whether `address` (canonical) lies in the block.
     #[must_use]
+    #[inline]
     pub fn contains(&self, address: IpAddr) -> bool {
         let (v6, bits, _) = Self::parts(address);
         v6 == self.v6 && bits & self.mask == self.bits
     }
 
+    #[inline]
     fn parts(address: IpAddr) -> (bool, u128, u32) {
         match address {
             IpAddr::V4(v4) => (false, u128::from(v4.to_bits()), 32),
