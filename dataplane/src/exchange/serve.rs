@@ -21,16 +21,30 @@ use crate::tls::Inner;
 use crate::upstream::Stream;
 use crate::wait;
 
-/// How long a closing connection still takes bytes that it throws away, milliseconds: closing with
-/// unread bytes makes the kernel send a reset, which can destroy the answer on its way (RFC 9112
-/// section 9.6). As nginx's `lingering_time`: a client that reads only behind its upload has its answer.
-const LINGER_MS: u64 = 30_000;
-/// And how long while none come, milliseconds.
+/// What a closing connection still takes and throws away: closing with unread bytes makes the kernel send a
+/// reset, which can destroy the answer on its way (RFC 9112 section 9.6).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Linger {
+    bytes_max: usize,
+    ms: u64,
+}
+
+impl Linger {
+    /// Behind what was no request: whoever sends that goes on as it likes.
+    pub(super) const REFUSED: Self = Self {
+        bytes_max: 1024 * 1024,
+        ms: 1_000,
+    };
+    /// Behind an answer that came before the end of an upload. As nginx's `lingering_time`: a client that reads
+    /// only behind its upload has its answer.
+    const UPLOAD: Self = Self {
+        bytes_max: 256 * 1024 * 1024,
+        ms: 30_000,
+    };
+}
+
+/// How long it does while no bytes come, milliseconds.
 const LINGER_SILENCE_MS: u64 = 1_000;
-/// Bytes it throws away at most behind what was no request: whoever sends that goes on as it likes.
-pub(super) const LINGER_BYTES_MAX: usize = 1024 * 1024;
-/// And behind an answer that came before the end of an upload.
-const UPLOAD_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// A connection without a request for so long gives back what serving one needs, milliseconds. Long
 /// enough that a busy connection never does, short enough that thousands of idle ones hold little.
@@ -217,7 +231,7 @@ async fn while_busy(shard: &Rc<ShardState>, flow: &Flow, stream: &Stream, first:
         match after.await {
             After::KeepAlive if !shard.draining.get() => {}
             After::KeepAlive | After::Close => {
-                linger(shard, stream, UPLOAD_BYTES_MAX).await;
+                linger(shard, stream, Linger::UPLOAD).await;
                 return Left::Ended;
             }
             After::Reset => {
@@ -275,18 +289,18 @@ async fn refuse(shard: &Rc<ShardState>, flow: &Flow, stream: &Stream, answer: &A
     let after = answer::send(shard, Client::Http1(stream), answer, &mut record).await;
     note::headless(shard, flow, &record, note::transport(Client::Http1(stream)));
     if after != After::Reset {
-        linger(shard, stream, LINGER_BYTES_MAX).await;
+        linger(shard, stream, Linger::REFUSED).await;
     }
 }
 
-/// Ends our direction and takes what the client still sends, `bytes_max` at most.
-pub(super) async fn linger(shard: &ShardState, stream: &Stream, bytes_max: usize) {
+/// Ends our direction and takes what the client still sends, within bounds.
+pub(super) async fn linger(shard: &ShardState, stream: &Stream, bounds: Linger) {
     let ended = async { stream.flush().await.is_ok() && stream.shutdown_write().await.is_ok() };
     if wait::or_timeout(ended, pin!(shard.idle_from_now())).await != Some(true) {
         return;
     }
-    let end = shard.now().plus_ms(LINGER_MS);
-    let mut left = bytes_max;
+    let end = shard.now().plus_ms(bounds.ms);
+    let mut left = bounds.bytes_max;
     let mut silence = pin!(shard.ring.sleep_until(end));
     loop {
         let silent_at = shard.now().plus_ms(LINGER_SILENCE_MS);

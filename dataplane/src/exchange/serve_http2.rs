@@ -13,7 +13,7 @@ use h2::{Reason as Code, RecvStream};
 use super::flow::Flow;
 use super::pipeline::{self, After, Tools};
 use super::record::Record;
-use super::serve::{LINGER_BYTES_MAX, linger};
+use super::serve::{Linger, linger};
 use super::sides::Client;
 use super::state::ShardState;
 use super::stream_tasks::StreamTasks;
@@ -96,7 +96,7 @@ pub(super) async fn serve(shard: &Rc<ShardState>, flow: &Flow, stream: Stream, f
         Err(Some(reason)) => shard.meter().refused(reason),
         Err(None) => {}
     }
-    linger(shard, &stream, LINGER_BYTES_MAX).await;
+    linger(shard, &stream, Linger::REFUSED).await;
 }
 
 /// Sees to it that tasks do not outlive the connection they wait for.
