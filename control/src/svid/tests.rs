@@ -345,7 +345,7 @@ fn one_root_takes_the_others_place_and_every_chain_stays_good() {
 }
 
 /// A CA that others run: a root and an intermediate, made by openssl.
-fn foreign_ca(dir: &Path, uri: &str) {
+fn foreign_ca(dir: &Path, uri: &str) -> Given {
     let run = |args: &[&str]| {
         let out = std::process::Command::new("openssl")
             .args(args)
@@ -424,6 +424,11 @@ fn foreign_ca(dir: &Path, uri: &str) {
             &format!("{name}.pem"),
         ]);
     }
+    Given {
+        certificate: dir.join("sub.pem"),
+        key: dir.join("sub.key"),
+        roots: dir.join("root.pem"),
+    }
 }
 
 #[test]
@@ -432,13 +437,8 @@ fn a_ca_of_somebody_else_signs_and_its_chain_is_good() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    foreign_ca(dir.path(), "spiffe://mesh.local");
+    let given = foreign_ca(dir.path(), "spiffe://mesh.local");
     let at = |name: &str| dir.path().join(name);
-    let given = Given {
-        certificate: at("sub.pem"),
-        key: at("sub.key"),
-        roots: at("root.pem"),
-    };
     let now = SystemTime::now();
     let authority = Authority::given(&given, "mesh.local", &Passphrase::default(), now).unwrap();
     let book = Book::new(Arc::new(Disk::in_memory().unwrap()));
@@ -474,7 +474,7 @@ fn a_ca_of_somebody_else_signs_and_its_chain_is_good() {
 
     // What is wrong is told by file.
     let other = tempfile::tempdir().unwrap();
-    foreign_ca(other.path(), "spiffe://other.domain");
+    let foreign = foreign_ca(other.path(), "spiffe://other.domain");
     let wrong = |change: &dyn Fn(&mut Given)| {
         let mut given = given.clone();
         change(&mut given);
@@ -553,16 +553,7 @@ fn a_ca_of_somebody_else_signs_and_its_chain_is_good() {
     let own = Authority::open(own.path(), "mesh.local", &Passphrase::default(), now).unwrap();
     assert!(!own.read_again(now).unwrap());
 
-    let domain = Authority::given(
-        &Given {
-            certificate: other.path().join("sub.pem"),
-            key: other.path().join("sub.key"),
-            roots: other.path().join("root.pem"),
-        },
-        "mesh.local",
-        &Passphrase::default(),
-        now,
-    );
+    let domain = Authority::given(&foreign, "mesh.local", &Passphrase::default(), now);
     let told = domain.unwrap_err().to_string();
     assert!(told.contains("is made for spiffe://other.domain"), "{told}");
 }
@@ -876,13 +867,8 @@ fn a_ca_that_was_given_is_told_to_end_soon() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    foreign_ca(dir.path(), "spiffe://mesh.local");
+    let given = foreign_ca(dir.path(), "spiffe://mesh.local");
     let at = |name: &str| dir.path().join(name);
-    let given = Given {
-        certificate: at("sub.pem"),
-        key: at("sub.key"),
-        roots: at("root.pem"),
-    };
     let now = SystemTime::now();
     let authority = Authority::given(&given, "mesh.local", &Passphrase::default(), now).unwrap();
     let end = ends(&certificate_of(&at("sub.pem")));
@@ -1013,7 +999,7 @@ fn the_key_of_a_ca_that_was_given_may_be_under_a_passphrase() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    foreign_ca(dir.path(), "spiffe://mesh.local");
+    let plain = foreign_ca(dir.path(), "spiffe://mesh.local");
     let at = |name: &str| dir.path().join(name);
     for (name, how) in [
         ("rounds.key", &["-v2", "aes-256-cbc", "-iter", "10000"][..]),
@@ -1028,9 +1014,8 @@ fn the_key_of_a_ca_that_was_given_may_be_under_a_passphrase() {
             .args(how);
         assert!(openssl.status().unwrap().success());
         let given = Given {
-            certificate: at("sub.pem"),
             key: at(name),
-            roots: at("root.pem"),
+            ..plain.clone()
         };
         let now = SystemTime::now();
         let open =
@@ -1051,11 +1036,6 @@ fn the_key_of_a_ca_that_was_given_may_be_under_a_passphrase() {
         assert!(said.contains("under a passphrase"), "{said}");
     }
     // Somebody else's file is not ours to write: without a passphrase it stays so.
-    let plain = Given {
-        certificate: at("sub.pem"),
-        key: at("sub.key"),
-        roots: at("root.pem"),
-    };
     let passphrase = Passphrase::file(at("passphrase"));
     Authority::given(&plain, "mesh.local", &passphrase, SystemTime::now()).unwrap();
     assert!(!is_sealed(&at("sub.key")));
