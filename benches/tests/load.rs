@@ -167,14 +167,20 @@ impl Drop for Upstream {
     }
 }
 
-fn free_port() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
+/// A port that nobody else is given while the first of the two lives: it is bound and does not listen, and
+/// a server may listen beside it.
+fn free_port() -> (socket2::Socket, String) {
+    let held = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    held.set_reuse_address(true).unwrap();
+    held.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
+    let at = held.local_addr().unwrap().as_socket().unwrap();
+    (held, at.to_string())
 }
 
 #[test]
 fn the_own_server_serves_every_kind_of_load() {
-    let (http, echo, source) = (free_port(), free_port(), free_port());
+    let ((_http, http), (_echo, echo), (_source, source)) = (free_port(), free_port(), free_port());
     let child = Command::new(env!("CARGO_BIN_EXE_ringmesh-bench"))
         .args([
             "serve", "--http", &http, "--echo", &echo, "--source", &source,

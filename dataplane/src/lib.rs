@@ -49,6 +49,8 @@ pub mod telemetry;
 pub mod time;
 pub mod tls;
 pub mod upstream;
+#[cfg(test)]
+mod vacant;
 pub mod view;
 pub mod wait;
 pub mod worker;

@@ -89,6 +89,7 @@ mod tests {
 
     use super::super::health::{Seen, check};
     use crate::settings::AppCheck;
+    use crate::vacant::Vacant;
 
     use super::*;
 
@@ -129,8 +130,8 @@ mod tests {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let app = listener.local_addr().unwrap();
+            let vacant = Vacant::new([127, 0, 0, 1]);
+            let (listener, app) = (vacant.tokio_listener(), vacant.at);
             let how = AppCheck::Grpc {
                 service: "shop.Cart".into(),
             };

@@ -175,9 +175,8 @@ fn status_of(answer: &[u8]) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
-
     use super::*;
+    use crate::vacant::Vacant;
 
     fn on_runtime<T>(test: impl Future<Output = T>) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -226,8 +225,8 @@ mod tests {
     #[test]
     fn real_apps_are_told_apart() {
         on_runtime(async {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let app = listener.local_addr().unwrap();
+            let vacant = Vacant::new([127, 0, 0, 1]);
+            let (listener, app) = (vacant.tokio_listener(), vacant.at);
             let answers = [
                 ("HTTP/1.1 204 No Content\r\n\r\n", true),
                 ("HTTP/1.1 500 Oh\r\n\r\n", false),
@@ -256,8 +255,8 @@ mod tests {
     #[test]
     fn a_change_is_told_and_so_is_the_first_judgement() {
         on_runtime(async {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let app = listener.local_addr().unwrap();
+            let vacant = Vacant::new([127, 0, 0, 1]);
+            let (listener, app) = (vacant.tokio_listener(), vacant.at);
             let port = AppPort {
                 name: "http".into(),
                 port: 80,

@@ -68,6 +68,7 @@ mod tests {
     use super::*;
     use crate::ring::tests::{drive, ring, until};
     use crate::time::Mono;
+    use crate::vacant::Vacant;
 
     fn loopback(last: u8) -> IpAddr {
         Ipv4Addr::new(127, 0, 0, last).into()
@@ -77,11 +78,6 @@ mod tests {
         let listener = TcpListener::bind((loopback(1), 0)).unwrap();
         let at = listener.local_addr().unwrap();
         (listener, at)
-    }
-
-    /// Nothing listens there.
-    fn refusing() -> SocketAddr {
-        listener().1
     }
 
     /// A listener whose queue is full: the kernel drops every further SYN.
@@ -132,14 +128,16 @@ mod tests {
     #[test]
     fn after_a_failure_the_next_begins_at_once() {
         let (_kept, at) = listener();
-        let (won, took) = race(vec![refusing(), refusing(), at]);
+        let (one, two) = (Vacant::new(loopback(1)), Vacant::new(loopback(1)));
+        let (won, took) = race(vec![one.at, two.at, at]);
         assert_eq!(won.unwrap(), at);
         assert!(took < ATTEMPT_DELAY, "{took:?}");
     }
 
     #[test]
     fn where_none_answers_the_last_failure_is_told() {
-        let (won, _) = race(vec![refusing(), refusing()]);
+        let (one, two) = (Vacant::new(loopback(1)), Vacant::new(loopback(1)));
+        let (won, _) = race(vec![one.at, two.at]);
         assert_eq!(won.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
         assert!(race(Vec::new()).0.is_err());
     }

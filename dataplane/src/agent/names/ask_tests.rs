@@ -28,12 +28,11 @@ fn good(asked: &Asked<'_>) -> Vec<Vec<u8>> {
     vec![asked.addresses(&["127.0.0.1", "127.0.0.2", "::1"], 9)]
 }
 
-/// Nobody answers there.
-fn closed() -> SocketAddr {
-    std::net::UdpSocket::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
+/// Nobody answers at its address: it hears only who never speaks, and no one else is given its port.
+fn closed() -> std::net::UdpSocket {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect("127.0.0.1:9").unwrap();
+    socket
 }
 
 #[test]
@@ -106,7 +105,9 @@ fn the_next_server_is_asked_where_one_fails_and_not_where_it_denies() {
     });
     let denying = FakeServer::start(|asked| vec![asked.code(Rcode::NXDOMAIN)]);
     let server = FakeServer::start(good);
-    let lookup = looked_up(&[closed(), failing.at, server.at]);
+    let closed = closed();
+    let nobody = closed.local_addr().unwrap();
+    let lookup = looked_up(&[nobody, failing.at, server.at]);
     assert_eq!(addresses(&lookup.v6), ok(&["::1"]));
     let lookup = looked_up(&[broken.at, server.at]);
     assert_eq!(addresses(&lookup.v6), ok(&["::1"]));
@@ -114,7 +115,7 @@ fn the_next_server_is_asked_where_one_fails_and_not_where_it_denies() {
     assert_eq!(looked_up(&[denying.at, server.at]).v4, Err(Fault::NoName));
     assert_eq!(server.asked(), before);
     assert_eq!(looked_up(&[failing.at]).v4, Err(Fault::ServerFailed));
-    assert_eq!(looked_up(&[closed()]).v4, Err(Fault::Unreachable));
+    assert_eq!(looked_up(&[nobody]).v4, Err(Fault::Unreachable));
     assert_eq!(looked_up(&[]).v4, Err(Fault::Unreachable));
 }
 

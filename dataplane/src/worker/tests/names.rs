@@ -3,15 +3,23 @@
 use ringmesh_wire::snapshot::Resolution;
 
 use super::*;
+use crate::vacant::Vacant;
 
 /// A service that answers with its own address, at several addresses of loopback and one port.
 fn at_many<const N: usize>(last: [u8; N]) -> (u16, [Arc<AtomicUsize>; N]) {
-    let first = TcpListener::bind((Ipv4Addr::new(127, 0, 0, last[0]), 0)).unwrap();
-    let port = first.local_addr().unwrap().port();
-    let mut listeners = vec![first];
-    for last in &last[1..] {
-        listeners.push(TcpListener::bind((Ipv4Addr::new(127, 0, 0, *last), port)).unwrap());
-    }
+    let (port, counts, _) = at_many_but(last, []);
+    (port, counts)
+}
+
+/// The same, and where it refuses.
+fn at_many_but<const N: usize, const M: usize>(
+    last: [u8; N],
+    refusing: [u8; M],
+) -> (u16, [Arc<AtomicUsize>; N], [Vacant; M]) {
+    let (listeners, vacant) = std::iter::repeat_with(|| one_port(last, refusing))
+        .find_map(Result::ok)
+        .unwrap();
+    let port = listeners[0].local_addr().unwrap().port();
     let mut listeners = listeners.into_iter();
     let counts = std::array::from_fn(|_| {
         let (listener, count) = (listeners.next().unwrap(), Arc::new(AtomicUsize::new(0)));
@@ -33,7 +41,31 @@ fn at_many<const N: usize>(last: [u8; N]) -> (u16, [Arc<AtomicUsize>; N]) {
         });
         count
     });
-    (port, counts)
+    (port, counts, vacant)
+}
+
+/// # Errors
+/// The port that is free at the first address is somebody's at another.
+fn one_port<const N: usize, const M: usize>(
+    last: [u8; N],
+    refusing: [u8; M],
+) -> std::io::Result<([TcpListener; N], [Vacant; M])> {
+    let at = |last, port| SocketAddr::from(([127, 0, 0, last], port));
+    let first = TcpListener::bind(at(last[0], 0))?;
+    let port = first.local_addr()?.port();
+    let mut listeners = vec![first];
+    for last in &last[1..] {
+        listeners.push(TcpListener::bind(at(*last, port))?);
+    }
+    let vacant = refusing.map(|last| Vacant::at(at(last, port)));
+    let vacant: Vec<_> = vacant.into_iter().collect::<Result<_, _>>()?;
+    let all = |_| unreachable!("as many as were asked for");
+    Ok((
+        listeners.try_into().unwrap_or_else(all),
+        vacant
+            .try_into()
+            .unwrap_or_else(|_| unreachable!("likewise")),
+    ))
 }
 
 fn draft(resolution: Resolution, port: u16) -> Draft {
@@ -66,7 +98,7 @@ fn before_the_first_answer_it_is_503_and_says_so() {
 
 #[test]
 fn each_address_is_an_endpoint_and_one_that_fails_is_tried_elsewhere() {
-    let (port, counts) = at_many([1, 2]);
+    let (port, counts, _refusing) = at_many_but([1, 2], [3]);
     let mut draft = draft(Resolution::Each, port);
     draft.at("app").policy.balance = ringmesh_wire::snapshot::Balance::RoundRobin;
     let three = ["127.0.0.1", "127.0.0.2", "127.0.0.3"];
@@ -82,9 +114,8 @@ fn each_address_is_an_endpoint_and_one_that_fails_is_tried_elsewhere() {
 
 #[test]
 fn as_one_endpoint_a_connection_goes_to_the_first_that_answers_and_outlives_other_addresses() {
-    let (port, counts) = at_many([2, 3]);
+    let (port, counts, _refusing) = at_many_but([2, 3], [1]);
     let draft = draft(Resolution::One, port);
-    // Nothing listens at the first.
     let first = ["127.0.0.1", "127.0.0.2", "127.0.0.3"];
     let answered = draft.clone().answer("app.example", "127.0.0.1", &first);
     let bed = Bed::start(&answered, Role::Outbound);
@@ -151,7 +182,7 @@ fn a_name_that_leads_back_here_is_a_loop() {
 
 #[test]
 fn opaque_connections_go_to_the_first_that_answers_too() {
-    let (port, counts) = at_many([2]);
+    let (port, counts, _refusing) = at_many_but([2], [1]);
     let mut draft = draft(Resolution::One, port);
     let service = draft.at("app");
     service.hosts = vec!["*".into()];
