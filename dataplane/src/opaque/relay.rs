@@ -69,8 +69,7 @@ pub async fn relay<A: ByteStream, B: ByteStream>(
         };
         let mut idle = pin!(ring.sleep_until(until()));
         poll_fn(|cx| {
-            // First: a cut connection looks like an ended one to whoever receives from it, and must not be
-            // passed on as that.
+            // First: nothing more of a connection that was cut is passed on.
             if a_gone.as_mut().poll(cx).is_ready() || b_gone.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(End::Failed);
             }

@@ -101,6 +101,20 @@ impl Conn {
         }
     }
 
+    /// A send failed, so the stream has a hole. Short of memory the connection itself lives: an end in order
+    /// would make what went out look whole, so its close resets it, and whoever receives learns that it is
+    /// over once what had arrived is taken.
+    pub(super) fn abort(&self) {
+        self.reset();
+        // Says nothing to the peer.
+        let _ = self.sys().shutdown(Shutdown::Read);
+    }
+
+    /// Whether the end of what is received is our doing, and not the peer's.
+    pub(super) fn is_ours_to_end(&self) -> bool {
+        self.reset.get()
+    }
+
     /// As [`reset`](Self::reset), and nothing more is received or sent from now on: the kernel completes
     /// what is in flight.
     pub(super) fn cut(&self) {

@@ -220,6 +220,7 @@ impl Conn {
                     }
                 }
             }
+            0 if self.is_ours_to_end() => side.end = End::Failed(libc::ECONNABORTED),
             0 => side.end = End::Fin,
             error => self.recv_failed(&mut side, size, -error),
         }

@@ -159,9 +159,11 @@ impl Conn {
                 _ => side.failed = Some(-result),
             },
         }
-        // After a send that failed the stream has a hole: nothing may follow, and the peer has to
-        // learn that nothing will (short of memory, the connection itself may well live).
-        if side.fin || side.failed.is_some() {
+        if side.failed.is_some() {
+            drop(side);
+            self.abort();
+            side = self.send.borrow_mut();
+        } else if side.fin {
             self.send_fin();
         }
         if let Some(timer) = side.linger {

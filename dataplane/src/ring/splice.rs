@@ -101,6 +101,9 @@ impl<'a> Splice<'a> {
             };
             let bytes = pipe.bytes_max();
             match attempt(conn, bytes, |fd, bytes| pipe.fill(fd, bytes)) {
+                Ok(0) if conn.is_ours_to_end() => {
+                    return Err(io::ErrorKind::ConnectionAborted.into());
+                }
                 Ok(0) => return Ok(Filled::End),
                 Ok(_) => return Ok(Filled::Pipe(pipe)),
                 Err(error) if may_come(&error) => self.wait = true,
