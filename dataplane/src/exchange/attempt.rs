@@ -364,7 +364,7 @@ impl Carried<'_, '_> {
         // A stream may be given up at any time; what is seen of an HTTP/1.1 client is its next bytes.
         let is_stream = matches!(x.client, Client::Http2(_));
         let mut watching = is_stream || !pumping && !body.has_more() && !x.has_early();
-        let mut pump = pin!(body::pump(body, &mut outflow, &x.progress));
+        let mut pump = pin!(body::pump(body, &mut outflow, &x.progress, &x.shard.ring));
         let mut watch = pin!(x.client.watch());
         let bytes = loop {
             sleep.as_mut().reset(times.next(pumping));

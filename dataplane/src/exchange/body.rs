@@ -11,6 +11,9 @@ use crate::ring::{Chunk, Out, Ring};
 const REPLAY_BYTES_MAX: usize = 64 * 1024;
 /// Pieces kept; many tiny ones would pin a receive buffer each.
 const REPLAY_PIECES_MAX: usize = 32;
+/// Pieces of up to so many bytes are joined with what is here behind them. Larger ones go as they came: what
+/// copying costs, they save.
+const JOIN_BYTES_MAX: usize = 256;
 
 /// How a body ended badly.
 #[derive(Debug, Clone, Copy)]
@@ -143,6 +146,14 @@ impl<'c> BodySource<'c> {
     /// # Errors
     /// [`BodyEnd`].
     pub(super) fn ready(&mut self) -> Result<Option<Chunk>, BodyEnd> {
+        let piece = self.ready_unkept()?;
+        if let Some(piece) = &piece {
+            self.keep(piece);
+        }
+        Ok(piece)
+    }
+
+    fn ready_unkept(&mut self) -> Result<Option<Chunk>, BodyEnd> {
         if self.pending.is_empty() && !self.decoder.is_over() {
             match self.inflow.try_recv() {
                 None => return Ok(None),
@@ -150,14 +161,19 @@ impl<'c> BodySource<'c> {
                 Some(Err(_)) => return Err(BodyEnd::Failed),
             }
         }
+        self.decode(usize::MAX)
+    }
+
+    /// Payload of up to `bytes_max` bytes out of what is pending.
+    fn decode(&mut self, bytes_max: usize) -> Result<Option<Chunk>, BodyEnd> {
         while !self.pending.is_empty() && !self.decoder.is_over() {
-            let decoded = self.decoder.decode(self.pending);
+            let here = &self.pending[..self.pending.len().min(bytes_max)];
+            let decoded = self.decoder.decode(here);
             let decoded = decoded.map_err(|_| BodyEnd::Fault)?;
             self.pending.advance(decoded.skip);
             if decoded.payload > 0 {
                 let piece = self.pending.split_to(decoded.payload);
                 self.bytes += piece.len() as u64;
-                self.keep(&piece);
                 if self.inflow.has_ended() {
                     self.decoder.begin(Framing::None);
                 }
@@ -167,13 +183,43 @@ impl<'c> BodySource<'c> {
         Ok(None)
     }
 
+    /// As [`Self::ready`]; a small piece takes those with it that are here behind it. Each would cost a frame
+    /// or a send of its own, and servers take thousands of tiny frames for an attack.
+    fn ready_joined(&mut self, ring: &Ring) -> Result<Option<Chunk>, BodyEnd> {
+        let Some(first) = self.ready_unkept()? else {
+            return Ok(None);
+        };
+        let piece = match first.len() <= JOIN_BYTES_MAX && !self.pending.is_empty() {
+            true => self.join(first, ring)?,
+            false => first,
+        };
+        self.keep(&piece);
+        Ok(Some(piece))
+    }
+
+    /// What follows `first` and is here, copied behind it as far as one buffer reaches.
+    fn join(&mut self, first: Chunk, ring: &Ring) -> Result<Chunk, BodyEnd> {
+        let Some(mut joined) = ring.buf() else {
+            return Ok(first);
+        };
+        let mut piece = first;
+        // Never full: nothing longer than its room is asked for.
+        while joined.extend_from_slice(&piece).is_ok() && joined.room() > 0 {
+            match self.decode(joined.room())? {
+                Some(next) => piece = next,
+                None => break,
+            }
+        }
+        Ok(joined.into())
+    }
+
     /// The next piece of payload, waiting for it; `None` at the end. Safe to drop while it waits.
     ///
     /// # Errors
     /// [`BodyEnd`].
-    pub(super) async fn next(&mut self) -> Result<Option<Chunk>, BodyEnd> {
+    pub(super) async fn next(&mut self, ring: &Ring) -> Result<Option<Chunk>, BodyEnd> {
         loop {
-            if let Some(piece) = self.ready()? {
+            if let Some(piece) = self.ready_joined(ring)? {
                 return Ok(Some(piece));
             }
             if self.decoder.is_over() {
@@ -351,10 +397,11 @@ pub(super) async fn pump(
     source: &mut BodySource<'_>,
     outflow: &mut Outflow<'_>,
     progress: &Progress<'_>,
+    ring: &Ring,
 ) -> Result<Pumped, PumpEnd> {
     loop {
         progress.await_client(true);
-        let next = source.next().await.map_err(PumpEnd::Downstream)?;
+        let next = source.next(ring).await.map_err(PumpEnd::Downstream)?;
         progress.await_client(false);
         progress.moved();
         let Some(piece) = next else { break };

@@ -83,7 +83,7 @@ pub(super) async fn respond(
         return Ok(outflow.end(source.trailers()).await?);
     }
     loop {
-        let next = source.next().await;
+        let next = source.next(to.ring).await;
         *bytes_out = source.bytes;
         to.progress.moved();
         let piece = match next {
