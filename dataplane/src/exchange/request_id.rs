@@ -3,25 +3,30 @@
 /// Text of a fresh id, from 128 random bits.
 #[must_use]
 pub(super) fn fresh(high: u64, low: u64) -> [u8; 36] {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
     let bits = (u128::from(high) << 64) | u128::from(low);
     let bits = (bits & !(0xf << 76)) | (4 << 76);
     let bits = (bits & !(0b11 << 62)) | (0b10 << 62);
     let mut text = [b'-'; 36];
-    let mut bytes = bits.to_be_bytes().into_iter();
-    // The places between the dashes.
-    for group in [0..8, 9..13, 14..18, 19..23, 24..36] {
-        for (pair, byte) in text[group]
-            .as_chunks_mut::<2>()
-            .0
-            .iter_mut()
-            .zip(&mut bytes)
-        {
-            *pair = [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 0xf)]];
-        }
+    for (at, byte) in PLACES.into_iter().zip(bits.to_be_bytes()) {
+        [text[at], text[at + 1]] = HEX[usize::from(byte)];
     }
     text
 }
+
+/// Where the bytes stand: between the dashes.
+const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+
+/// 00 to ff.
+const HEX: [[u8; 2]; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = [digits[byte >> 4], digits[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
 
 #[cfg(test)]
 mod tests {
