@@ -45,10 +45,19 @@ struct Folder {
 
 impl Folder {
     fn new(more: &str) -> Self {
+        Self::with(SocketAddr::from(([127, 0, 0, 1], 0)), more)
+    }
+
+    /// Whose sidecar listens there.
+    fn at(outbound: SocketAddr) -> Self {
+        Self::with(outbound, "")
+    }
+
+    fn with(outbound: SocketAddr, more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let text = format!(
             "node: n\nservice: s\nstate_dir: state\nshards: 1\n\
-             listeners: {{outbound: \"127.0.0.1:0\", inbound: none, mesh: none, \
+             listeners: {{outbound: \"{outbound}\", inbound: none, mesh: none, \
              admin: \"127.0.0.1:0\"}}\n{more}"
         );
         std::fs::write(dir.path().join("sidecar.yaml"), text).unwrap();
@@ -264,10 +273,22 @@ fn hup_swaps_the_snapshot_and_a_bad_one_changes_nothing() {
     });
 }
 
+/// An address that nobody else is given while the first of the two lives: it is bound and does not listen, and a
+/// sidecar may listen beside it.
+fn held() -> (socket2::Socket, SocketAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket
+        .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
+    let at = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, at)
+}
+
 #[test]
 fn term_ends_it_and_leaves_no_socket() {
-    let mut sidecar = Sidecar::start(Folder::new(""));
-    let at = sidecar.outbound();
+    let (_held, at) = held();
+    let mut sidecar = Sidecar::start(Folder::at(at));
     TcpStream::connect(at).unwrap();
     sidecar.signal("TERM");
     assert_eq!(sidecar.ends(), Some(0));
@@ -289,15 +310,11 @@ fn drain_by_the_socket_keeps_the_process_until_term() {
 
 #[test]
 fn killed_and_started_again_at_once_it_serves_at_the_same_port() {
-    let mut first = Sidecar::start(Folder::new(""));
-    let at = first.outbound();
+    let (_held, at) = held();
+    let mut first = Sidecar::start(Folder::at(at));
     first.child.kill().unwrap();
     first.child.wait().unwrap();
-    let folder = Folder::new("");
-    let text = std::fs::read_to_string(folder.path("sidecar.yaml")).unwrap();
-    let text = text.replacen("127.0.0.1:0", &at.to_string(), 1);
-    std::fs::write(folder.path("sidecar.yaml"), text).unwrap();
-    let again = Sidecar::start(folder);
+    let again = Sidecar::start(Folder::at(at));
     assert_eq!(again.outbound(), at);
     TcpStream::connect(at).unwrap();
 }

@@ -20,11 +20,6 @@ use crate::telemetry::{self, Party};
 use crate::upstream::Stream;
 use crate::wait::{self, First};
 
-/// Where the last connection spoke HTTP the client gets this long before the server is dialled
-/// without a request, milliseconds: HTTP clients speak at once, and their requests have a pool. Long
-/// enough for a round trip in a data centre, short enough for nobody to notice should the port have
-/// become a server-first one.
-const HTTP_PATIENCE_MS: u64 = 20;
 /// With no server to be had, or one that ends without a word, the client gets this long to say that
 /// it speaks HTTP and can be told so, milliseconds.
 const ANSWERABLE_MS: u64 = 1_000;
@@ -175,7 +170,7 @@ async fn hear(
         return heard(client, shard, said, None);
     }
     if recalled.is_some_and(Verdict::is_http) {
-        let until = shard.now().plus_ms(HTTP_PATIENCE_MS);
+        let until = shard.now().plus_ms(shard.limits.http_patience_ms);
         let patience = pin!(shard.ring.sleep_until(until));
         if let Some(said) = wait::or_timeout(client.listen(shard, stream), patience).await {
             return heard(client, shard, said?, None);

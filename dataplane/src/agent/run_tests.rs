@@ -17,6 +17,7 @@ use crate::agent::credentials::Credentials;
 use crate::ring::SendZc;
 use crate::ring::tests::picked;
 use crate::telemetry::Meter;
+use crate::vacant::Vacant;
 
 fn snapshot(revision: u64) -> Snapshot {
     snapshot_with(revision, Trust::default())
@@ -99,7 +100,9 @@ struct Sidecar {
     board: Board,
     shard: Shard,
     thread: Option<JoinHandle<Result<(), String>>>,
-    app: std::net::TcpListener,
+    /// Of the app, held while nobody answers there.
+    place: Vacant,
+    app: Option<std::net::TcpListener>,
 }
 
 impl Sidecar {
@@ -108,14 +111,15 @@ impl Sidecar {
     }
 
     fn start_with(control: &str, token: &str, state: &Path, more: &str) -> Self {
-        let app = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let place = Vacant::new([127, 0, 0, 1]);
+        let app = place.listener();
         std::fs::write(state.join("join.token"), token).unwrap();
         let text = format!(
             "node: n\nservice: s\nstate_dir: {state}\n\
              control: {{address: \"{control}\", token_file: {state}/join.token}}\n\
              ports: [{{name: http, port: 80, app: \"{app}\"}}]\n{more}",
             state = state.display(),
-            app = app.local_addr().unwrap(),
+            app = place.at,
         );
         let settings = Settings::parse(&text).unwrap();
         let listeners = settings.listeners;
@@ -170,7 +174,8 @@ impl Sidecar {
             board,
             shard,
             thread: Some(thread),
-            app,
+            place,
+            app: Some(app),
         }
     }
 
@@ -311,10 +316,9 @@ fn an_app_that_goes_away_and_returns_is_told() {
         });
     };
     healthy(true);
-    let at = sidecar.app.local_addr().unwrap();
-    sidecar.app = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    sidecar.app = None;
     healthy(false);
-    sidecar.app = std::net::TcpListener::bind(at).unwrap();
+    sidecar.app = Some(sidecar.place.listener());
     healthy(true);
 }
 
@@ -461,7 +465,8 @@ fn hostile_bytes_close_the_link_with_the_reason_and_are_counted() {
         let state = tempfile::tempdir().unwrap();
         let sidecar = Sidecar::start(&control, state.path());
         let why = control.wait(code, |seen| match seen {
-            Seen::Closed(why) if !why.contains("enrolled") => Some(why),
+            // On a machine with much else to do one may end because it was silent for too long.
+            Seen::Closed(why) if !why.contains("enrolled") && why != "timed out" => Some(why),
             _ => None,
         });
         assert!(why.contains(code), "{code}: {why}");

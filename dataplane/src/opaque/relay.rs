@@ -499,7 +499,7 @@ mod tests {
                 let block = pattern(1 << 16);
                 let mut idle_rounds = 0;
                 // Until both socket buffers and the pipe are full and stay so.
-                while idle_rounds < 20 {
+                while idle_rounds < 100 {
                     match (&stream).write(&block) {
                         Ok(_) => idle_rounds = 0,
                         Err(error) if error.kind() == ErrorKind::WouldBlock => {

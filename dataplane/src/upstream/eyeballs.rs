@@ -129,8 +129,13 @@ mod tests {
     fn after_a_failure_the_next_begins_at_once() {
         let (_kept, at) = listener();
         let (one, two) = (Vacant::new(loopback(1)), Vacant::new(loopback(1)));
-        let (won, took) = race(vec![one.at, two.at, at]);
-        assert_eq!(won.unwrap(), at);
+        // The quickest of some: the machine may stall.
+        let took = (0..5).map(|_| {
+            let (won, took) = race(vec![one.at, two.at, at]);
+            assert_eq!(won.unwrap(), at);
+            took
+        });
+        let took = took.min().unwrap();
         assert!(took < ATTEMPT_DELAY, "{took:?}");
     }
 

@@ -48,7 +48,7 @@ use crate::shard::{Collected, FromShard, Mailbox, Seat, ToShard, inbox, outboxes
 use crate::tables::Tables;
 use crate::tables::testing::{Draft, to};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One worker between a client and a server.
 struct Bed {
@@ -181,7 +181,7 @@ impl Bed {
                 Some((_, message)) => return message,
             }
             assert!(Instant::now() < until, "the worker says nothing");
-            std::thread::yield_now();
+            pause();
         }
     }
 
@@ -240,6 +240,25 @@ impl Drop for Bed {
                 "the worker panicked"
             );
         }
+    }
+}
+
+/// Leaves the processor to those that are waited for.
+fn pause() {
+    std::thread::park_timeout(Duration::from_millis(1));
+}
+
+/// As [`pause`], of a test that awaits.
+async fn moment() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
+}
+
+/// Waits for what comes to pass by itself.
+fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < end, "never: {what}");
+        pause();
     }
 }
 
@@ -374,7 +393,7 @@ fn no_connection_keeps_an_old_configuration() {
         let until = Instant::now() + PATIENCE;
         while Arc::strong_count(&old) > 1 {
             assert!(Instant::now() < until, "{role:?}: somebody holds it");
-            std::thread::yield_now();
+            pause();
         }
         // And the connection is served on.
         client
@@ -600,6 +619,8 @@ fn every_try_hangs_and_the_count_is_one_plus_retries() {
         answer.contains("x-ringmesh-reason: try_timeout"),
         "{answer}"
     );
+    // The last has been accepted, and perhaps not been counted yet.
+    wait_for("the fourth try", || hung.load(Ordering::SeqCst) >= 4);
     assert_eq!(hung.load(Ordering::SeqCst), 4);
 }
 

@@ -18,6 +18,9 @@ pub struct ConnLimits {
     pub idle_timeout_ms: u64,
     /// Without a byte in either direction of an opaque connection, milliseconds.
     pub tcp_idle_timeout_ms: u64,
+    /// For a client's first byte where the last connection to an undeclared port spoke HTTP, before its server is
+    /// dialled without a request, milliseconds.
+    pub http_patience_ms: u64,
     /// For the handshake on the mesh port, milliseconds.
     pub handshake_timeout_ms: u64,
     /// Bytes kept beside the pools; above, whoever needs more is shed.
@@ -42,6 +45,9 @@ impl Default for ConnLimits {
             idle_timeout_ms: 300_000,
             // Envoy's and Istio's tcp idle timeout.
             tcp_idle_timeout_ms: 3_600_000,
+            // HTTP clients speak at once, and their requests have a pool. Long enough for a round trip in a data
+            // centre, short enough for nobody to notice should the port have become a server-first one.
+            http_patience_ms: 20,
             handshake_timeout_ms: 5_000,
             // A thousand of the longest heads, a hundred thousand of the usual: a fifth of what the pools may take.
             kept_bytes_max: 64 << 20,

@@ -29,7 +29,7 @@ fn wait_for_given_up(bed: &Bed, count: usize) {
         }
         given_up += log.len();
         assert!(Instant::now() < until, "{given_up} of {count} were noticed");
-        std::thread::yield_now();
+        pause();
     }
 }
 
@@ -45,7 +45,7 @@ fn waits(bed: &Bed, request: &str) -> TcpStream {
     while b.peek(&mut [0]).is_err() {
         assert!(Instant::now() < until, "none is refused");
         std::mem::swap(&mut a, &mut b);
-        std::thread::yield_now();
+        pause();
     }
     b.set_nonblocking(false).unwrap();
     let refused = read_answer(&mut b);
@@ -90,7 +90,7 @@ fn who_gives_up_in_line_leaves_the_place() {
         // Given up by whom nothing holds any more.
         drop((one, other));
         while bed.log().is_empty() {
-            tokio::task::yield_now().await;
+            moment().await;
         }
     });
     // The place is free again, and nobody's request reached the app who does not wait for it.

@@ -13,13 +13,13 @@ async fn line(bed: &Bed) -> serde_json::Value {
         if let Some(line) = bed.log().pop() {
             return line;
         }
-        tokio::task::yield_now().await;
+        moment().await;
     }
 }
 
 async fn has_come(seen: &Seen, calls: usize) {
     while seen.calls.load(Ordering::SeqCst) < calls {
-        tokio::task::yield_now().await;
+        moment().await;
     }
 }
 

@@ -10,7 +10,7 @@ use super::*;
 
 async fn cancelled_at_the_app(seen: &Seen) {
     while !seen.cancelled.load(Ordering::SeqCst) {
-        tokio::task::yield_now().await;
+        moment().await;
     }
 }
 
@@ -21,7 +21,7 @@ fn a_cancelled_call_is_cancelled_at_the_app() {
         let mut sender = connect(bed.at).await;
         let (response, mut stream) = sender.send_request(request("GET", "/hang"), true).unwrap();
         while seen.calls.load(Ordering::SeqCst) == 0 {
-            tokio::task::yield_now().await;
+            moment().await;
         }
         stream.send_reset(Reason::CANCEL);
         drop(response);
@@ -40,7 +40,7 @@ fn a_call_cancelled_after_its_body_is_cancelled_at_the_app() {
         let (response, mut upload) = sender.send_request(call, false).unwrap();
         let reached = async |step: usize| {
             while seen.calls.load(Ordering::SeqCst) < step {
-                tokio::task::yield_now().await;
+                moment().await;
             }
         };
         // The call has come, without its body; then that has been read to its end.
@@ -182,7 +182,7 @@ fn what_many_clients_cancel_ends_no_call_of_another() {
                 calls.push(sender.send_request(call("/hang"), true).unwrap());
             }
             while seen.calls.load(Ordering::SeqCst) < 1 + (client + 1) * CALLS {
-                tokio::task::yield_now().await;
+                moment().await;
             }
             drop(calls);
             speaks.send_data(Bytes::from_static(b"x"), false).unwrap();
@@ -242,7 +242,7 @@ fn nobody_joins_a_connection_whose_server_goes_away() {
             sender = sender.ready().await.unwrap();
             open.push(sender.send_request(grpc("/hang"), false).unwrap());
             while seen.calls.load(Ordering::SeqCst) < 2 * n - 1 {
-                tokio::task::yield_now().await;
+                moment().await;
             }
             sender = sender.ready().await.unwrap();
             let (response, _) = sender.send_request(request("GET", "/last"), true).unwrap();

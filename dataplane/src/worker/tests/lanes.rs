@@ -127,7 +127,7 @@ fn of_two_that_wait_for_one(is_ours: [bool; 2]) -> [String; 2] {
         while read_head(&mut stream).is_some() {
             count.fetch_add(1, Ordering::SeqCst);
             while !does.load(Ordering::SeqCst) {
-                std::thread::yield_now();
+                pause();
             }
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
         }
@@ -147,7 +147,7 @@ fn of_two_that_wait_for_one(is_ours: [bool; 2]) -> [String; 2] {
                 let is_open = Arc::clone(&is_open);
                 std::thread::spawn(move || {
                     while !is_alone && !is_open.load(Ordering::SeqCst) {
-                        std::thread::yield_now();
+                        pause();
                     }
                     let callee = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
                     for (from, to) in [(&caller, &callee), (&callee, &caller)] {
@@ -169,7 +169,7 @@ fn of_two_that_wait_for_one(is_ours: [bool; 2]) -> [String; 2] {
         let patience = Instant::now() + PATIENCE;
         while count.load(Ordering::SeqCst) < wanted {
             assert!(Instant::now() < patience, "{wanted} never come");
-            std::thread::yield_now();
+            pause();
         }
     };
     let ask = || {

@@ -146,7 +146,7 @@ fn as_one_endpoint_a_connection_goes_to_the_first_that_answers_and_outlives_othe
     let until = Instant::now() + PATIENCE;
     while loads(&counts)[1] == 0 {
         assert!(Instant::now() < until, "{:?}", loads(&counts));
-        std::thread::yield_now();
+        pause();
     }
     assert_eq!(loads(&counts)[0], 1);
 }

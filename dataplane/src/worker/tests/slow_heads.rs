@@ -69,7 +69,7 @@ fn above_its_memory_a_shard_sheds_heads_in_pieces_and_serves_whole_ones() {
                 }
             }
         });
-        std::thread::yield_now();
+        pause();
     }
     let kept = until_kept(&bed, "something is kept", |kept| kept > 0);
     assert!(kept <= MAX as i64, "{kept} bytes kept");
@@ -167,7 +167,7 @@ fn above_its_memory_a_shard_sheds_hellos_in_pieces() {
             let read = client.read(&mut [0]);
             read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
         });
-        std::thread::yield_now();
+        pause();
     }
     until_kept(&bed, "as many as have room wait", |kept| {
         kept == (ROOM * 512) as i64

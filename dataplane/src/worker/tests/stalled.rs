@@ -8,7 +8,7 @@ use super::*;
 
 fn impatient() -> ConnLimits {
     ConnLimits {
-        idle_timeout_ms: 300,
+        idle_timeout_ms: 1_500,
         ..ConnLimits::default()
     }
 }
@@ -54,7 +54,7 @@ fn a_try_that_waits_for_its_client_is_no_fault_of_the_endpoint() {
     let mut draft = strict(upstream);
     let mut route = to(&[("app", "", 1)]);
     route.retry.attempts = 0;
-    route.retry.per_try_timeout_ms = 200;
+    route.retry.per_try_timeout_ms = 1_500;
     draft = draft.http("app", vec![route]);
     let bed = Bed::start(&draft, Role::Outbound);
     let answer = bed.ask("POST / HTTP/1.1\r\nHost: app\r\nContent-Length: 10\r\n\r\nhel");
@@ -73,7 +73,7 @@ fn a_server_that_takes_no_more_of_a_body_is_given_up() {
         // Until the sidecar gives it up; what has come stays unread.
         let _ = stream.set_read_timeout(Some(PATIENCE));
         while !matches!(stream.take_error(), Ok(Some(_))) {
-            std::thread::yield_now();
+            pause();
         }
     });
     let bed = Bed::start_with(&draft(upstream), Role::Outbound, impatient());
@@ -158,7 +158,7 @@ fn a_client_that_reads_nothing_does_not_hold_its_exchange() {
     let until = Instant::now() + PATIENCE;
     while client.take_error().unwrap().is_none() {
         assert!(Instant::now() < until, "it is not cut");
-        std::thread::yield_now();
+        pause();
     }
     let log = bed.log();
     assert_eq!(log[0]["reason"], "idle_timeout", "{}", log[0]);

@@ -73,7 +73,7 @@ impl Other {
                 return message;
             }
             assert!(Instant::now() < until, "the shard says nothing");
-            tokio::task::yield_now().await;
+            moment().await;
         }
     }
 
@@ -286,7 +286,7 @@ fn a_shard_that_never_rests_lets_another_have_its_turn() {
         }
         let until = Instant::now() + PATIENCE;
         while gate.seen().all < 20 && Instant::now() < until {
-            std::thread::yield_now();
+            pause();
         }
         let answers: Vec<String> = (0..5).map(|_| beds[1].get("app")).collect();
         is_over.store(true, Ordering::SeqCst);
@@ -317,7 +317,7 @@ fn a_shard_whose_streams_never_cease_lets_another_have_its_turn() {
         };
         let other = async {
             while seen.lock().unwrap().calls < 20 {
-                tokio::task::yield_now().await;
+                moment().await;
             }
             let mut sender = connect(beds[1].at).await;
             for _ in 0..5 {

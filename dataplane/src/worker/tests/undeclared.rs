@@ -40,9 +40,13 @@ fn before(app: SocketAddr) -> Draft {
 
 /// Every way to a server: as the caller's sidecar, as the callee's.
 fn ways(upstream: SocketAddr) -> [Bed; 2] {
+    ways_with(upstream, ConnLimits::default())
+}
+
+fn ways_with(upstream: SocketAddr, limits: ConnLimits) -> [Bed; 2] {
     [
-        Bed::start(&undeclared(upstream), Role::Outbound),
-        Bed::start(&before(upstream), Role::Inbound),
+        Bed::start_with(&undeclared(upstream), Role::Outbound, limits),
+        Bed::start_with(&before(upstream), Role::Inbound, limits),
     ]
 }
 
@@ -101,14 +105,6 @@ fn detections(bed: &Bed) -> Vec<(String, u64)> {
 }
 
 /// Waits until something is so.
-fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < end, "never: {what}");
-        std::thread::yield_now();
-    }
-}
-
 /// A client that says nothing, for whom the server has been dialled all the same.
 fn silent(bed: &Bed) -> TcpStream {
     const OPENED: &str = "ringmesh_upstream_connections_opened_total";
@@ -176,7 +172,12 @@ fn the_letters_ge_and_a_pause_are_still_http() {
 #[test]
 fn http_uses_the_connection_that_was_made_for_it() {
     let (upstream, connections) = hello();
-    for bed in ways(upstream) {
+    // A client that stalls between its connect and its request is none that says nothing.
+    let limits = ConnLimits {
+        http_patience_ms: 10_000,
+        ..ConnLimits::default()
+    };
+    for bed in ways_with(upstream, limits) {
         let before = connections.load(Ordering::SeqCst);
         let mut client = silent(&bed);
         for _ in 0..3 {

@@ -302,7 +302,7 @@ impl Socket {
         protocol: &'static str,
     ) -> Result<Self, Refused> {
         while !sender.is_extended_connect_protocol_enabled() {
-            tokio::task::yield_now().await;
+            moment().await;
         }
         let request = Request::builder()
             .method(Method::CONNECT)

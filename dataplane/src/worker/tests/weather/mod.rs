@@ -261,8 +261,8 @@ fn are_the_apps_or_our_own(
     seed: u64,
 ) -> Result<(), TestCaseError> {
     let bed = Bed::start_in(draft, Weather::Stormy(seed));
-    let begun = Instant::now();
     for round in 0..4 {
+        let begun = Instant::now();
         for (message, got) in messages.iter().zip(converse(&bed, messages, seed + round)) {
             // The connection broke: everything after is lost too.
             let Some(got) = got else { break };
@@ -274,13 +274,11 @@ fn are_the_apps_or_our_own(
             let theirs = (got.status, &got.content) == (wanted.status, &wanted.content);
             prop_assert!(ours || cut || theirs, "{message:?} got {}", got.told());
         }
+        // The route's timeout is 15 s: a break must be noticed when it happens, not by that.
+        let took = begun.elapsed();
+        prop_assert!(took < Duration::from_secs(12), "somebody waited: {took:?}");
     }
     prop_assert!(wrong.lock().unwrap().is_empty(), "{wrong:?}");
-    // The route's timeout is 15 s: a break must be noticed when it happens, not by that.
-    prop_assert!(
-        begun.elapsed() < Duration::from_secs(10),
-        "somebody waited for a timeout"
-    );
     Ok(())
 }
 
