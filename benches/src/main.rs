@@ -1,7 +1,7 @@
 //! `ringmesh-bench`: load for any server or proxy, and ringmesh beside other proxies.
 
 // Standard output may fail: `ringmesh_tuning::stdout`.
-#![deny(clippy::print_stdout)]
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod descriptors;
 mod figures;
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
-            eprintln!("ringmesh-bench: {problem}");
+            ringmesh_tuning::errln!("ringmesh-bench: {problem}");
             ExitCode::from(problem.exit_code())
         }
     }

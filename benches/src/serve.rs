@@ -8,7 +8,7 @@ use std::rc::Rc;
 use clap::Args;
 use ringmesh_dataplane::ring::{Chunk, ListenOptions, Listener, OUT_PIECES_MAX, Out, Park};
 use ringmesh_dataplane::ring::{Ring, RingPlan, Socket};
-use ringmesh_tuning::outln;
+use ringmesh_tuning::{errln, outln};
 
 use crate::descriptors;
 use crate::problem::Problem;
@@ -44,7 +44,7 @@ impl Serve {
     pub(crate) fn run(&self) -> Result<(), Problem> {
         // As many as the system lets us: too few only matter to who opens that many.
         if descriptors::make_room(CONNECTIONS_MAX).is_err() {
-            eprintln!("serve: fewer than {CONNECTIONS_MAX} connections will fit");
+            errln!("serve: fewer than {CONNECTIONS_MAX} connections will fit");
         }
         let ring = Ring::new(&RingPlan::default())?;
         let answers = Rc::new(Answers::default());
@@ -103,7 +103,7 @@ async fn accept(ring: Ring, listener: Listener, task: Task, answers: Rc<Answers>
             };
         });
         if !started {
-            eprintln!("serve: more connections than one ring takes");
+            errln!("serve: more connections than one ring takes");
         }
     }
 }

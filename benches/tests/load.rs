@@ -172,7 +172,7 @@ impl Drop for Upstream {
 fn free_port() -> (socket2::Socket, String) {
     let held = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     held.set_reuse_address(true).unwrap();
-    held.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into())
+    held.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
         .unwrap();
     let at = held.local_addr().unwrap().as_socket().unwrap();
     (held, at.to_string())

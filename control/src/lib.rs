@@ -9,7 +9,7 @@
 //! [`tool`] is the command line; [`demo`] runs the whole mesh on one machine.
 
 // Standard output may fail: `ringmesh_tuning::stdout`.
-#![deny(clippy::print_stdout)]
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod admin;
 pub mod compile;

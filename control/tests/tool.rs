@@ -545,6 +545,34 @@ fn a_standard_output_that_fails_ends_the_tool_without_a_panic() {
     }
 }
 
+/// Nobody reads why it failed, and its status still says so: 101 would be a panic's.
+#[test]
+fn a_standard_error_that_closed_changes_no_status() {
+    let broken = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(broken.path(), "kind: [").unwrap();
+    let broken = broken.path().to_str().unwrap();
+    for args in [
+        &["analyze", "-f", broken] as &[&str],
+        &["expr", "source.nothing =="],
+        &["services", "--control", "/nobody/listens.sock"],
+    ] {
+        let run = |to: Stdio| {
+            Command::new(env!("CARGO_BIN_EXE_ringmesh"))
+                .args(args)
+                .stdout(Stdio::null())
+                .stderr(to)
+                .status()
+                .unwrap()
+                .code()
+        };
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let status = run(writer.into());
+        assert_eq!(status, run(Stdio::null()), "{args:?}");
+        assert!(matches!(status, Some(1 | 2)), "{args:?}: {status:?}");
+    }
+}
+
 #[test]
 fn what_cannot_be_meant_is_said_in_the_words_of_the_flags() {
     let run = |args: &[&str]| {

@@ -24,7 +24,7 @@
 //! ```
 
 // Standard output may fail: `ringmesh_tuning::stdout`.
-#![cfg_attr(not(test), deny(clippy::print_stdout))]
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod accept;
 pub mod admin;

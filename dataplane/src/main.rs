@@ -1,7 +1,7 @@
 //! `ringmesh-proxy`: arguments in, exit status out. Everything else is the library's.
 
 // Standard output may fail: `ringmesh_tuning::stdout`.
-#![deny(clippy::print_stdout)]
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -11,8 +11,8 @@ use std::sync::Arc;
 use clap::Parser;
 use ringmesh_dataplane::admin::serve::SetLevel;
 use ringmesh_dataplane::bootstrap::{self, Options};
-use ringmesh_tuning::outln;
 use ringmesh_tuning::placement::Shards;
+use ringmesh_tuning::{errln, outln};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, fmt, reload};
@@ -74,7 +74,7 @@ fn main() -> ExitCode {
     let level = match start_logging(&arguments.log) {
         Ok(level) => level,
         Err(why) => {
-            eprintln!("--log: {why}");
+            errln!("--log: {why}");
             return ExitCode::from(2);
         }
     };
@@ -91,7 +91,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(stop) => {
-            eprintln!("{stop}");
+            errln!("{stop}");
             ExitCode::from(stop.status())
         }
     }

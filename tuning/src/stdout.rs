@@ -2,7 +2,8 @@
 //! a panic with a backtrace.
 //!
 //! [`out!`](crate::out) and [`outln!`](crate::outln) write as `print!` and `println!` do, and end the
-//! process where that fails.
+//! process where that fails. [`errln!`](crate::errln) writes as `eprintln!` does, and where that fails there
+//! is nobody to tell: work goes on.
 
 use std::fmt;
 use std::io::{self, Write as _};
@@ -22,6 +23,11 @@ pub fn try_write(text: fmt::Arguments<'_>) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_fmt(text)?;
     stdout.flush()
+}
+
+/// Writes to standard error, if anybody reads it.
+pub fn complain(text: fmt::Arguments<'_>) {
+    let _ = io::stderr().lock().write_fmt(text);
 }
 
 /// The status to end with. Whoever closed our output wants no more of it, and no word about it:
@@ -47,5 +53,13 @@ macro_rules! out {
 macro_rules! outln {
     ($format:literal $($arguments:tt)*) => {
         $crate::stdout::write(format_args!("{}\n", format_args!($format $($arguments)*)))
+    };
+}
+
+/// `eprintln!` for a standard error that may be closed.
+#[macro_export]
+macro_rules! errln {
+    ($format:literal $($arguments:tt)*) => {
+        $crate::stdout::complain(format_args!("{}\n", format_args!($format $($arguments)*)))
     };
 }

@@ -20,7 +20,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use ringmesh_tuning::{out, outln};
+use ringmesh_tuning::{errln, out, outln};
 
 use crate::descriptors;
 use crate::problem::Problem;
@@ -290,7 +290,7 @@ impl Idle {
         engine.drive(
             connections,
             move |engine, number, opening| hold_one(engine, number, request, opening),
-            |engine| eprintln!("{} of {connections} idle", engine.held.get()),
+            |engine| errln!("{} of {connections} idle", engine.held.get()),
             |engine| {
                 if held_until.get().is_none() && engine.held.get() == connections {
                     // The word programs wait for.
@@ -365,7 +365,7 @@ impl Progress {
         let handshakes = self.handshakes(&engine.tally.handshakes);
         if !self.quiet {
             let latency = engine.tally.latency.borrow();
-            eprintln!(
+            errln!(
                 "{:>4} s: {:>8} requests/s, p50 {:.0} us, p99 {:.0} us so far, {:.0} MiB, {} errors{handshakes}",
                 self.seconds,
                 requests - self.requests,

@@ -93,7 +93,7 @@ impl Bench {
 
     /// Tells what happens, on standard error.
     pub(super) fn tell(&self, what: &str) {
-        eprintln!("{:>5} s  {what}", self.begun.elapsed().as_secs());
+        ringmesh_tuning::errln!("{:>5} s  {what}", self.begun.elapsed().as_secs());
     }
 
     /// Runs one load of `length` on `to` and returns what it found; `more` are arguments beside

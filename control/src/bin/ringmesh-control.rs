@@ -1,7 +1,7 @@
 //! `ringmesh-control`: the control service.
 
 // Standard output may fail: `ringmesh_tuning::stdout`.
-#![deny(clippy::print_stdout)]
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -186,7 +186,7 @@ fn plan_of(args: &Args) -> Result<Plan, String> {
 fn main() -> ExitCode {
     let args = Args::parse();
     let wrong = |why: &str| {
-        eprintln!("ringmesh-control: {why}");
+        ringmesh_tuning::errln!("ringmesh-control: {why}");
         ExitCode::from(2)
     };
     let Ok(filter) = tracing_subscriber::EnvFilter::try_new(&args.log) else {
@@ -220,7 +220,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Stop { status, why }) => {
-            eprintln!("ringmesh-control: {why}");
+            ringmesh_tuning::errln!("ringmesh-control: {why}");
             ExitCode::from(status)
         }
     }

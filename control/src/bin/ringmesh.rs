@@ -1,7 +1,7 @@
 //! `ringmesh`: the tool.
 
 // Standard output may fail: `ringmesh_tuning::stdout`.
-#![deny(clippy::print_stdout)]
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 use std::process::ExitCode;
 

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Args;
-use ringmesh_tuning::outln;
+use ringmesh_tuning::{errln, outln};
 
 use cast::Cast;
 use rows::{Play, ROWS, Row, Seen};
@@ -54,7 +54,7 @@ pub fn run(args: &DemoArgs) -> ExitCode {
         .iter()
         .find(|name| ROWS.iter().all(|row| row.name != **name))
     {
-        eprintln!(
+        errln!(
             "ringmesh demo: --only: there is no row {unknown:?}; `ringmesh demo --list` names them"
         );
         return ExitCode::from(2);
@@ -76,7 +76,7 @@ pub fn run(args: &DemoArgs) -> ExitCode {
     let bins = match Bins::in_folder(&folder.unwrap_or_default()) {
         Ok(bins) => bins,
         Err(error) => {
-            eprintln!("ringmesh demo: {error}");
+            errln!("ringmesh demo: {error}");
             return ExitCode::from(2);
         }
     };
@@ -202,7 +202,7 @@ fn end_on_signal() {
                 _ = int.recv() => {}
                 _ = term.recv() => {}
             }
-            eprintln!("\ninterrupted: stopping everyone");
+            errln!("\ninterrupted: stopping everyone");
             cleanup::all_and_exit(130);
         });
     });

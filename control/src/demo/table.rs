@@ -78,7 +78,7 @@ impl Table {
     /// Something that takes a moment begins.
     pub(super) fn note(&self, what: &str) {
         let elapsed = self.start.elapsed().as_secs();
-        eprintln!("[{elapsed:3} s] {what}");
+        ringmesh_tuning::errln!("[{elapsed:3} s] {what}");
     }
 
     /// A row begins.

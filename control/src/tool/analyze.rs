@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use ringmesh_tuning::{out, outln};
+use ringmesh_tuning::{errln, out, outln};
 use ringmesh_wire::{Revision, ServiceId};
 use serde_json::json;
 
@@ -52,7 +52,7 @@ pub fn run(args: &AnalyzeArgs) -> ExitCode {
     let objects = match read_objects(&args.files) {
         Ok(objects) => objects,
         Err(error) => {
-            eprintln!("{error}");
+            errln!("{error}");
             return error.exit_code();
         }
     };
@@ -69,7 +69,7 @@ pub fn run(args: &AnalyzeArgs) -> ExitCode {
     }
     if args.strict && !resolution.all_active() {
         for line in statuses::inactive(&resolution.statuses) {
-            eprintln!("{line}");
+            errln!("{line}");
         }
         return ExitCode::from(2);
     }

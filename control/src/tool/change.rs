@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use ringmesh_tuning::{out, outln};
+use ringmesh_tuning::{errln, out, outln};
 
 use super::client::Client;
 use super::failure::Failure;
@@ -120,7 +120,7 @@ pub(super) fn delete(client: &Client, args: &DeleteArgs) -> Result<(), Failure> 
     };
     let changed: Changed = client.post("/v1/delete", &body)?;
     if changed.objects.is_empty() {
-        eprintln!("nothing to delete: none of these objects exists");
+        errln!("nothing to delete: none of these objects exists");
     }
     show(&changed, args.output, Made::Yes)?;
     wait(client, changed.revision, &args.wait)
@@ -133,7 +133,7 @@ pub(super) fn rollback(client: &Client, args: &RollbackArgs) -> Result<(), Failu
     };
     let changed: Changed = client.post("/v1/rollback", &body)?;
     if changed.objects.is_empty() {
-        eprintln!(
+        errln!(
             "nothing to change: the rules are what they were at revision {}",
             args.revision
         );
@@ -264,7 +264,7 @@ fn wait(client: &Client, revision: u64, args: &WaitArgs) -> Result<(), Failure> 
     let waited: Waited = client.get(&path)?;
     if waited.everywhere {
         let s = if waited.live == 1 { "" } else { "s" };
-        eprintln!("in force on {} sidecar{s}", waited.live);
+        errln!("in force on {} sidecar{s}", waited.live);
         return Ok(());
     }
     let laggards = waited

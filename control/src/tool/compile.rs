@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use ringmesh_tuning::outln;
+use ringmesh_tuning::{errln, outln};
 use ringmesh_wire::Revision;
 use ringmesh_wire::v1::Snapshot;
 use xxhash_rust::xxh3::Xxh3;
@@ -52,7 +52,7 @@ pub fn run(args: &CompileArgs) -> ExitCode {
     match work(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, message)) => {
-            eprintln!("{message}");
+            errln!("{message}");
             code
         }
     }
@@ -66,7 +66,7 @@ fn work(args: &CompileArgs) -> Result<(), Failure> {
     let registry = RegistryView::default();
     let resolution = Model::new(Revision(1), objects).resolve(&registry, &Effective::default());
     for line in statuses::inactive(&resolution.statuses) {
-        eprintln!("{line}");
+        errln!("{line}");
     }
     if args.strict && !resolution.all_active() {
         let message = "not all rules are in force, and --strict was asked for";

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use ringmesh_tuning::{out, outln};
+use ringmesh_tuning::{errln, out, outln};
 use ringmesh_wire::v1::Value;
 
 use crate::expr::{
@@ -50,7 +50,7 @@ pub fn run(args: &ExprArgs) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(message) => {
-            eprintln!("{message}");
+            errln!("{message}");
             ExitCode::from(2)
         }
     }

@@ -8,7 +8,7 @@ use ringmesh_tuning::intercept::{
     TABLE, plan_down, plan_up,
 };
 use ringmesh_tuning::probe;
-use ringmesh_tuning::{out, outln};
+use ringmesh_tuning::{errln, out, outln};
 
 /// Send a service's TCP connections to its sidecar, or stop doing so.
 ///
@@ -218,7 +218,7 @@ pub fn run(args: &InterceptArgs) -> ExitCode {
             let cgroup = capture.from_cgroup.as_deref();
             capture.cgroup_number = cgroup.and_then(|path| host.cgroup_number(path));
             if let Err(error) = capture.check() {
-                eprintln!("ringmesh intercept up: --{error}");
+                errln!("ringmesh intercept up: --{error}");
                 return ExitCode::from(WRONG);
             }
             if let Some(path) = args
@@ -226,7 +226,7 @@ pub fn run(args: &InterceptArgs) -> ExitCode {
                 .as_ref()
                 .filter(|path| host.lacks_cgroup(path))
             {
-                eprintln!(
+                errln!(
                     "ringmesh intercept up: --from-cgroup: there is no cgroup {path}; write its path below \
                      the root, as `systemctl show -P ControlGroup UNIT` prints it without the first /"
                 );
@@ -243,7 +243,7 @@ pub fn run(args: &InterceptArgs) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ringmesh intercept: {error}");
+            errln!("ringmesh intercept: {error}");
             ExitCode::FAILURE
         }
     }

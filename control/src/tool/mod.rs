@@ -106,7 +106,7 @@ pub fn run(socket: &Path, command: &Command) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprint!("{failure}");
+            ringmesh_tuning::stdout::complain(format_args!("{failure}"));
             ExitCode::from(failure.status)
         }
     }

@@ -1,7 +1,7 @@
 //! Lists: as a table, JSON or YAML.
 
 use clap::ValueEnum;
-use ringmesh_tuning::{out, outln};
+use ringmesh_tuning::{errln, out, outln};
 use serde::Serialize;
 
 use super::failure::Failure;
@@ -27,7 +27,7 @@ pub(super) fn print<T: Serialize>(
     none: &str,
 ) -> Result<(), Failure> {
     match output {
-        Output::Table if items.is_empty() => eprintln!("{none}"),
+        Output::Table if items.is_empty() => errln!("{none}"),
         Output::Table => out!("{}", table(columns, items.iter().map(row).collect())),
         Output::Json | Output::Yaml => structured(output, &items)?,
     }

@@ -1,7 +1,7 @@
 //! `quota`: who may spend how much of each quota now.
 
 use clap::Args;
-use ringmesh_tuning::out;
+use ringmesh_tuning::{errln, out};
 
 use super::client::Client;
 use super::failure::Failure;
@@ -36,7 +36,7 @@ pub(super) fn run(client: &Client, args: &QuotaArgs) -> Result<(), Failure> {
         return output::structured(args.output, &all);
     }
     if all.is_empty() {
-        eprintln!("no quota is enforced by a registered sidecar");
+        errln!("no quota is enforced by a registered sidecar");
         return Ok(());
     }
     let rows = all.iter().flat_map(rows).collect();

@@ -112,7 +112,7 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         if self.keep || std::thread::panicking() {
-            eprintln!("logs and state are kept in {}", self.dir.display());
+            ringmesh_tuning::errln!("logs and state are kept in {}", self.dir.display());
             return;
         }
         // Best effort: a folder left in /tmp harms nobody.

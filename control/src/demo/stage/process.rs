@@ -234,7 +234,7 @@ impl Drop for Process {
             self.kill();
         }
         if std::thread::panicking() {
-            eprintln!("--- {} printed last:\n{}", self.name, self.log_tail());
+            ringmesh_tuning::errln!("--- {} printed last:\n{}", self.name, self.log_tail());
         }
     }
 }
