@@ -82,7 +82,8 @@ fn every_request_of_a_closed_loop_is_counted_once() {
         let found = json(&tool(&arguments));
         let requests = found["requests"].as_u64().unwrap();
         assert_eq!(requests, answered.load(Ordering::SeqCst) - before);
-        assert!(found["measured"].as_u64().unwrap() < requests);
+        // Whether any fell into the warm-up depends on the machine; an open loop tells that they do not count.
+        assert!(found["measured"].as_u64().unwrap() <= requests);
         assert_eq!(found["errors"], 0);
         let connects = if round == 0 { 4 } else { requests };
         assert_eq!(found["connects"].as_u64().unwrap(), connects);
@@ -178,6 +179,19 @@ fn free_port() -> (socket2::Socket, String) {
     (held, at.to_string())
 }
 
+/// What a load finds that is long enough for `least` of a figure: on a busy machine a short one may come to nothing.
+fn load_until(what: &[&str], figure: &str, least: u64) -> serde_json::Value {
+    let load = |seconds| {
+        let common = ["-c", "4", "-s", seconds, "--warmup", "0", "--json", "-"];
+        json(&tool(&[&["load"], what, &common].concat()))
+    };
+    ["0.2", "2", "20"]
+        .into_iter()
+        .map(load)
+        .find(|found| found[figure].as_u64().unwrap() >= least)
+        .unwrap_or_else(|| panic!("{what:?}: fewer than {least} {figure}"))
+}
+
 #[test]
 fn the_own_server_serves_every_kind_of_load() {
     let ((_http, http), (_echo, echo), (_source, source)) = (free_port(), free_port(), free_port());
@@ -194,17 +208,14 @@ fn the_own_server_serves_every_kind_of_load() {
         .read_line(&mut ready)
         .unwrap();
     assert_eq!(ready, "ready\n");
-    let common = ["-c", "4", "-s", "0.2", "--warmup", "0", "--json", "-"];
-    let load = |what: &[&str]| json(&tool(&[&["load"], what, &common].concat()));
-
-    let found = load(&["http", "--to", &http, "--path", "/65536"]);
+    let found = load_until(&["http", "--to", &http, "--path", "/65536"], "requests", 1);
     assert_eq!(
         (&found["errors"], &found["refused"]),
         (&0.into(), &0.into())
     );
     assert!(found["bytes"].as_u64().unwrap() > 65_536 * found["requests"].as_u64().unwrap());
-    assert!(load(&["ping", "--to", &echo])["measured"].as_u64().unwrap() > 0);
-    assert!(load(&["bulk", "--to", &source])["bytes"].as_u64().unwrap() > 1 << 20);
+    load_until(&["ping", "--to", &echo], "measured", 1);
+    load_until(&["bulk", "--to", &source], "bytes", (1 << 20) + 1);
     let held = tool(&["load", "idle", "--to", &http, "-c", "300", "--hold", "0"]);
     assert_eq!(String::from_utf8_lossy(&held.stdout), "idle 300\n");
 }

@@ -19,8 +19,13 @@ fn binaries() -> PathBuf {
 }
 
 fn suite(bin: &Path, out: &Path, arguments: &[&str]) -> std::process::Output {
+    suite_of("0.3", bin, out, arguments)
+}
+
+/// [`suite`] with a length of its round.
+fn suite_of(seconds: &str, bin: &Path, out: &Path, arguments: &[&str]) -> std::process::Output {
     Command::new(env!("CARGO_BIN_EXE_ringmesh-bench"))
-        .args(["suite", "--rounds", "1", "--seconds", "0.3", "--root"])
+        .args(["suite", "--rounds", "1", "--seconds", seconds, "--root"])
         .arg(root())
         .arg("--bin")
         .arg(bin)
@@ -82,26 +87,35 @@ fn new_connections_are_measured_and_allocations_where_they_are_counted() {
     if !bin.join("ringmesh-control").exists() {
         return;
     }
+    // On a busy machine it takes many handshakes to tell which kind costs less.
+    let told = ["0.3", "3", "10"].into_iter().any(|seconds| {
+        let [handshakes, allocations] = handshakes_and_allocations(seconds, &bin);
+        let why = allocations["absent"].as_str().unwrap();
+        assert!(why.contains("/nowhere/ringmesh-proxy"), "{why}");
+        let figure = |name: &str| handshakes["rounds"][0]["figures"][name].as_f64();
+        let took = [figure("full_handshake_us"), figure("resumed_handshake_us")];
+        println!("{seconds} s: a full handshake and a resumed one take {took:?} us");
+        matches!(took, [Some(full), Some(resumed)] if 0.0 < resumed && resumed < full)
+    });
+    assert!(told, "a resumed handshake costs as much as a full one");
+}
+
+/// What a report says of the sidecar in both scenarios.
+fn handshakes_and_allocations(seconds: &str, bin: &Path) -> [serde_json::Value; 2] {
     let out = tempfile::tempdir().unwrap();
     let scenarios = ["--scenario", "mtls-handshakes", "--scenario", "allocations"];
     let only = ["--only", "haproxy", "--only", "ringmesh"];
     let more = [&scenarios[..], &only, &["--counting", "/nowhere"]].concat();
-    let run = suite(&bin, out.path(), &more);
+    let run = suite_of(seconds, bin, out.path(), &more);
     let said = String::from_utf8_lossy(&run.stderr).into_owned();
     assert!(run.status.success(), "{said}");
     let report = std::fs::read(out.path().join("report.json")).unwrap();
     let json: serde_json::Value = serde_json::from_slice(&report).unwrap();
-    let of = |scenario: usize| {
-        let series = json["found"][scenario]["series"].as_array().unwrap();
-        let mut series = series.iter();
-        series.find(|one| one["contender"] == "ringmesh").unwrap()
-    };
-    let figure = |of: &serde_json::Value, name: &str| of["rounds"][0]["figures"][name].as_f64();
-    let full = figure(of(0), "full_handshake_us").unwrap();
-    let resumed = figure(of(0), "resumed_handshake_us").unwrap();
-    assert!(0.0 < resumed && resumed < full, "{resumed} {full}");
-    let why = of(1)["absent"].as_str().unwrap();
-    assert!(why.contains("/nowhere/ringmesh-proxy"), "{why}");
+    [0, 1].map(|scenario| {
+        let mut series = json["found"][scenario]["series"].as_array().unwrap().iter();
+        let own = series.find(|one| one["contender"] == "ringmesh");
+        own.unwrap().clone()
+    })
 }
 
 /// Everything below a process.

@@ -6,10 +6,11 @@
 //! Ill-behaved: `/reset/N` resets the connection after N bytes of a larger body, `/drip/N` sends N
 //! bytes one by one.
 
+use std::borrow::Cow;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use ringmesh_control::demo::stage::wait;
@@ -33,6 +34,23 @@ pub fn bytes(n: usize) -> Vec<u8> {
     let mut bytes = vec![0; n];
     rng.fill(&mut bytes);
     bytes
+}
+
+/// A body of which a copy more or less is felt: 64 MiB.
+pub const BIG: usize = 64 * 1024 * 1024;
+
+/// `bytes(BIG)`, made once: in a debug build that takes a while, which a time limit should not run for.
+#[must_use]
+pub fn big() -> &'static [u8] {
+    static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| bytes(BIG));
+    &BYTES
+}
+
+fn body(n: usize) -> Cow<'static, [u8]> {
+    match n {
+        BIG => big().into(),
+        n => bytes(n).into(),
+    }
 }
 
 impl Upstream {
@@ -261,7 +279,7 @@ fn answer(
         text
     };
     match what {
-        "bytes" => conn.write_all(&with_length(&bytes(number)))?,
+        "bytes" => conn.write_all(&with_length(&body(number)))?,
         "peer" => {
             let peer = conn.peer_addr()?;
             conn.write_all(&with_length(peer.to_string().as_bytes()))?;
@@ -296,10 +314,9 @@ fn answer(
         "chunked" => {
             conn.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
             // Uneven pieces, so that boundaries fall everywhere.
-            for piece in bytes(number).chunks(12_345) {
-                conn.write_all(format!("{:x}\r\n", piece.len()).as_bytes())?;
-                conn.write_all(piece)?;
-                conn.write_all(b"\r\n")?;
+            for piece in body(number).chunks(12_345) {
+                let head = format!("{:x}\r\n", piece.len());
+                conn.write_all(&[head.as_bytes(), piece, b"\r\n"].concat())?;
             }
             conn.write_all(b"0\r\n\r\n")?;
         }

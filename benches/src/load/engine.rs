@@ -20,7 +20,7 @@ use crate::problem::Problem;
 /// a lost SYN costs a second.
 const OPENING_MAX: u32 = 64;
 /// How long answers may come after the end; what has not come by then counts as unanswered.
-const DRAIN: Duration = Duration::from_secs(5);
+const DRAIN: Duration = Duration::from_secs(30);
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// What all connections of a load share.

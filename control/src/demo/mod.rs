@@ -93,7 +93,7 @@ pub fn run(args: &DemoArgs) -> ExitCode {
 
 fn play_all(wanted: &[Row], bins: &Bins, keep: bool, table: &mut Table) {
     std::thread::scope(|scope| {
-        // Its own stage, started first and fetched last: it lasts 30 s and hardly needs a CPU.
+        // Its own stage, started first and fetched last: it lasts 60 s and hardly needs a CPU.
         let beside: Vec<_> = wanted
             .iter()
             .filter_map(|row| match row.play {

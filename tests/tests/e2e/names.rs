@@ -1,7 +1,6 @@
 //! Endpoints by name, on processes: a name server that fails, answers, changes its mind and dies.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
 
 use ringmesh_tests::ability::{Ability, has};
 use ringmesh_tests::mesh::Mesh;
@@ -63,8 +62,7 @@ impl Setting {
     }
 
     fn call(&self) -> Result<Answer, String> {
-        let patience = Duration::from_secs(5);
-        get(self.caller.outbound(), HOST, "/ratings/0", &[], patience)
+        get(self.caller.outbound(), HOST, "/ratings/0", &[], SOON)
     }
 
     /// The row of the name in `ringmesh proxy endpoints`.

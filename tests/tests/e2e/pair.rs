@@ -8,7 +8,7 @@ use ringmesh_tests::upstream::Upstream;
 use ringmesh_tests::{Conn, SOON, stage, wait};
 
 use crate::standalone::{
-    LOCAL, http_bodies_are_identical, opaque_bytes_are_identical, run, run_with,
+    LOCAL, http_bodies_are_identical, opaque_bytes_are_identical, run, run_patiently, run_with,
 };
 use crate::watched::Metrics;
 
@@ -18,7 +18,7 @@ fn http_bodies_through_the_pair_are_identical() {
         return;
     }
     let (stage, upstream) = (stage(), Upstream::http(LOCAL));
-    let (mut process, port) = run(&stage, "pair", &upstream, "http");
+    let (mut process, port) = run_patiently(&stage, "pair", &upstream, "http");
     http_bodies_are_identical(port, &upstream);
     // TERM ends the children too: their pids were printed after `ready`.
     let log = process.log();

@@ -98,6 +98,10 @@ fn play(bins: Bins, what: &str, options: &[&str]) -> Result<Seen> {
         &uid,
     ];
     space.intercept(&stage, &[&common[..], options].concat())?;
+    // That a rule is in force says nothing of endpoints, and the one call must find its callee.
+    wait::until_true("the way to ratings", Duration::from_secs(20), || {
+        knows(&reviews, &space, outside(31)).unwrap_or(false)
+    })?;
     let to = reviews_app.address();
     let answer = inside(space.name(), move || {
         get(
@@ -143,6 +147,21 @@ fn play(bins: Bins, what: &str, options: &[&str]) -> Result<Seen> {
             left.len()
         ),
     ))
+}
+
+/// Whether a sidecar knows an endpoint at an address.
+fn knows(sidecar: &Sidecar, space: &Space, ip: IpAddr) -> Result<bool> {
+    let admin = sidecar.admin();
+    let told = inside(space.name(), move || {
+        get(
+            admin,
+            "localhost",
+            "/endpoints",
+            &[],
+            Duration::from_secs(5),
+        )
+    })??;
+    Ok(told.text().contains(&ip.to_string()))
 }
 
 /// A sidecar whose outbound listener is where REDIRECT sends: 127.0.0.1.

@@ -160,8 +160,8 @@ pub const ROWS: [Row; 18] = [
     ),
     row(
         "rotation",
-        "(certificates of 5 s)",
-        "traffic for 30 s on kept and on new connections",
+        "(certificates of 10 s)",
+        "traffic for 60 s on kept and on new connections",
         "0 errors; at least 8 new certificates on each side",
         Play::Beside(rotation::play),
     ),

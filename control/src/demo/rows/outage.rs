@@ -10,6 +10,9 @@ use crate::demo::stage::{Answer, Result, wait};
 
 /// Longer than the 5 s window, so that a limit that is forgotten shows.
 const OUTAGE: Duration = Duration::from_secs(7);
+/// The 5 s between two admissions, less a second: what is seen are arrivals at the app, of which the first may be later
+/// than the second by that on a busy machine. v3 tries all the time, so a limit that is forgotten shows as far less.
+const GAP_MIN_US: u64 = 4_000_000;
 
 pub(super) fn play(cast: &mut Cast) -> Result<Seen> {
     let quota = cast.rule("quota-complete.yaml");
@@ -54,7 +57,7 @@ pub(super) fn play(cast: &mut Cast) -> Result<Seen> {
     cast.control.delete(&denier)?;
     cast.control.delete(&quota)?;
     let all_good = with_status(&answers, 200) as usize == answers.len() && !answers.is_empty();
-    let within_limit = closest_us.is_none_or(|gap| gap >= 4_900_000);
+    let within_limit = closest_us.is_none_or(|gap| gap >= GAP_MIN_US);
     Ok(Seen::new(
         all_good && within_limit && !times.is_empty() && denied == 403,
         format!(

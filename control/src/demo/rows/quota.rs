@@ -8,28 +8,71 @@ use crate::demo::cast::Cast;
 use crate::demo::load::Call;
 use crate::demo::stage::{Arrival, Node, NodePlan, Result, wait};
 
+const FIVE: Duration = Duration::from_secs(5);
+/// From the answer that took the unit until it is surely back, and from a call that takes it until one that must not
+/// get it.
+const BACK_AFTER: Duration = Duration::from_millis(5_200);
+const TAKEN_AFTER: [Duration; 2] = [Duration::from_millis(4_500), Duration::from_millis(3_800)];
+/// How often the calls are made anew where a busy machine answered one too late to tell.
+const REPEATS_MAX: usize = 2;
+
 pub(super) fn one_per_five(cast: &mut Cast) -> Result<Seen> {
     cast.with_rule("memquota.yaml", |cast| {
-        let start = Instant::now();
-        let mut seen = Vec::new();
-        for at_ms in [0, 4_500, 5_200, 9_000] {
-            wait::until_after(start, Duration::from_millis(at_ms));
-            let answer = cast.reviews_v3.call("ratings", "/ratings/0", &[])?;
-            seen.push(answer.status);
+        let mut calls = four_calls(cast)?;
+        for _ in 0..REPEATS_MAX {
+            if calls.in_time {
+                break;
+            }
+            wait::pass(BACK_AFTER);
+            calls = four_calls(cast)?;
         }
-        let received = cast.ratings.app.count()?;
-        Ok(Seen::new(
-            seen == [200, 429, 200, 429] && received == 2,
-            format!("{seen:?}; ratings received {received}"),
-        ))
+        Ok(calls.seen)
     })
+}
+
+struct Calls {
+    seen: Seen,
+    /// Those that were to be refused were answered while the unit was surely out.
+    in_time: bool,
+}
+
+/// When the unit was taken is known no better than between a call and its answer: what must be refused has to be
+/// answered within 5 s of the call, what must be admitted is sent more than 5 s after the answer.
+fn four_calls(cast: &Cast) -> Result<Calls> {
+    cast.ratings.app.reset()?;
+    let mut statuses = Vec::new();
+    let mut call = || {
+        let answer = cast.reviews_v3.call("ratings", "/ratings/0", &[])?;
+        statuses.push(answer.status);
+        Ok::<_, String>(Instant::now())
+    };
+    let mut in_time = true;
+    for refused_after in TAKEN_AFTER {
+        let sent = Instant::now();
+        let answered = call()?;
+        wait::until_after(sent, refused_after);
+        in_time &= call()?.duration_since(sent) < FIVE;
+        wait::until_after(answered, BACK_AFTER);
+    }
+    let received = cast.ratings.app.count()?;
+    let late = if in_time {
+        ""
+    } else {
+        "; answered too late to tell"
+    };
+    let seen = Seen::new(
+        in_time && statuses == [200, 429, 200, 429] && received == 2,
+        format!("{statuses:?}; ratings received {received}{late}"),
+    );
+    Ok(Calls { seen, in_time })
 }
 
 const CALLERS: [&str; 2] = ["reviews/v2", "productpage/v1"];
 const LIMIT: usize = 5;
 const WINDOW_US: u64 = 10_000_000;
-/// One tick of the window: what is counted are arrivals at the app, a little after admission.
-const TICK_US: u64 = 100_000;
+/// What is counted are arrivals at the app, on a busy machine up to this long after admission. A limit that is forgotten
+/// shows all the same: bursts come twice a second.
+const ARRIVAL_US_MAX: u64 = 1_000_000;
 
 pub(super) fn five_per_ten(cast: &mut Cast) -> Result<Seen> {
     let plan = NodePlan::new("ratings", "v1", "2", cast.stage.block.ip(32));
@@ -88,14 +131,14 @@ fn judge(cast: &Cast, second: &Node) -> Result<Seen> {
         let first = times.first().copied().unwrap_or(0);
         let early = times
             .iter()
-            .filter(|at| **at < first + WINDOW_US - TICK_US)
+            .filter(|at| **at < first + WINDOW_US - ARRIVAL_US_MAX)
             .count();
         let most = times
             .iter()
             .map(|end| {
                 times
                     .iter()
-                    .filter(|at| **at <= *end && **at + WINDOW_US - TICK_US > *end)
+                    .filter(|at| **at <= *end && **at + WINDOW_US - ARRIVAL_US_MAX > *end)
                     .count()
             })
             .max()

@@ -8,7 +8,8 @@ use crate::demo::stage::{Answer, Arrival, Result};
 
 pub(super) fn timeout(cast: &mut Cast) -> Result<Seen> {
     let (answer, arrivals) = call_hanging(cast, "timeout-10s.yaml")?;
-    let in_time = between(answer.took, 9_900, 10_900);
+    // Less than the 15 s that hold without the rule.
+    let in_time = between(answer.took, 9_900, 14_000);
     Ok(Seen::new(
         answer.status == 504 && in_time && arrivals.len() == 1,
         format!(
@@ -26,11 +27,12 @@ pub(super) fn retries(cast: &mut Cast) -> Result<Seen> {
         .windows(2)
         .map(|pair| Duration::from_micros(pair[1].at_us.saturating_sub(pair[0].at_us)))
         .collect();
-    // Back-off: full jitter up to 25, 75 and 175 ms.
+    // Back-off adds little: full jitter up to 25, 75 and 175 ms. The upper bounds leave a busy machine its time; that
+    // tries are given up after 2 s and no sooner is in the lower ones, and that all were made in their number.
     let good = answer.status == 504
         && arrivals.len() == 4
-        && apart.iter().all(|gap| between(*gap, 1_950, 2_700))
-        && between(answer.took, 7_900, 9_300);
+        && apart.iter().all(|gap| between(*gap, 1_950, 5_000))
+        && between(answer.took, 7_900, 15_000);
     let gaps: Vec<String> = apart.iter().map(|gap| seconds(*gap)).collect();
     Ok(Seen::new(
         good,

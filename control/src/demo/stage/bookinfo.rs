@@ -11,8 +11,8 @@ use super::{Launch, Process, Result, Stage};
 /// Where every app serves, on its own address.
 pub(super) const APP_PORT: u16 = 9080;
 const ADMIN_PORT: u16 = 9090;
-const START_PATIENCE: Duration = Duration::from_secs(10);
-const ADMIN_PATIENCE: Duration = Duration::from_secs(10);
+const START_PATIENCE: Duration = Duration::from_secs(30);
+const ADMIN_PATIENCE: Duration = Duration::from_secs(30);
 
 /// One request that reached an app.
 #[derive(Clone, Debug, Deserialize)]

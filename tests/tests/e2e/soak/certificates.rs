@@ -16,9 +16,9 @@ use super::asked_for;
 use crate::foreign::Server;
 use crate::watched::Metrics;
 
-/// Pings on one opaque connection, one per [`PAUSE`]: a second, less than what a certificate has left when it is
+/// How long one opaque connection is pinged, once per [`PAUSE`]: less than what a certificate has left when it is
 /// replaced. Opaque connections that live longer than their certificates are cut, and that is told in `docs/mutual-tls.md`.
-const PINGS: u32 = 50;
+const TUNNEL_LASTS: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(20);
 
 #[test]
@@ -68,9 +68,13 @@ fn short_certificates_rotate_under_http_and_opaque_traffic_and_nobody_notices() 
         let opaque = scope.spawn(|| {
             let mut pings = 0_u64;
             while !stop.flag().load(Ordering::Relaxed) {
+                let opened = Instant::now();
                 let mut stream = tunnel(outbound)?;
-                for n in 0..PINGS {
-                    let failed = |error: std::io::Error| format!("ping {n}: {error}");
+                // By the clock and not by a number of pings: those take longer where there is little CPU.
+                while opened.elapsed() < TUNNEL_LASTS {
+                    let failed = |error: std::io::Error| {
+                        format!("a ping {:?} after the call: {error}", opened.elapsed())
+                    };
                     ping(&mut stream).map_err(failed)?;
                     pings += 1;
                     wait::pass(PAUSE);
@@ -116,13 +120,11 @@ fn short_certificates_rotate_under_http_and_opaque_traffic_and_nobody_notices() 
     assert!(!answers.is_empty() && pings > 0);
     assert_eq!(since("ringmesh_connections_refused_total", refused), [0; 3]);
     assert_eq!(since("ringmesh_retries_total", retried), [0; 3]);
-    // Due at half of their life; a fifth of them may come late on a busy host.
+    // Due at half of their life; on a busy host each may come late by half as much again. Fewer would leave a
+    // certificate so little that the next delay ends it.
     let due = time.as_secs() * 2 / life_s;
     for count in renewed {
-        assert!(
-            count >= due * 4 / 5 && (due < 12 || count >= 10),
-            "{renewed:?}"
-        );
+        assert!(count >= due * 2 / 3, "{renewed:?}, of {due} due");
     }
     // Connections are renewed with their certificates; the caller has no callers.
     assert!(handshakes[1] > 0 && handshakes[2] > 0, "{handshakes:?}");
