@@ -8,7 +8,6 @@ use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use socket2::SockRef;
 
@@ -79,22 +78,21 @@ impl Conn {
         if let Some(peer) = self.peer.get() {
             return Some(*peer);
         }
-        let peer = self.sys().peer_addr().ok()?.as_socket()?;
+        let peer = self.ask_peer()?;
         Some(*self.peer.get_or_init(|| peer))
     }
 
     /// Why the connection failed, after it did.
     pub(super) fn error(&self) -> io::Error {
-        let told = self.sys().take_error().ok().flatten();
         // Told already, to whoever looked first.
-        told.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())
+        self.take_error()
+            .unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())
     }
 
     /// From now on closing sends a reset and drops what was not sent.
     pub(super) fn reset(&self) {
         if !self.reset.replace(true) {
-            // Fails only on a socket that is gone already.
-            let _ = self.sys().set_linger(Some(Duration::ZERO));
+            self.reset_on_close();
             self.cancel_send();
             // Only the close resets, and makes the kernel let go of what was lent.
             self.let_go();
@@ -107,7 +105,7 @@ impl Conn {
     pub(super) fn abort(&self) {
         self.reset();
         // Says nothing to the peer.
-        let _ = self.sys().shutdown(Shutdown::Read);
+        self.shut_down(Shutdown::Read);
     }
 
     /// Whether the end of what is received is our doing, and not the peer's.
@@ -119,8 +117,7 @@ impl Conn {
     /// what is in flight.
     pub(super) fn cut(&self) {
         self.reset();
-        // Fails only where the peer has ended it already.
-        let _ = self.sys().shutdown(Shutdown::Both);
+        self.shut_down(Shutdown::Both);
         self.cut.set(true);
         if let Some(waker) = self.seldom.get().and_then(|seldom| seldom.cut_waker.take()) {
             waker.wake();

@@ -21,7 +21,7 @@ use super::error::RingError;
 use super::foreign::NextPort;
 use super::groups::{Group, Size};
 use super::in_flight::Op;
-use super::kernel::{Completion, Kernel, Wait};
+use super::kernel::{Completion, Wait};
 use super::loan::Loan;
 use super::pipe::{Pipe, Pipes};
 use super::plan::{Picked, RingPlan, SendZc};
@@ -30,7 +30,7 @@ use super::prefetch;
 use super::tasks::Tasks;
 use super::wheel::{Tick, Wheel};
 use super::zero_copy::ZeroCopy;
-use super::{Park, Turn};
+use super::{Kernel, Park, Turn};
 
 /// Output buffers: an HTTP head with all its additions, or a TLS record.
 const BUF_BYTES: u32 = 16 * 1024;
@@ -103,7 +103,7 @@ impl Core {
         let bulk = Group::new(&kernel, Size::Bulk, plan)?;
         let bufs = Pool::listed(plan.bufs_max, BUF_BYTES)
             .map_err(|error| RingError::at("mmap of output buffers", error))?;
-        let now = clock();
+        let now = kernel.clock();
         let core = Rc::new(Self {
             kernel,
             ops: RefCell::new(Arena::new()),
@@ -251,7 +251,7 @@ impl Core {
         self.resume(Size::Bulk);
         let no_news = self.no_news.take();
         self.kernel.turn(self.wait(park, no_news), no_news + 1);
-        self.now.set(clock());
+        self.now.set(self.kernel.clock());
         let completions = self.reap();
         self.reaped.set(completions);
         let next = self.turn.get().checked_add(1);
@@ -278,7 +278,7 @@ impl Core {
         if until == Mono::NEVER && no_news == 0 {
             return Wait::Forever;
         }
-        let now = clock();
+        let now = self.kernel.clock();
         let until = match no_news {
             0 => until,
             _ => until.min(now.plus_ms(NEWS_PATIENCE_MS)),
@@ -445,7 +445,7 @@ impl Core {
     /// in flight keeps this ring alive (by design: its memory is lent).
     pub(super) fn close_all(&self) {
         self.tasks.clear();
-        let patience = clock().plus_ms(CLOSE_PATIENCE_MS);
+        let patience = self.kernel.clock().plus_ms(CLOSE_PATIENCE_MS);
         loop {
             let keys: Vec<Key> = {
                 let ops = self.ops.borrow();
@@ -453,7 +453,7 @@ impl Core {
                 live.filter(|key| !matches!(ops.get(*key), Some(Op::Bell)))
                     .collect()
             };
-            if keys.is_empty() || clock() > patience {
+            if keys.is_empty() || self.kernel.clock() > patience {
                 return;
             }
             for key in keys {
@@ -467,7 +467,7 @@ impl Core {
                     None => self.cancel(key),
                 }
             }
-            self.turn(Park::Until(clock().plus_ms(10)));
+            self.turn(Park::Until(self.kernel.clock().plus_ms(10)));
         }
     }
 
@@ -571,23 +571,6 @@ fn dead_socket() -> std::io::Result<OwnedFd> {
     let (here, there) = std::os::unix::net::UnixStream::pair()?;
     drop(there);
     Ok(here.into())
-}
-
-/// The clock every ring goes by, for threads that speak of time with a shard.
-#[must_use]
-pub fn monotonic() -> Mono {
-    clock()
-}
-
-/// CLOCK_MONOTONIC.
-fn clock() -> Mono {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: `time` is writable for the call; the clock always exists.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    Mono(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
 impl Drop for Core {

@@ -83,7 +83,7 @@ impl Faults {
         self.made.set(self.made.get() + 1);
         self.held
             .borrow_mut()
-            .push(Completion::made_up(user_data, -errno));
+            .push(Completion::posted(user_data, -errno, 0));
         true
     }
 

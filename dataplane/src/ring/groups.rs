@@ -4,10 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use super::Kernel;
 use super::buf_ring::BufRing;
 use super::conn::Conn;
 use super::error::RingError;
-use super::kernel::Kernel;
 use super::plan::{GroupPlan, RingPlan};
 use super::pool::Pool;
 use super::region::Region;

@@ -16,6 +16,7 @@ use super::buf_ring::BufRing;
 use super::error::RingError;
 use super::plan::{Picked, RingPlan, SendZc, TaskRun};
 use super::probe;
+use crate::time::Mono;
 
 /// One completion.
 #[derive(Debug, Clone, Copy)]
@@ -41,13 +42,13 @@ impl Completion {
         self.result.cast_unsigned() & NOTIF_USAGE_ZC_COPIED != 0
     }
 
-    /// One that no kernel posted: final, without a block.
+    /// One that no kernel posted.
     #[cfg(test)]
-    pub(super) fn made_up(user_data: u64, result: i32) -> Self {
+    pub(super) fn posted(user_data: u64, result: i32, flags: u32) -> Self {
         Self {
             user_data,
             result,
-            flags: 0,
+            flags,
         }
     }
 
@@ -95,6 +96,11 @@ impl Kernel {
 
     pub(super) fn picked(&self) -> Picked {
         self.picked.get()
+    }
+
+    /// CLOCK_MONOTONIC.
+    pub(super) fn clock(&self) -> Mono {
+        monotonic()
     }
 
     pub(super) fn set_recv_limit(&self, has: bool) {
@@ -267,6 +273,18 @@ impl fmt::Debug for Kernel {
             .field("picked", &self.picked())
             .finish_non_exhaustive()
     }
+}
+
+/// The clock every ring goes by, for threads that speak of time with a shard.
+#[must_use]
+pub fn monotonic() -> Mono {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is writable for the call; the clock always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    Mono(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
 fn register_ring_fd(fd: RawFd) -> io::Result<RawFd> {

@@ -90,6 +90,26 @@ impl Listener {
     /// # Errors
     /// What the system says of socket, bind and listen.
     pub fn bind(ring: &Ring, at: SocketAddr, options: &ListenOptions) -> io::Result<Self> {
+        #[cfg(not(test))]
+        let (socket, local) = Self::open(at, options)?;
+        #[cfg(test)]
+        let (socket, local) = match ring.network() {
+            Some(network) => network.listen(at)?,
+            None => Self::open(at, options)?,
+        };
+        let gate = Gate {
+            socket,
+            core: Rc::clone(&ring.core),
+            side: RefCell::default(),
+        };
+        Ok(Self {
+            gate: Rc::new(gate),
+            local,
+        })
+    }
+
+    /// A socket that listens, and where.
+    fn open(at: SocketAddr, options: &ListenOptions) -> io::Result<(socket2::Socket, SocketAddr)> {
         let kind = Type::STREAM.cloexec();
         let socket = socket2::Socket::new(Domain::for_address(at), kind, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
@@ -107,15 +127,7 @@ impl Listener {
         socket.bind(&at.into())?;
         socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
         let local = socket.local_addr()?.as_socket();
-        let gate = Gate {
-            socket,
-            core: Rc::clone(&ring.core),
-            side: RefCell::default(),
-        };
-        Ok(Self {
-            gate: Rc::new(gate),
-            local: local.ok_or(io::ErrorKind::Unsupported)?,
-        })
+        Ok((socket, local.ok_or(io::ErrorKind::Unsupported)?))
     }
 
     /// The next connection.
@@ -214,6 +226,10 @@ impl Gate {
     }
 
     fn close(&self) {
+        #[cfg(test)]
+        if let Some(network) = self.core.kernel.network() {
+            network.unlisten(self.raw());
+        }
         let mut side = self.side.borrow_mut();
         side.closed = true;
         side.waker = None;

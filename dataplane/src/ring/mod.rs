@@ -28,6 +28,8 @@ mod core;
 mod ends;
 mod error;
 #[cfg(test)]
+mod fake;
+#[cfg(test)]
 mod faults;
 mod foreign;
 mod groups;
@@ -39,6 +41,7 @@ mod listener;
 mod loan;
 mod out;
 mod pipe;
+mod plain;
 mod plan;
 mod pool;
 mod prefetch;
@@ -66,13 +69,20 @@ use std::sync::Arc;
 
 use crate::time::Mono;
 
-pub use core::monotonic;
+pub use kernel::monotonic;
+
+#[cfg(test)]
+use fake::Kernel;
+#[cfg(not(test))]
+use kernel::Kernel;
 
 pub use bell::RemoteWaker;
 pub use buf::{Buf, Full};
 pub use chunk::Chunk;
 pub use ends::EndUnwatched;
 pub use error::RingError;
+#[cfg(test)]
+pub(crate) use fake::Network;
 #[cfg(test)]
 pub(crate) use faults::Weather;
 pub use groups::{BULK_BLOCK_BYTES, HEADS_BLOCK_BYTES};
@@ -225,6 +235,22 @@ impl Ring {
     /// Gives memory of unused buffers back to the system. For quiet moments.
     pub fn trim(&self) {
         self.core.trim();
+    }
+
+    /// The network of a simulated ring.
+    #[cfg(test)]
+    pub(crate) fn network(&self) -> Option<Network> {
+        self.core.kernel.network()
+    }
+
+    /// Receive buffers that somebody holds.
+    #[cfg(test)]
+    pub(crate) fn blocks_out(&self) -> u32 {
+        let groups = [groups::Size::Heads, groups::Size::Bulk];
+        groups
+            .iter()
+            .map(|size| self.core.group(*size).pool().out())
+            .sum()
     }
 
     /// From now on a pipe sends no more than `bytes` at once, as to a receiver that is slow.

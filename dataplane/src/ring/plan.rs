@@ -36,6 +36,9 @@ pub struct RingPlan {
     /// Faults between us and the kernel.
     #[cfg(test)]
     pub(crate) weather: Option<super::Weather>,
+    /// In place of the kernel a fake one, and the seed of its world.
+    #[cfg(test)]
+    pub(crate) simulated: Option<u64>,
 }
 
 /// Size of one group of receive buffers.
@@ -80,6 +83,8 @@ impl Default for RingPlan {
             zero_copy_min_bytes: None,
             #[cfg(test)]
             weather: None,
+            #[cfg(test)]
+            simulated: None,
         }
     }
 }

@@ -191,8 +191,8 @@ impl Conn {
 
     fn send_fin(&self) {
         // A plain call: on TCP it does not block, and the ring's own shutdown is always handed to a
-        // worker thread. Fails only if the connection is gone, which receiving tells as well.
-        let _ = self.sys().shutdown(Shutdown::Write);
+        // worker thread.
+        self.shut_down(Shutdown::Write);
     }
 
     pub(super) fn cancel_send(&self) {

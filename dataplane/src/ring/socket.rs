@@ -155,8 +155,7 @@ impl Socket {
     /// Our end.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        let local = self.conn.sys().local_addr().ok();
-        local.and_then(|at| at.as_socket()).unwrap_or(UNKNOWN)
+        self.conn.ask_local().unwrap_or(UNKNOWN)
     }
 
     /// Where a redirected connection was meant to go (SO_ORIGINAL_DST); `None` if it came straight

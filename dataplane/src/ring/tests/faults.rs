@@ -93,7 +93,7 @@ fn in_a_storm_what_arrives_without_copies_is_a_beginning_too() {
 }
 
 /// Every connection has ended, and no buffer is in use or lent.
-fn nothing_is_left(ring: &Ring, seed: u64) {
+pub(super) fn nothing_is_left(ring: &Ring, seed: u64) {
     until(ring, || {
         ring.conns() == 0 && ring.core.zero_copy.lent_bytes() == 0
     });

@@ -7,6 +7,7 @@ mod drops;
 mod ends;
 mod faults;
 mod setup;
+mod simulated;
 mod splice;
 mod timers;
 mod turns;

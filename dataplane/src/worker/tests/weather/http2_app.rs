@@ -7,7 +7,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::super::http2::read;
-use super::model::{Content, Message};
 use super::*;
 
 /// Answers each request by its number. `at_once`: what is to be said then is written together, not frame by frame.

@@ -4,29 +4,29 @@ use proptest::prelude::*;
 
 /// One exchange as both ends see it.
 #[derive(Debug, Clone)]
-pub(super) struct Message {
-    pub(super) method: &'static str,
+pub(in crate::worker::tests) struct Message {
+    pub(in crate::worker::tests) method: &'static str,
     /// The client is of HTTP/1.0, and asks to keep its connection.
     old: bool,
     /// The target is in absolute form, and Host says something else.
     absolute: bool,
     /// What the request carries.
-    pub(super) upload: Option<Body>,
-    pub(super) leave: Leave,
-    pub(super) answer: Answered,
+    pub(in crate::worker::tests) upload: Option<Body>,
+    pub(in crate::worker::tests) leave: Leave,
+    pub(in crate::worker::tests) answer: Answered,
     /// The connection stops being HTTP with this one, which is the last then.
-    pub(super) tunnel: Option<Tunnel>,
+    pub(in crate::worker::tests) tunnel: Option<Tunnel>,
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Body {
+pub(in crate::worker::tests) struct Body {
     len: usize,
     framing: Framing,
 }
 
 /// How a body says where it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Framing {
+pub(in crate::worker::tests) enum Framing {
     Length,
     /// Bytes of each chunk, and how many of [`TRAILERS`] follow.
     Chunked(usize, usize),
@@ -44,7 +44,7 @@ const TRAILERS: [(&str, bool); 4] = [
 
 /// Whether a request asks for leave to send its body (RFC 9110 section 10.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Leave {
+pub(in crate::worker::tests) enum Leave {
     NotAsked,
     /// Asked, and sent without waiting for it.
     NotAwaited,
@@ -54,16 +54,16 @@ pub(super) enum Leave {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Answered {
-    pub(super) status: u16,
+pub(in crate::worker::tests) struct Answered {
+    pub(in crate::worker::tests) status: u16,
     /// 103 before it.
-    pub(super) hints: bool,
+    pub(in crate::worker::tests) hints: bool,
     body: Body,
 }
 
 /// Bytes after 101, or after the 200 to CONNECT. The client ends first, then the app.
 #[derive(Debug, Clone)]
-pub(super) struct Tunnel {
+pub(in crate::worker::tests) struct Tunnel {
     /// Of the client: behind its request, and after the answer.
     early: usize,
     late: usize,
@@ -74,9 +74,9 @@ pub(super) struct Tunnel {
 
 /// What an end gets: body and trailers, or the bytes of a tunnel.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Content {
-    pub(super) bytes: Vec<u8>,
-    pub(super) trailers: String,
+pub(in crate::worker::tests) struct Content {
+    pub(in crate::worker::tests) bytes: Vec<u8>,
+    pub(in crate::worker::tests) trailers: String,
 }
 
 impl Content {
@@ -102,7 +102,7 @@ impl Eq for Content {}
 
 /// What the client does, in this order.
 #[derive(Debug)]
-pub(super) enum Step {
+pub(in crate::worker::tests) enum Step {
     Send(Vec<u8>),
     /// For 100, 101 or the 200 to CONNECT; after anything else it says no more.
     AwaitLeave,
@@ -240,7 +240,7 @@ fn refused() -> impl Strategy<Value = Message> {
 }
 
 /// What goes over one connection; what ends it, if anything does, stands last.
-pub(super) fn messages(max: usize) -> impl Strategy<Value = Vec<Message>> {
+pub(in crate::worker::tests) fn messages(max: usize) -> impl Strategy<Value = Vec<Message>> {
     let last = prop_oneof![
         2 => Just(None),
         2 => tunnel().prop_map(Some),
@@ -254,7 +254,9 @@ pub(super) fn messages(max: usize) -> impl Strategy<Value = Vec<Message>> {
 }
 
 /// The same for an app that speaks HTTP/2. Tunnels and connections that end with an answer are not HTTP/2's.
-pub(super) fn messages_for_http2(max: usize) -> impl Strategy<Value = Vec<Message>> {
+pub(in crate::worker::tests) fn messages_for_http2(
+    max: usize,
+) -> impl Strategy<Value = Vec<Message>> {
     let last = prop_oneof![
         3 => Just(None),
         1 => message().prop_map(|message| Some(of_http10(message)))
@@ -271,7 +273,9 @@ fn content(len: usize) -> Vec<u8> {
 
 impl Body {
     /// What an app that speaks HTTP/2 says of the length, sends in frames of data and in trailers.
-    pub(super) fn in_http2(&self) -> (Option<usize>, Vec<Vec<u8>>, Vec<&'static str>) {
+    pub(in crate::worker::tests) fn in_http2(
+        &self,
+    ) -> (Option<usize>, Vec<Vec<u8>>, Vec<&'static str>) {
         let content = content(self.len);
         match self.framing {
             Framing::Length => (Some(self.len), vec![content], Vec::new()),
@@ -321,7 +325,7 @@ impl Body {
 
 impl Message {
     /// What the client does for it.
-    pub(super) fn steps(&self, number: usize) -> Vec<Step> {
+    pub(in crate::worker::tests) fn steps(&self, number: usize) -> Vec<Step> {
         let (framing, body) = self.upload.as_ref().map(Body::written).unwrap_or_default();
         let expect = match self.leave {
             Leave::NotAsked => "",
@@ -375,32 +379,32 @@ impl Message {
     }
 
     /// Whether it asks for a connection.
-    pub(super) fn connects(&self) -> bool {
+    pub(in crate::worker::tests) fn connects(&self) -> bool {
         self.method == "CONNECT"
     }
 
     /// Whether the answer goes on to the end of the client's connection.
-    pub(super) fn ends_client(&self) -> bool {
+    pub(in crate::worker::tests) fn ends_client(&self) -> bool {
         self.old && !self.is_bodiless() && self.answer.body.framing != Framing::Length
     }
 
     /// The body of the answer.
-    pub(super) fn answer_body(&self) -> &Body {
+    pub(in crate::worker::tests) fn answer_body(&self) -> &Body {
         &self.answer.body
     }
 
     /// Whether the client waits for 100, 101 or a tunnel.
-    pub(super) fn waits(&self) -> bool {
+    pub(in crate::worker::tests) fn waits(&self) -> bool {
         self.tunnel.is_some() || matches!(self.leave, Leave::Awaited | Leave::Refused)
     }
 
     /// Whether the app gives leave to send.
-    pub(super) fn leave_is_given(&self) -> bool {
+    pub(in crate::worker::tests) fn leave_is_given(&self) -> bool {
         matches!(self.leave, Leave::NotAwaited | Leave::Awaited)
     }
 
     /// Statuses the client is told before that of the answer.
-    pub(super) fn interims(&self) -> Vec<u16> {
+    pub(in crate::worker::tests) fn interims(&self) -> Vec<u16> {
         // HTTP/1.0 knows none.
         if self.old {
             return Vec::new();
@@ -413,7 +417,7 @@ impl Message {
     }
 
     /// What the app is to get.
-    pub(super) fn arrives(&self) -> Content {
+    pub(in crate::worker::tests) fn arrives(&self) -> Content {
         if let Some(tunnel) = &self.tunnel {
             return Content {
                 bytes: content(tunnel.early + tunnel.late),
@@ -425,12 +429,12 @@ impl Message {
     }
 
     /// Whether the app is to take a body.
-    pub(super) fn body_comes(&self) -> bool {
+    pub(in crate::worker::tests) fn body_comes(&self) -> bool {
         self.upload.is_some() && self.leave != Leave::Refused
     }
 
     /// What the app answers; of a tunnel its 101, where it is asked for one, and its greeting.
-    pub(super) fn answer(&self) -> Vec<u8> {
+    pub(in crate::worker::tests) fn answer(&self) -> Vec<u8> {
         if let Some(tunnel) = &self.tunnel {
             let head = match self.connects() {
                 true => "",
@@ -463,23 +467,23 @@ impl Message {
     }
 
     /// What the app says once the client has ended a tunnel.
-    pub(super) fn farewell(&self) -> Vec<u8> {
+    pub(in crate::worker::tests) fn farewell(&self) -> Vec<u8> {
         self.tunnel
             .as_ref()
             .map_or(Vec::new(), |tunnel| content(tunnel.farewell))
     }
 
     /// The app ends its connection behind this answer.
-    pub(super) fn closes(&self) -> bool {
+    pub(in crate::worker::tests) fn closes(&self) -> bool {
         self.answer.body.framing == Framing::Close || self.leave == Leave::Refused
     }
 
-    pub(super) fn is_bodiless(&self) -> bool {
+    pub(in crate::worker::tests) fn is_bodiless(&self) -> bool {
         self.method == "HEAD" || matches!(self.answer.status, 204 | 304)
     }
 
     /// What the client is to get.
-    pub(super) fn delivered(&self) -> Content {
+    pub(in crate::worker::tests) fn delivered(&self) -> Content {
         match &self.tunnel {
             Some(tunnel) => Content {
                 bytes: [content(tunnel.greeting), content(tunnel.farewell)].concat(),
