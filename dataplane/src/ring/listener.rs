@@ -199,7 +199,7 @@ impl Gate {
                 // knows it.
                 let fd = unsafe { OwnedFd::from_raw_fd(done.result) };
                 if side.closed {
-                    return;
+                    return self.core.close(fd);
                 }
                 side.queue.push_back(fd);
                 if side.queue.len() >= QUEUE_MAX
@@ -233,7 +233,9 @@ impl Gate {
         let mut side = self.side.borrow_mut();
         side.closed = true;
         side.waker = None;
-        side.queue.clear();
+        for unwanted in side.queue.drain(..) {
+            self.core.close(unwanted);
+        }
         if let Some(key) = side.armed
             && !side.stopping
         {

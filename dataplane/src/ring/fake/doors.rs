@@ -186,11 +186,12 @@ impl World {
         }
     }
 
-    /// Gives an end its descriptor. A number that comes again was closed by a plain call: what it stood for is
-    /// broken off.
+    /// Gives an end its descriptor.
+    ///
+    /// # Panics
+    /// If the number was closed behind the world's back: its peer would never hear of it.
     fn name(&mut self, fd: RawFd, end: End) {
-        if let Some(before) = self.ends.insert(fd, end) {
-            self.break_off(before);
-        }
+        let before = self.ends.insert(fd, end);
+        assert!(before.is_none(), "closed by a plain call: {before:?}");
     }
 }
