@@ -208,7 +208,7 @@ fn main() {
     mode.run("count", &mut || meter.record(black_box(&outcome)));
     mode.run("log", &mut || {
         log.push(black_box(&outcome));
-        if log.fill_percent() > 90 {
+        if log.is_ripe() {
             log.clear();
         }
     });

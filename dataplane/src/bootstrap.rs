@@ -330,7 +330,7 @@ mod shards {
     /// Log buffers that go back and forth between a shard and the agent. At 90,000 lines a second
     /// all of them last for some 150 ms in which the agent gets no CPU, because it shares a shard's;
     /// after that lines are dropped and counted. What is not needed takes no memory.
-    const LOG_BUFFERS: usize = 16;
+    const LOG_BUFFERS: usize = 8;
 
     /// Open files of the process that are no connections of a shard: rings, listeners, the agent's
     /// sockets, files.

@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
-/// Buffers waiting for the disk; with 256 KiB each at most 8 MiB.
-const WAITING_MAX: usize = 32;
+/// Buffers waiting for the disk; with 512 KiB each at most 8 MiB.
+const WAITING_MAX: usize = 16;
 /// Written buffers kept for the next lines, so that memory is not taken from the kernel, and given
-/// back, for each: some megabytes a second at full load. At most 1 MiB stays when it is quiet.
-const EMPTIED_MAX: usize = 4;
+/// back, for each: some megabytes a second at full load.
+const EMPTIED_MAX: usize = 2;
 
 enum Order {
     Write(Vec<u8>),
@@ -78,6 +78,11 @@ impl LogFile {
     #[must_use]
     pub fn spare(&self) -> Vec<u8> {
         self.emptied.try_recv().unwrap_or_default()
+    }
+
+    /// Gives up the room there is for further lines. For quiet moments.
+    pub fn rest(&self) {
+        while self.emptied.try_recv().is_ok() {}
     }
 
     /// Opens the file anew, after it was moved away.

@@ -140,8 +140,6 @@ impl Drop for Busy {
     }
 }
 
-/// An access-log buffer this full is handed over without being asked for, percent.
-const LOG_HAND_OVER_PERCENT: usize = 50;
 impl ShardState {
     /// A shard without configuration.
     #[must_use]
@@ -210,6 +208,7 @@ impl ShardState {
         let logged = self.log.borrow().as_ref().is_none_or(LogBuf::is_empty);
         if self.told.replace(Some(state)) == Some(state) && logged {
             self.quiet.set(true);
+            self.empty_log_room();
             self.tell(FromShard::Quiet);
         } else {
             let stats = self.meter.borrow().collect().keeping(kept).on(ring);
@@ -226,7 +225,7 @@ impl ShardState {
         if !lines.push(outcome) {
             meter.count(Event::LogDropped);
         }
-        if lines.fill_percent() >= LOG_HAND_OVER_PERCENT {
+        if lines.is_ripe() {
             drop((meter, log));
             self.hand_over_log();
         }
@@ -264,6 +263,14 @@ impl ShardState {
         {
             self.tell(FromShard::Log(log.take(spare)));
         }
+    }
+
+    /// Nothing is logged for now: the buffers' memory is not needed.
+    fn empty_log_room(&self) {
+        if let Some(log) = &mut *self.log.borrow_mut() {
+            log.rest();
+        }
+        self.spares.borrow_mut().fill(Vec::new());
     }
 
     /// Takes an emptied log buffer.

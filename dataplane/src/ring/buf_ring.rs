@@ -1,8 +1,9 @@
 //! The queue in which free blocks wait for the kernel (a "provided buffer ring").
 //!
 //! Shared memory: we write entries and move the tail, the kernel reads them and moves a head of its
-//! own that we never see. Starts with few blocks and grows only when the kernel runs dry, so a
-//! quiet shard touches little memory.
+//! own that we never see. Starts with few blocks and grows when the kernel runs dry, so a quiet shard
+//! touches little memory. The kernel takes the block that was offered longest ago: of many in circulation it
+//! takes one that is in no near cache any more. So there are never many more than were needed lately.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -13,6 +14,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::types::BufRingEntry;
 
 use super::region::Region;
+
+/// Turns of the ring after which the circulation is fitted to what was needed in them.
+const LOOKS: u32 = 1024;
 
 /// Our end of one buffer ring.
 pub(super) struct BufRing {
@@ -25,6 +29,9 @@ pub(super) struct BufRing {
     circulating: Cell<u32>,
     /// Circulation we want; above it, blocks that come home are kept back.
     target: Cell<u32>,
+    /// The most that were out at once in this span of looks, and how many looks it has had.
+    peak: Cell<u32>,
+    looks: Cell<u32>,
     floor: u32,
     /// Blocks out of circulation that were used before.
     kept_back: RefCell<Vec<u32>>,
@@ -46,6 +53,8 @@ impl BufRing {
             tail: Cell::new(0),
             circulating: Cell::new(0),
             target: Cell::new(floor),
+            peak: Cell::new(0),
+            looks: Cell::new(0),
             floor,
             kept_back: RefCell::new(Vec::with_capacity(usize::from(entries))),
             fresh: Cell::new(0),
@@ -105,6 +114,19 @@ impl BufRing {
             self.kept_back.borrow_mut().push(block);
         } else {
             self.offer(region, block);
+        }
+    }
+
+    /// Looks at how many blocks are out, once a turn; the target follows what was needed at most in a span.
+    pub(super) fn look(&self, out: u32) {
+        self.peak.set(self.peak.get().max(out));
+        self.looks.set(self.looks.get() + 1);
+        if self.looks.get() == LOOKS {
+            self.looks.set(0);
+            let peak = self.peak.take();
+            // Half as many again, so that an ordinary burst finds the kernel with some.
+            let wanted = (peak + peak / 2).max(self.floor);
+            self.target.set(wanted.min(self.target.get()));
         }
     }
 

@@ -254,6 +254,8 @@ impl Core {
         self.now.set(self.kernel.clock());
         let completions = self.reap();
         self.reaped.set(completions);
+        self.heads.look();
+        self.bulk.look();
         let next = self.turn.get().checked_add(1);
         self.turn.set(next.unwrap_or(NonZeroU32::MIN));
         self.fire();

@@ -89,6 +89,11 @@ impl Group {
         self.pool.out() < self.pool.blocks() / 4 * 3
     }
 
+    /// Once a turn, when its completions are known and nothing was let go yet.
+    pub(super) fn look(&self) {
+        self.queue().look(self.pool.out());
+    }
+
     /// Puts more buffers into circulation; `false` at the bound.
     pub(super) fn grow(&self) -> bool {
         self.queue().grow(self.pool.region())

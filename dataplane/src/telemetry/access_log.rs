@@ -13,12 +13,16 @@ const FIELD_BYTES_MAX: usize = 4_096;
 pub struct LogBuf {
     bytes: Vec<u8>,
     capacity: usize,
+    ripe_bytes: usize,
     lines: u64,
     dropped: u64,
     clock: Clock,
     named: Recent<Vec<u8>>,
 }
 
+/// Share of the room, percent, after which the lines are handed over: each time costs the agent and the
+/// writer a wake-up. The rest is for lines that come while no empty buffer is there to go on with.
+const RIPE_PERCENT: usize = 90;
 /// Longest piece of a line that is kept for the next one, bytes; with 256 of them 128 KiB.
 const NAMED_BYTES_MAX: usize = 512;
 
@@ -29,6 +33,7 @@ impl LogBuf {
         Self {
             bytes: Vec::with_capacity(capacity),
             capacity,
+            ripe_bytes: capacity / 100 * RIPE_PERCENT,
             lines: 0,
             dropped: 0,
             clock: Clock::default(),
@@ -39,6 +44,9 @@ impl LogBuf {
     /// Appends the line of an exchange; false if there was no room for it.
     pub fn push(&mut self, outcome: &Outcome<'_>) -> bool {
         let start = self.bytes.len();
+        if self.bytes.capacity() == 0 {
+            self.bytes.reserve_exact(self.capacity);
+        }
         let mut line = Line {
             bytes: &mut self.bytes,
             capacity: self.capacity,
@@ -66,10 +74,17 @@ impl LogBuf {
         self.bytes.is_empty()
     }
 
-    /// Share of the room in use, percent: when to collect.
+    /// When to collect: there is not room for many more.
     #[must_use]
-    pub fn fill_percent(&self) -> usize {
-        self.bytes.len() * 100 / self.capacity.max(1)
+    pub fn is_ripe(&self) -> bool {
+        self.bytes.len() >= self.ripe_bytes
+    }
+
+    /// Gives its room back to the allocator until the next line, if there is none now. For quiet moments.
+    pub fn rest(&mut self) {
+        if self.bytes.is_empty() {
+            self.bytes = Vec::new();
+        }
     }
 
     /// Takes all lines out, for the agent. `spare` becomes the new room, so that two buffers go

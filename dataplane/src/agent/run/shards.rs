@@ -104,6 +104,9 @@ impl Agent {
     pub(super) fn tick(&mut self) {
         let quiet = self.quiet.iter().all(|quiet| *quiet);
         self.next_tick = Instant::now() + if quiet { QUIET_TICK } else { TICK };
+        if let Some(file) = self.log_file.as_ref().filter(|_| quiet) {
+            file.rest();
+        }
         self.doors.retry();
         let asked = std::mem::take(&mut self.asked);
         for (shard, quiet) in self.quiet.iter().enumerate() {
