@@ -3,10 +3,11 @@
 use std::rc::Rc;
 
 use super::route_conn;
-use crate::exchange::{Counted, SHED_ANSWER, ShardState};
+use crate::exchange::{self, Counted, SHED_ANSWER, ShardState};
 use crate::reason::Reason;
 use crate::ring::{Chunk, Listener, Out, Socket};
 use crate::telemetry::Event;
+use crate::upstream::Stream;
 
 /// What a listener is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +19,10 @@ pub enum Role {
     /// Mutual TLS from other sidecars.
     Mesh,
 }
+
+/// Connections over the bound that may hear their answer and leave in order, at once. Others are closed behind
+/// it: where the request is unread then, the kernel's reset may take the answer away.
+const PARTING_MAX: u32 = 64;
 
 /// How long to wait after an accept failed (out of descriptors), milliseconds.
 const ACCEPT_PAUSE_MS: u64 = 50;
@@ -55,11 +60,21 @@ pub async fn listen(shard: Rc<ShardState>, listener: Listener, role: Role) {
     }
 }
 
-async fn shed(shard: &ShardState, socket: Socket) {
+async fn shed(shard: &Rc<ShardState>, socket: Socket) {
     shard.meter().refused(Reason::Shed);
     // Plaintext even on the mesh port: a handshake is what we have no room for. Accepted at once or not
     // at all: the socket's buffer is empty.
-    let _ = socket
-        .send_last(Out::from(Chunk::from_static(SHED_ANSWER)))
-        .await;
+    let answer = Out::from(Chunk::from_static(SHED_ANSWER));
+    if socket.send(answer).await.is_err() || shard.parting.get() >= PARTING_MAX {
+        return;
+    }
+    shard.parting.set(shard.parting.get() + 1);
+    let state = Rc::clone(shard);
+    let started = shard.ring.spawn(async move {
+        exchange::let_go(&state, Stream::Plain(socket)).await;
+        state.parting.set(state.parting.get() - 1);
+    });
+    if !started {
+        shard.parting.set(shard.parting.get() - 1);
+    }
 }

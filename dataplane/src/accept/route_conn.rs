@@ -48,8 +48,12 @@ pub(super) async fn serve(shard: &Rc<ShardState>, socket: Socket, role: Role, lo
     if original_dst.is_some_and(|dst| shard.is_own(dst)) {
         return refuse(shard, &socket, Reason::Loop);
     }
-    let at = socket.local_addr().ip().to_canonical();
-    let way = way(role, original_dst, at, address.ip().to_canonical());
+    let at = match local.ip().is_unspecified() || shard.tproxy {
+        true => socket.local_addr().ip(),
+        false => local.ip(),
+    };
+    let (at, caller) = (at.to_canonical(), address.ip().to_canonical());
+    let way = way(role, original_dst, at, caller);
     match (way, shard.active()) {
         // Boxed: it keeps more than the way out does, and most connections of a caller go out.
         (Way::In, Some(active)) => {

@@ -69,6 +69,6 @@ pub use answer::SHED_ANSWER;
 pub use early::Early;
 pub use flow::{Direction, Flow};
 pub use plaintext::Enlisted;
-pub use serve::serve;
+pub use serve::{let_go, serve};
 pub use serve_lanes::serve_lanes;
 pub use state::{Active, ConnLimits, Counted, ShardState};

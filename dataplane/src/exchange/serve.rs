@@ -14,7 +14,7 @@ use super::sides::Client;
 use super::state::ShardState;
 use super::{answer, note, serve_http2};
 use crate::detect;
-use crate::http1::{Answer, RequestHead};
+use crate::http1::{Answer, Framing, RequestHead};
 use crate::reason::Reason;
 use crate::ring::{ByteStream, Chunk, Sleep};
 use crate::tls::Inner;
@@ -218,6 +218,7 @@ async fn while_busy(shard: &Rc<ShardState>, flow: &Flow, stream: &Stream, first:
             return Left::Ended;
         }
         let request = parser.view(&bytes);
+        let says_last = !request.keep_alive() && request.framing() == Framing::None;
         let pending = &mut reader.pending;
         let after = pipeline::run(
             shard,
@@ -230,6 +231,11 @@ async fn while_busy(shard: &Rc<ShardState>, flow: &Flow, stream: &Stream, first:
         );
         match after.await {
             After::KeepAlive if !shard.draining.get() => {}
+            // It will say no more (RFC 9112 section 9.6), so nothing can meet a socket that is gone: the
+            // close sends what is under way, and the FIN, without anybody waiting for the client's.
+            After::Close if says_last && reader.pending.is_empty() && stream.plain().is_some() => {
+                return Left::Ended;
+            }
             After::KeepAlive | After::Close => {
                 linger(shard, stream, Linger::UPLOAD).await;
                 return Left::Ended;
@@ -291,6 +297,11 @@ async fn refuse(shard: &Rc<ShardState>, flow: &Flow, stream: &Stream, answer: &A
     if after != After::Reset {
         linger(shard, stream, Linger::REFUSED).await;
     }
+}
+
+/// Lets a connection go that was refused before anything was read of it.
+pub async fn let_go(shard: &ShardState, stream: Stream) {
+    linger(shard, &stream, Linger::REFUSED).await;
 }
 
 /// Ends our direction and takes what the client still sends, within bounds.

@@ -73,6 +73,8 @@ pub struct ShardState {
     outbox: Outbox<FromShard>,
     /// Downstream connections now, lanes of such included.
     pub conns: Cell<u32>,
+    /// Connections over the bound that are being let go.
+    pub parting: Cell<u32>,
     /// Connections there ever were.
     serials: Cell<u64>,
     /// Exchanges and relays under way.
@@ -168,6 +170,7 @@ impl ShardState {
             log: RefCell::new(log),
             spares: RefCell::default(),
             conns: Cell::new(0),
+            parting: Cell::new(0),
             serials: Cell::new(0),
             busy: Rc::default(),
             draining: Cell::new(false),

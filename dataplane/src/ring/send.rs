@@ -163,7 +163,8 @@ impl Conn {
             drop(side);
             self.abort();
             side = self.send.borrow_mut();
-        } else if side.fin {
+        } else if side.fin && (!self.orphan.get() || self.lent_bytes() > 0) {
+            // Without a socket the close, which is next, says it.
             self.send_fin();
         }
         if let Some(timer) = side.linger {
