@@ -16,7 +16,7 @@ use super::{answer, note, serve_http2};
 use crate::detect;
 use crate::http1::{Answer, Framing, RequestHead};
 use crate::reason::Reason;
-use crate::ring::{ByteStream, Chunk, Sleep};
+use crate::ring::{ByteStream, Chunk, Sleep, Socket};
 use crate::tls::Inner;
 use crate::upstream::Stream;
 use crate::wait;
@@ -232,8 +232,12 @@ async fn while_busy(shard: &Rc<ShardState>, flow: &Flow, stream: &Stream, first:
         match after.await {
             After::KeepAlive if !shard.draining.get() => {}
             // It will say no more (RFC 9112 section 9.6), so nothing can meet a socket that is gone: the
-            // close sends what is under way, and the FIN, without anybody waiting for the client's.
-            After::Close if says_last && reader.pending.is_empty() && stream.plain().is_some() => {
+            // close sends the FIN, without anybody waiting for the client's.
+            After::Close
+                if says_last
+                    && reader.pending.is_empty()
+                    && stream.plain().is_some_and(Socket::sends_at_once) =>
+            {
                 return Left::Ended;
             }
             After::KeepAlive | After::Close => {

@@ -171,3 +171,44 @@ impl fmt::Debug for BufRing {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_circulation_follows_what_was_needed_lately() {
+        let region = Region::reserve(64, 4096).unwrap();
+        let queue = BufRing::new(0, 64, 4).unwrap();
+        // A burst that ran dry again and again.
+        while queue.grow(&region) {}
+        assert_eq!(queue.circulating(), 64);
+        // Ten at most since then, now and then.
+        for look in 0..LOOKS {
+            queue.look(if look % 100 == 0 { 10 } else { 1 });
+        }
+        // All come home.
+        (0..64).for_each(|block| queue.give_back(&region, block));
+        assert_eq!(queue.circulating(), 15);
+        // Never below the floor, and a new burst finds more at once.
+        (0..LOOKS).for_each(|_| queue.look(0));
+        (0..15).for_each(|block| queue.give_back(&region, block));
+        assert_eq!(queue.circulating(), 4);
+        assert!(queue.grow(&region));
+        assert_eq!(queue.circulating(), 8);
+    }
+
+    #[test]
+    fn a_span_is_judged_by_itself() {
+        let region = Region::reserve(64, 4096).unwrap();
+        let queue = BufRing::new(0, 64, 4).unwrap();
+        while queue.grow(&region) {}
+        queue.look(60);
+        (1..LOOKS).for_each(|_| queue.look(0));
+        (0..64).for_each(|block| queue.give_back(&region, block));
+        assert_eq!(queue.circulating(), 64, "all were needed");
+        (0..LOOKS).for_each(|_| queue.look(20));
+        (0..64).for_each(|block| queue.give_back(&region, block));
+        assert_eq!(queue.circulating(), 30);
+    }
+}

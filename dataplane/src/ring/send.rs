@@ -11,10 +11,14 @@ use std::task::{Context, Poll, Waker};
 use super::arena::Key;
 use super::conn::Conn;
 use super::core::Core;
+use super::in_flight::Op;
 use super::lent;
 use super::loan::Loan;
 use super::out::Out;
 use super::socket::Socket;
+
+/// A send of no more than this has room in the buffer of any socket that had taken all before.
+const SHORT_BYTES_MAX: usize = 16 * 1024;
 
 /// What is on its way out.
 #[derive(Debug)]
@@ -103,6 +107,18 @@ impl Conn {
 
     pub(super) fn poll_flush(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
         self.send.borrow_mut().poll_free(&self.core, cx)
+    }
+
+    fn sends_at_once(&self) -> bool {
+        let side = self.send.borrow();
+        let Some(key) = side.in_flight else {
+            return side.failed.is_none();
+        };
+        let is_short = match self.core.ops.borrow().get(key) {
+            Some(Op::Send(_, loan)) => loan.left() <= SHORT_BYTES_MAX,
+            _ => false,
+        };
+        side.prompt && is_short
     }
 
     /// The send in flight is done, well or badly, or a part of it, and the kernel has no more to do with its
@@ -260,6 +276,13 @@ impl Conn {
 }
 
 impl Socket {
+    /// Whether the kernel has all that was accepted, or takes it at once by all experience: it took the send
+    /// before at once, and this one is short. Then the socket may be dropped without anybody being cut off.
+    #[must_use]
+    pub fn sends_at_once(&self) -> bool {
+        self.conn.sends_at_once()
+    }
+
     /// As [`send`](Self::send), for those who are polled themselves: `out` is taken when it is
     /// accepted, and stays as it is until then. An empty one asks whether a send could start.
     ///

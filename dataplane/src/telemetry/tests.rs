@@ -217,6 +217,28 @@ fn a_line_without_room_is_dropped_whole_and_counted() {
 }
 
 #[test]
+fn lines_are_ripe_before_there_is_no_room_and_a_resting_log_takes_them_again() {
+    let one = logged(&outcome()).len();
+    let mut log = LogBuf::new(one * 100);
+    let mut pushed = 0;
+    while !log.is_ripe() {
+        assert!(log.push(&outcome()));
+        pushed += 1;
+    }
+    assert!((88..=91).contains(&pushed), "ripe with {pushed} of 100");
+    // With lines in it there is nothing to give back.
+    log.rest();
+    assert_eq!(log.lines().len(), one * pushed);
+    log.clear();
+    log.rest();
+    assert!(log.is_empty() && !log.is_ripe());
+    for _ in 0..100 {
+        assert!(log.push(&outcome()));
+    }
+    assert!(!log.push(&outcome()));
+}
+
+#[test]
 fn counters_add_up_and_buckets_are_by_upper_bound() {
     let mut meter = Meter::new();
     for total_us in [1, 100, 101, 250, 60_000_000, 60_000_001, u64::MAX / 2] {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 
 use socket2::{Domain, Socket, Type};
@@ -10,6 +11,9 @@ use socket2::{Domain, Socket, Type};
 use super::links::{Link, LinkEnd, Side};
 use super::world::{End, Event, MORE, Place, World};
 
+/// What the sender's buffer and the receiver's hold together, bytes. The former takes 16 KiB whatever the
+/// receiver does (tcp_wmem).
+const WINDOW_BYTES: Range<usize> = 20 * 1024..512 * 1024;
 /// Ports of clients begin here.
 const FIRST_PORT: u16 = 20_000;
 
@@ -119,7 +123,7 @@ impl World {
         self.next_link += 1;
         let port = FIRST_PORT + (link % 40_000) as u16;
         let from = SocketAddr::new(to.ip(), port);
-        let window = self.rng.usize(4 * 1024..512 * 1024);
+        let window = self.rng.usize(WINDOW_BYTES);
         self.links.insert(
             link,
             Link {

@@ -32,7 +32,7 @@ pub(super) struct Link {
     pub(super) server: LinkEnd,
     /// The connect that was not answered yet.
     pub(super) connecting: Option<u64>,
-    /// Some bound of what was sent and not taken, bytes, for each direction.
+    /// The most that is sent and not taken, bytes, in each direction.
     pub(super) window: usize,
 }
 

@@ -48,7 +48,13 @@ async fn talk(ring: Ring, to: SocketAddr, seed: u64) -> Talked {
         }
         socket.shutdown_write();
     };
-    let (came, ()) = tokio::join!(drain(&socket), say);
+    let mut heard = std::pin::pin!(drain(&socket));
+    // Nobody says more to whom he cannot hear any more.
+    let came = tokio::select! {
+        biased;
+        came = &mut heard => came,
+        () = say => heard.await,
+    };
     (sent, came)
 }
 

@@ -23,6 +23,7 @@ async fn head_within<L: Line>(
     time: Duration,
 ) -> Option<String> {
     tokio::select! {
+        biased;
         head = reader.head() => head,
         () = pause(ring, time) => None,
     }
@@ -113,6 +114,53 @@ fn a_timeout_comes_when_it_is_due() {
         assert!(head.starts_with("HTTP/1.1 504 "), "{head}");
         let due = TIMEOUT..TIMEOUT + AT_MOST_LATER;
         assert!(due.contains(&took), "seed {seed}: {took:?}");
+        stage.end();
+    }
+}
+
+/// A client that asked for the connection's end and reads late: it gets all of the answer, then the end. Never a
+/// reset, though nobody may wait for it behind the last byte.
+#[test]
+fn behind_the_last_answer_a_slow_client_gets_all_of_it() {
+    for seed in 0..120 {
+        let weather = (seed % 2 == 0).then_some(Weather::Windy(seed));
+        let mut draft = draft(address(9));
+        draft.mesh.default_timeout_ms = 24 * 3_600_000;
+        let stage = Stage::set(&plan(seed, weather), &draft);
+        let len = [100, 60_000, 200_000, 1_500_000][seed as usize / 2 % 4];
+        listen(&stage.ring, address(9), move |line| async move {
+            let mut reader = Reader::new(line);
+            while reader.head().await.is_some() {
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {len}\r\n\r\n");
+                let mut answer = head.into_bytes();
+                answer.resize(answer.len() + len, b'a');
+                if reader.line.write(&answer).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let ring = stage.ring.clone();
+        let reading = async move {
+            let mut line = client(&ring).await.unwrap();
+            let request = b"GET / HTTP/1.1\r\nHost: app\r\nConnection: close\r\n\r\n";
+            line.write(request).await.unwrap();
+            // Longer than bytes may linger whose socket is gone.
+            pause(&ring, Duration::from_secs(12)).await;
+            let mut came = 0;
+            loop {
+                let piece = line.read().await.unwrap();
+                if piece.is_empty() {
+                    return came;
+                }
+                came += piece.len();
+                pause(&ring, Duration::from_millis(20)).await;
+            }
+        };
+        let came = stage.play(24 * HOUR, reading);
+        assert!(
+            (len + 20..len + 500).contains(&came),
+            "seed {seed}: {came} of {len}"
+        );
         stage.end();
     }
 }
