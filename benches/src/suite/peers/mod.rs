@@ -9,7 +9,10 @@ mod ringmesh;
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::contender::{Contender, Programs};
 use crate::problem::Problem;
@@ -284,7 +287,23 @@ fn write(dir: &Path, name: &str, text: &str) -> io::Result<String> {
     Ok(path.display().to_string())
 }
 
-/// A port that nobody has now.
+/// Below the ports that outgoing connections are given (ip_local_port_range): the load may have taken one of
+/// those by the time its server starts.
+const PORTS: Range<u32> = 30_000..32_768;
+
+/// A port that nobody has now, and that this process has not been given before.
 pub(super) fn free_port() -> io::Result<SocketAddr> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let span = PORTS.end - PORTS.start;
+    // Suites beside each other begin apart.
+    let first = process::id().wrapping_mul(97) % span;
+    for _ in PORTS {
+        let given = GIVEN.fetch_add(1, Ordering::Relaxed);
+        let port = PORTS.start + (first + given) % span;
+        let port = u16::try_from(port).map_err(io::Error::other)?;
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            return listener.local_addr();
+        }
+    }
+    Err(io::ErrorKind::AddrInUse.into())
 }
