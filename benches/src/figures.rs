@@ -20,6 +20,8 @@ pub(crate) enum Figure {
     AddedP99Us,
     /// Share of one CPU the proxy was busy.
     BusyPercent,
+    /// Share of the machine's CPU time that its hypervisor gave to others meanwhile.
+    StolenPercent,
     RssMib,
     IdleConnectionBytes,
     FreshMib,
@@ -51,6 +53,7 @@ impl Figure {
             Self::AddedP50Us => "added p50 us",
             Self::AddedP99Us => "added p99 us",
             Self::BusyPercent => "busy %",
+            Self::StolenPercent => "stolen %",
             Self::RssMib => "RSS MiB",
             Self::IdleConnectionBytes => "bytes/connection",
             Self::FreshMib => "fresh MiB",
@@ -71,6 +74,7 @@ impl Figure {
         match self {
             Self::CpuSPerGib | Self::GibPerS => format!("{value:.3}"),
             Self::CpuUs
+            | Self::StolenPercent
             | Self::RssMib
             | Self::FreshMib
             | Self::AfterLoadMib

@@ -10,6 +10,7 @@ mod problem;
 mod process;
 mod report;
 mod serve;
+mod stolen;
 mod suite;
 
 use std::process::ExitCode;

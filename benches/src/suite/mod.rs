@@ -49,7 +49,7 @@ pub(crate) struct Suite {
     /// Who takes part [default: everybody].
     #[arg(long, value_enum)]
     only: Vec<Contender>,
-    /// Interleaved rounds [default: 5, 7 for open loops].
+    /// Interleaved rounds [default: 5, 7 for open loops, 9 for http-small].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rounds: Option<u32>,
     /// Length of the measured window of a round, seconds.
@@ -159,11 +159,12 @@ impl Suite {
                 output("date", &["-u", "+%Y-%m-%d %H:%M UTC"]),
             ),
             format!(
-                "Proxies: one thread on CPU {}. Load and app: CPU {}. {} interleaved rounds ({} for open loops) of {} s after {} s of warm-up; medians, and least to most in brackets.",
+                "Proxies: one thread on CPU {}. Load and app: CPU {}. {} interleaved rounds ({} for open loops, {} for http-small) of {} s after {} s of warm-up; medians, and least to most in brackets. Stolen: share of the machine's CPU time that its hypervisor gave to others meanwhile.",
                 bench.proxy_cpus,
                 bench.load_cpus,
-                Scenario::HttpSmall.rounds(self.rounds, ROUNDS),
+                Scenario::Http64k.rounds(self.rounds, ROUNDS),
                 Scenario::HttpPaced.rounds(self.rounds, ROUNDS),
+                Scenario::HttpSmall.rounds(self.rounds, ROUNDS),
                 self.seconds,
                 bench::WARM_UP.as_secs_f64(),
             ),

@@ -14,6 +14,7 @@ use crate::figures::{Figure, spread};
 use crate::load::Outcome;
 use crate::problem::Problem;
 use crate::process;
+use crate::stolen::Ticks;
 
 /// A first load, not measured: pools fill, pages are touched.
 const FIRST: Duration = Duration::from_millis(300);
@@ -204,14 +205,16 @@ fn measure(
     faults: &mut Vec<String>,
 ) -> Result<Round, Problem> {
     let roots = runner.serving.roots.clone();
+    let ticks = Ticks::now();
     let (before, begun) = (process::cpu_us(&roots), Instant::now());
     let outcome = bench.load(scenario, &runner.load, runner.serving.at, length)?;
     let cpu_us = process::cpu_us(&roots).saturating_sub(before) as f64;
     let busy = cpu_us / begun.elapsed().as_micros() as f64 * 100.0;
     let rss_mib = process::rss_kib(&roots) as f64 / 1024.0;
+    let mut figures = BTreeMap::new();
+    figures.extend(stolen_since(ticks));
     settle(scenario, runner, &outcome, faults);
     let bulk = scenario == Scenario::TcpBulk;
-    let mut figures = BTreeMap::new();
     if !roots.is_empty() {
         if bulk {
             let gib = outcome.bytes as f64 / f64::from(1 << 30);
@@ -260,6 +263,7 @@ fn handshakes(
 ) -> Result<Round, Problem> {
     let roots = runner.serving.roots.clone();
     let resume: &[String] = &["--resume".to_owned()];
+    let ticks = Ticks::now();
     let mut figures = BTreeMap::new();
     for (figure, more) in [
         (Figure::FullHandshakeUs, &[][..]),
@@ -274,10 +278,16 @@ fn handshakes(
     }
     let rss_mib = process::rss_kib(&roots) as f64 / 1024.0;
     figures.insert(Figure::RssMib, rss_mib);
+    figures.extend(stolen_since(ticks));
     Ok(Round {
         figures,
         latency: Vec::new(),
     })
+}
+
+fn stolen_since(earlier: Option<Ticks>) -> Option<(Figure, f64)> {
+    let percent = Ticks::now()?.stolen_percent_since(earlier?);
+    Some((Figure::StolenPercent, percent))
 }
 
 /// Looks whether all went well, and whether our books agree.
@@ -342,6 +352,7 @@ fn tell(bench: &Bench, scenario: Scenario, number: usize, contender: Contender, 
         Figure::P99Us,
         Figure::FullHandshakeUs,
         Figure::ResumedHandshakeUs,
+        Figure::StolenPercent,
     ];
     let shown = shown.iter().filter_map(|figure| {
         let value = round.figures.get(figure)?;
