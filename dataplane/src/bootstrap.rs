@@ -310,7 +310,7 @@ mod shards {
     use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
     use ringmesh_quota::Home;
-    use ringmesh_tuning::{open_files, plan, probe};
+    use ringmesh_tuning::{huge_pages, open_files, plan, probe};
 
     use super::{InboundMode, LOG_BUFFER_BYTES, Listeners, Settings, Stop, bell};
     use crate::accept::Role;
@@ -367,6 +367,10 @@ mod shards {
             .map_err(|obstacles| Stop::Failed(obstacles.join("\n")))?;
         for missing in &host.degraded {
             tracing::warn!("{missing}");
+        }
+        // Before the receive buffers are reserved, of which most are never touched.
+        if let Err(error) = huge_pages::refuse() {
+            tracing::warn!(%error, "huge pages stay allowed: resident memory may be some MiB more");
         }
         let task_run = match host.ring.defer_taskrun {
             true => TaskRun::Defer,

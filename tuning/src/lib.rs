@@ -3,7 +3,7 @@
 //! Everything follows one pattern, **plan -> apply -> revert**: [`probe`] reads facts and changes
 //! nothing; [`plan`], [`placement`], [`doctor`] and [`intercept::plan`] are pure functions of facts
 //! and wishes; only [`intercept::apply`] changes the machine, and it can take back exactly what it
-//! added. [`open_files`] raises one limit of the process itself; [`stdout`] is how tools print.
+//! added. [`open_files`] and [`huge_pages`] set the process itself; [`stdout`] is how tools print.
 //!
 //! Reading order: [`probe`] (facts) -> [`placement`] (where shards go) -> [`plan`] (how the ring is
 //! set up here) -> [`doctor`] (what a person should fix) -> [`intercept`] (capture rules).
@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod doctor;
+pub mod huge_pages;
 pub mod intercept;
 pub mod open_files;
 pub mod placement;

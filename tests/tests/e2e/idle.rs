@@ -76,6 +76,8 @@ fn an_idle_connection_holds_little() {
     let to = (LOCAL, port).into();
     let log = stage.dir().join("standalone/access.log");
     let watched = Watched::of(process.pid(), to, log);
+    // Else a page touched here and there would cost 2 MiB where the system gives them to everybody.
+    assert!(!watched.takes_huge_pages());
     // What the first request touches is not the connections'.
     assert_eq!(
         get(to, "any.example", "/bytes/1", &[], SOON)

@@ -71,13 +71,21 @@ impl Watched {
     }
 
     pub(crate) fn resident_kib(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    /// Whether it might be given huge pages.
+    pub(crate) fn takes_huge_pages(&self) -> bool {
+        self.status("THP_enabled:") != 0
+    }
+
+    /// The number behind `label` in its `/proc/pid/status`.
+    fn status(&self, label: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("status");
-        status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .and_then(|rest| rest.split_whitespace().next())
+        let line = status.lines().find_map(|line| line.strip_prefix(label));
+        line.and_then(|rest| rest.split_whitespace().next())
             .and_then(|number| number.parse().ok())
-            .expect("VmRSS")
+            .unwrap_or_else(|| panic!("no {label} in {status}"))
     }
 
     /// CPU time of all its threads so far, to a hundredth of a second.
