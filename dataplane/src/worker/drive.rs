@@ -15,16 +15,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringmesh_quota::Home;
 use ringmesh_wire::snapshot::{MtlsMode, RetryOn};
 
 use super::port::Port;
-use super::{WorkerPlan, run};
+use super::{WorkerPlan, alone};
 use crate::accept::Role;
-use crate::balance::ShardShare;
 use crate::exchange::ConnLimits;
-use crate::ring::{Park, RemoteWaker, Ring, RingPlan};
-use crate::shard::{Collected, FromShard, Mailbox, Seat, ToShard, inbox, outboxes};
+use crate::ring::{Park, Ring, RingPlan};
+use crate::shard::{Collected, FromShard, Mailbox, ToShard};
 use crate::tables::testing::{Draft, to};
 
 /// What a client may say, whole or in pieces.
@@ -255,42 +253,19 @@ impl Stage {
         let upstream = listener.local_addr().expect("address");
         let port = Port::new();
         let at = port.at;
-        let remote = RemoteWaker::new().expect("waker");
-        let (mailbox, seed) = inbox(remote.clone());
-        let (mut boxes, collected) = outboxes(1, &(Arc::new(|| ()) as _));
-        let ring = Ring::with_remote(&RingPlan::default(), remote).expect("ring");
-        let seat = Seat {
-            index: 0,
-            inbox: seed.on(ring.clone()),
-            ring: ring.clone(),
-            outbox: boxes.remove(0),
+        let limits = ConnLimits {
+            head_timeout_ms: PATIENCE_MS,
+            keep_alive_timeout_ms: PATIENCE_MS,
+            idle_timeout_ms: PATIENCE_MS,
+            tcp_idle_timeout_ms: PATIENCE_MS,
+            ..ConnLimits::default()
         };
         let plan = WorkerPlan {
-            share: ShardShare::WHOLE,
-            listeners: vec![(scene.role(), at)],
-            tproxy: false,
-            limits: ConnLimits {
-                head_timeout_ms: PATIENCE_MS,
-                keep_alive_timeout_ms: PATIENCE_MS,
-                idle_timeout_ms: PATIENCE_MS,
-                tcp_idle_timeout_ms: PATIENCE_MS,
-                ..ConnLimits::default()
-            },
-            quota_home: Home {
-                shard: 0,
-                shards: 1,
-                standalone: true,
-            },
             log_bytes: 0,
-            unix_us: 0,
-            seed: 7,
+            ..alone::plan(scene.role(), at, limits)
         };
-        let done = Rc::new(Cell::new(false));
-        let (worker, end) = (run(seat, plan), Rc::clone(&done));
-        assert!(ring.spawn(async move {
-            worker.await;
-            end.set(true);
-        }));
+        let (mailbox, collected, vacancy) = alone::vacancy();
+        let (ring, done) = vacancy.take(&RingPlan::default(), plan);
         let mut draft = scene.draft(upstream);
         draft.mesh.default_timeout_ms = 2 * PATIENCE_MS;
         let stage = Self {

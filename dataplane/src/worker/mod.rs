@@ -4,6 +4,8 @@
 //! agent.
 
 #[cfg(any(test, feature = "fuzzing"))]
+mod alone;
+#[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod drive;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -37,16 +37,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ringmesh_quota::Home;
 use ringmesh_wire::snapshot::{Abort, AbortWith, Delay, Fault, Protocol, RetryOn};
 
 use super::port::Port;
-use super::{WorkerPlan, run};
+use super::{WorkerPlan, alone};
 use crate::accept::Role;
 use crate::balance::ShardShare;
 use crate::exchange::ConnLimits;
-use crate::ring::{Park, RemoteWaker, Ring, RingPlan, Weather};
-use crate::shard::{Collected, FromShard, Mailbox, Seat, ToShard, inbox, outboxes};
+use crate::ring::{Park, Ring, RingPlan, Weather};
+use crate::shard::{Collected, FromShard, Mailbox, ToShard};
 use crate::tables::Tables;
 use crate::tables::testing::{Draft, to};
 
@@ -110,39 +109,13 @@ impl Bed {
     ) -> Self {
         let port = Port::new();
         let at = port.at;
-        let remote = RemoteWaker::new().unwrap();
-        let (mailbox, seed) = inbox(remote.clone());
-        let (mut boxes, collected) = outboxes(1, &(Arc::new(|| ()) as _));
-        let outbox = boxes.remove(0);
         let plan = WorkerPlan {
             share,
-            listeners: vec![(role, at)],
-            tproxy: false,
-            limits,
-            quota_home: Home {
-                shard: 0,
-                shards: 1,
-                standalone: true,
-            },
-            log_bytes: 64 * 1024,
-            unix_us: 0,
-            seed: 7,
+            ..alone::plan(role, at, limits)
         };
+        let (mailbox, collected, vacancy) = alone::vacancy();
         let thread = std::thread::spawn(move || {
-            let ring = Ring::with_remote(&ring_plan, remote).unwrap();
-            let done = std::rc::Rc::new(std::cell::Cell::new(false));
-            let (inbox, end) = (seed.on(ring.clone()), std::rc::Rc::clone(&done));
-            let seat = Seat {
-                index: 0,
-                ring: ring.clone(),
-                inbox,
-                outbox,
-            };
-            let worker = run(seat, plan);
-            assert!(ring.spawn(async move {
-                worker.await;
-                end.set(true);
-            }));
+            let (ring, done) = vacancy.take(&ring_plan, plan);
             turns(&ring, &|| done.get());
         });
         mailbox.send(ToShard::LogSpare(Vec::new())).unwrap();

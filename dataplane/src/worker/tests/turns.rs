@@ -10,7 +10,8 @@ use super::limits::{begin, gated, limited, shards};
 use super::limits_http2::{Open, Shared, app, one, service};
 use super::*;
 use crate::balance::{Balancer, Credits, Limit, Slot};
-use crate::shard::{InboxSeed, Peers};
+use crate::ring::RemoteWaker;
+use crate::shard::{InboxSeed, Peers, inbox};
 use crate::tables::ClusterKey;
 use crate::time::Mono;
 

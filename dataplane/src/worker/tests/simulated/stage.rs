@@ -7,19 +7,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringmesh_quota::Home;
-
 use super::super::talk::Simulated;
 use crate::accept::Role;
-use crate::balance::ShardShare;
 use crate::exchange::ConnLimits;
-use crate::ring::{
-    ListenOptions, Listener, Network, Park, RemoteWaker, Ring, RingPlan, Socket, Weather,
-};
-use crate::shard::{Collected, FromShard, Mailbox, Seat, ToShard, inbox, outboxes};
+use crate::ring::{ListenOptions, Listener, Network, Park, Ring, RingPlan, Socket, Weather};
+use crate::shard::{Collected, FromShard, Mailbox, ToShard};
 use crate::tables::testing::Draft;
 use crate::time::Mono;
-use crate::worker::{WorkerPlan, run};
+use crate::worker::{WorkerPlan, alone};
 
 /// Where clients find the worker.
 const WORKER: &str = "127.0.0.1:15001";
@@ -54,36 +49,13 @@ pub(super) fn plan(seed: u64, weather: Option<Weather>) -> RingPlan {
 impl Stage {
     /// An outbound worker.
     pub(super) fn set(plan: &RingPlan, draft: &Draft) -> Self {
-        let remote = RemoteWaker::new().unwrap();
-        let (mailbox, seed) = inbox(remote.clone());
-        let (mut boxes, collected) = outboxes(1, &(Arc::new(|| ()) as _));
-        let ring = Ring::with_remote(plan, remote).unwrap();
-        let seat = Seat {
-            index: 0,
-            inbox: seed.on(ring.clone()),
-            ring: ring.clone(),
-            outbox: boxes.remove(0),
-        };
+        let at = WORKER.parse().unwrap();
         let worker_plan = WorkerPlan {
-            share: ShardShare::WHOLE,
-            listeners: vec![(Role::Outbound, WORKER.parse().unwrap())],
-            tproxy: false,
-            limits: ConnLimits::default(),
-            quota_home: Home {
-                shard: 0,
-                shards: 1,
-                standalone: true,
-            },
-            log_bytes: 64 * 1024,
-            unix_us: 0,
             seed: plan.simulated.unwrap_or_default(),
+            ..alone::plan(Role::Outbound, at, ConnLimits::default())
         };
-        let done = Rc::new(Cell::new(false));
-        let (worker, end) = (run(seat, worker_plan), Rc::clone(&done));
-        assert!(ring.spawn(async move {
-            worker.await;
-            end.set(true);
-        }));
+        let (mailbox, collected, vacancy) = alone::vacancy();
+        let (ring, done) = vacancy.take(plan, worker_plan);
         let stage = Self {
             ring,
             mailbox,
