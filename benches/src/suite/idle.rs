@@ -25,7 +25,7 @@ const WATCHED: Duration = Duration::from_secs(10);
 /// From the end of the load until memory is looked at.
 const RESTED: Duration = Duration::from_secs(30);
 
-/// Resident bytes per idle connection: each contender once, since it is no matter of luck.
+/// Resident bytes per idle connection: each contender once.
 pub(super) fn connections(
     bench: &Bench,
     contenders: &[Contender],

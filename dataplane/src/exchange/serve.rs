@@ -179,6 +179,7 @@ async fn parked(shard: &ShardState, stream: &Stream) -> Option<Chunk> {
         .saturating_sub(PARK_AFTER_MS);
     let idle = pin!(shard.ring.sleep_until(shard.now().plus_ms(rest)));
     stream.rest(true);
+    stream.slim();
     let received = wait::or_timeout(stream.recv(), idle).await;
     stream.rest(false);
     match received {

@@ -189,6 +189,14 @@ impl Conn {
         }
     }
 
+    /// Gives back the room of the queue, which a busy connection keeps.
+    pub(super) fn slim(&self) {
+        let mut side = self.recv.borrow_mut();
+        if side.queue.is_empty() {
+            side.queue = VecDeque::new();
+        }
+    }
+
     /// A buffer has come home: try again.
     pub(super) fn resume_recv(self: &Rc<Self>) {
         let mut side = self.recv.borrow_mut();

@@ -69,6 +69,12 @@ impl Socket {
         self.conn.try_recv()
     }
 
+    /// Gives back memory that only a busy connection needs. For one that has been idle for a while: the next
+    /// bytes take it anew.
+    pub fn slim(&self) {
+        self.conn.slim();
+    }
+
     /// When the peer's end, or a failure, was seen, whether or not it was taken.
     #[must_use]
     pub fn ended_at(&self) -> Option<Mono> {

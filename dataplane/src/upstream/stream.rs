@@ -122,6 +122,13 @@ impl Stream {
             lane.rest(resting);
         }
     }
+
+    /// Gives back memory that only a busy connection needs; see [`Socket::slim`].
+    pub fn slim(&self) {
+        if let Self::Plain(socket) = self {
+            socket.slim();
+        }
+    }
 }
 
 impl ByteStream for Stream {

@@ -217,3 +217,27 @@ fn a_buffer_goes_home_with_its_last_byte() {
     chunk.advance(1);
     assert_eq!((&*chunk, out()), (&b""[..], 0));
 }
+
+#[test]
+fn giving_back_room_loses_nothing_that_has_come() {
+    let ring = ring();
+    let listener = listen(&ring);
+    let stream = TcpStream::connect(listener.local_addr()).unwrap();
+    write_all(&stream, b"one");
+    let socket = Rc::new(drive(&ring, accept_one(&listener)));
+    let next = || {
+        let socket = Rc::clone(&socket);
+        drive(&ring, async move { socket.recv().await.unwrap().to_vec() })
+    };
+    assert_eq!(next(), b"one");
+    socket.slim();
+    write_all(&stream, b"two");
+    let out = || ring.core.group(Size::Heads).pool().out();
+    until(&ring, || out() == 1);
+    // It has come and nobody has taken it.
+    socket.slim();
+    assert_eq!(next(), b"two");
+    socket.slim();
+    drop(stream);
+    assert_eq!(next(), b"");
+}
